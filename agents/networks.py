@@ -1,0 +1,82 @@
+"""Actor-critic networks: observations to action logits and a value, with the Baselines' orthogonal start."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rl_scaling.config import ConfigError
+
+
+class ActorCritic(nn.Module):
+    """One body (or two) with a policy head and a value head.
+
+    Args:
+        policy_body: maps observations to features for the policy.
+        value_body: the same for the value; None shares the policy's body and runs it once.
+        num_features: width of the features.
+        num_actions: number of discrete actions.
+    """
+
+    def __init__(self, policy_body: nn.Module, value_body: nn.Module | None, num_features: int, num_actions: int):
+        super().__init__()
+        self.policy_body = policy_body
+        self.value_body = value_body
+        self.policy_head = nn.Linear(num_features, num_actions)
+        self.value_head = nn.Linear(num_features, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        gains = {self.policy_head: 0.01, self.value_head: 1.0}
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, num_actions) and values (n,) for observations (n, *shape); uint8 pixels are scaled to 0..1."""
+        inputs = observations.float() / 255 if observations.dtype == torch.uint8 else observations
+        features = self.policy_body(inputs)
+        value_features = features if self.value_body is None else self.value_body(inputs)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+
+def _nature(channels: int) -> nn.Sequential:
+    """Mnih et al. 2015 (Nature): three convolutions on 84 x 84 pixels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 8, stride=4), nn.ReLU(),
+        nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(),
+    )  # fmt: skip
+
+
+def _small(channels: int) -> nn.Sequential:
+    """Mnih et al. 2016 (A3C): two convolutions on 84 x 84 pixels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 8, stride=4), nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * 9 * 9, 256), nn.ReLU(),
+    )  # fmt: skip
+
+
+def _mlp(inputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
+
+
+def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int) -> ActorCritic:
+    """A freshly initialised network: "nature" and "small" for (channels, 84, 84) pixels, "mlp" for any vector.
+
+    Raises:
+        ConfigError: the network does not fit the observations.
+    """
+    if name == "mlp":
+        inputs = math.prod(observation_shape)
+        return ActorCritic(_mlp(inputs), _mlp(inputs), 64, num_actions)
+    if len(observation_shape) != 3 or observation_shape[1:] != (84, 84):
+        raise ConfigError(f"network {name!r} needs 84 x 84 pixels, not observations of shape {observation_shape}; use mlp")
+    body, num_features = (_nature, 512) if name == "nature" else (_small, 256)
+    return ActorCritic(body(observation_shape[0]), None, num_features, num_actions)

@@ -1,0 +1,95 @@
+"""Acting for a few steps in every environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_scaling.agents.networks import ActorCritic
+from rl_scaling.agents.replay import Tape
+from rl_scaling.agents.returns import n_step_returns
+from rl_scaling.envs import Transition, VectorSource
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """`steps` steps of n environments; tensors are (n, steps) and on the agent's device.
+
+    Attributes:
+        observations: what was acted on, one tensor of (n, *shape) per step.
+        frames: valid frames in all.
+        valid: False for steps that only reset an environment and must not count.
+        episode_scores, episode_frames: raw scores and lengths of the games that ended in this rollout.
+    """
+
+    observations: list[Tensor]
+    actions: Tensor
+    returns: Tensor
+    frames: int
+    valid: Tensor
+    episode_scores: np.ndarray
+    episode_frames: np.ndarray
+
+
+def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One action per row of (n, num_actions) logits, by the Gumbel-max trick.
+
+    Unlike torch.multinomial this neither waits for the device nor fails when a run has diverged to NaN.
+    """
+    exponential = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - exponential.log()).argmax(dim=-1)
+
+
+class Actor:
+    """A network acting in a source, from where its last rollout ended; what it computes is kept on `tape`."""
+
+    def __init__(self, network: ActorCritic, source: VectorSource, observations: np.ndarray, device: torch.device):
+        self.network = network
+        self.source = source
+        self.device = device
+        self.tape = Tape(network)
+        self._current = self._to_device(observations)
+
+    def roll_out(self, steps: int, discount: float, generator: torch.Generator) -> Rollout:
+        """Act for `steps` steps in every environment."""
+        seen, taken, values, transitions = [], [], [], []
+        with self.tape.recording():
+            for _ in range(steps):
+                step_logits, step_values = self.network(self._current)
+                actions = sample_actions(step_logits, generator)
+                transitions.append(self.source.step(actions.cpu().numpy()))
+                seen.append(self._current)
+                taken.append(actions)
+                values.append(step_values)
+                self._current = self._to_device(transitions[-1].observations)
+        return self._assemble(seen, torch.stack(taken, 1), torch.stack(values, 1), transitions, discount)
+
+    @torch.no_grad()
+    def _assemble(
+        self,
+        observations: list[Tensor],
+        actions: Tensor,
+        values: Tensor,
+        transitions: list[Transition],
+        discount: float,
+    ) -> Rollout:
+        rewards, terminated, truncated, valid = (
+            self._to_device(np.stack([getattr(t, name) for t in transitions], axis=1))
+            for name in ("rewards", "terminated", "truncated", "valid")
+        )
+        last_values = self.network(self._current)[1]
+        return Rollout(
+            observations=observations,
+            actions=actions,
+            returns=n_step_returns(rewards, terminated, truncated, values, last_values, discount),
+            frames=int(sum(t.valid.sum() for t in transitions)),
+            valid=valid,
+            episode_scores=np.concatenate([t.episode_scores for t in transitions]),
+            episode_frames=np.concatenate([t.episode_frames for t in transitions]),
+        )
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)

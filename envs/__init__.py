@@ -1,0 +1,48 @@
+"""Environments: many copies of one task, stepped together, giving the learner exactly what it may use."""
+
+if __name__ != "rl_scaling.envs":
+    raise ImportError(f"import rl_scaling.envs, not {__name__}: the bare name belongs to other packages")
+
+from collections.abc import Callable
+
+from rl_scaling.config import AtariConfig, EnvironmentConfig
+from rl_scaling.envs.atari import AtariVector
+from rl_scaling.envs.games import GAMES, Game, find_game
+from rl_scaling.envs.gymnasium_vector import GymnasiumVector
+from rl_scaling.envs.processors import available_cpus
+from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
+
+__all__ = [
+    "GAMES",
+    "AtariVector",
+    "EpisodeTally",
+    "Game",
+    "GymnasiumVector",
+    "Transition",
+    "VectorSource",
+    "available_cpus",
+    "check_actions",
+    "find_game",
+    "make_vector",
+]
+
+
+def make_vector(
+    config: EnvironmentConfig,
+    *,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VectorSource:
+    """The environments a config describes.
+
+    Args:
+        config: the task and the number of copies.
+        num_threads: emulator threads; by default one per CPU that this process may use. Atari only.
+        progress: called with (done, total) while Atari environments start.
+
+    Raises:
+        ConfigError: an environment that does not exist or cannot be learned from.
+    """
+    if isinstance(config, AtariConfig):
+        return AtariVector(config, num_threads=num_threads, progress=progress)
+    return GymnasiumVector(config)

@@ -1,0 +1,35 @@
+"""What the runs of a sweep say: goals reached, Pareto fronts, critical batch sizes, noise scales.
+
+It takes the table of `rl_scaling.store.load_runs` and gives tables; it draws nothing and needs neither torch nor an
+emulator.
+"""
+
+from rl_scaling.analysis.fronts import front
+from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
+from rl_scaling.analysis.noise_scale import noise_over_training
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
+from rl_scaling.analysis.stopping import Progress, can_still_win, rate_can_still_win
+from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
+from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
+
+__all__ = [
+    "DEFAULT_HORIZON",
+    "FIT_COLUMNS",
+    "GoalTracker",
+    "Goals",
+    "Progress",
+    "Reach",
+    "ScoreSmoother",
+    "Status",
+    "SweepFit",
+    "TradeoffFit",
+    "can_still_win",
+    "fit_runs",
+    "fit_tradeoff",
+    "fits_to_json",
+    "front",
+    "noise_over_training",
+    "rate_can_still_win",
+    "reach",
+    "smooth",
+]

@@ -1,0 +1,205 @@
+"""From runs to Pareto fronts: for every goal and batch size the learning rate that reached the goal first.
+
+"For each value of the goal, and for each value of the batch size, we identified the number of optimization steps and
+examples processed for the run (among those in the grid search) that achieved that goal most quickly" (McCandlish et al.
+2018, A.3). With one seed that is what happens here. With several, a learning rate is judged by the geometric mean of
+its seeds' updates, and it counts only if all its seeds reached the goal: a mean over those that happened to get
+there would favour rates that sometimes fail. Runs still going ("running", "interrupted") that have not reached a goal
+say nothing about it yet and are left out; diverged and stopped runs count up to where they ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rl_scaling.analysis.goals import Curve, Direction, Goals, first_reach, goals_of, smoothed_curve
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+
+CELL = ["task", "goal", "batch_size", "learning_rate"]
+FRONT_COLUMNS = [*CELL, "updates", "frames", "seeds", "at_edge", "at_start"]
+RATE_COLUMNS = [*CELL, "updates", "frames", "seeds", "reached", "status"]
+UNFINISHED = ("running", "interrupted")
+
+_NEEDED = ["status", "task", "batch_size", "learning_rate", "seed", "updates", "frames", "episodes", "score"]
+_WHY_NOT = ("diverged", "stopped", "not reached", "unfinished")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a table of runs.
+
+    Attributes:
+        number: position among the runs.
+        rows: (rows,) positions of its rows in the table, in order of updates.
+        curve: its smoothed score.
+    """
+
+    number: int
+    task: str
+    batch_size: float
+    learning_rate: float
+    seed: int
+    status: str
+    rows: NDArray[np.intp]
+    curve: Curve
+
+
+def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum: float | None = None) -> list[Run]:
+    """The runs of a table in the form of `rl_scaling.store.load_runs`, with their scores smoothed.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    return list(_each_run(runs, horizon, minimum))
+
+
+def reaches(runs: list[Run], goals: Goals, *, direction: Direction = "max") -> pd.DataFrame:
+    """Where every run reached every goal of its task.
+
+    Returns:
+        One row per run and goal: CELL, seed, status, run (its number), updates and frames (NaN where not reached),
+        at_start, row and previous_row (positions within the run at which this goal and the one before it were
+        reached; -1 where not, or where there is none before).
+
+    Raises:
+        ValueError: a task without goals, or goals that are not numbers.
+    """
+    by_task = {task: goals_of(task, goals, direction) for task in sorted({run.task for run in runs})}
+    found: list[tuple[object, ...]] = []
+    for run in runs:
+        wanted = by_task[run.task]
+        previous = -1
+        for goal, hit in zip(wanted, first_reach(run.curve, wanted, direction), strict=True):
+            moment = (np.nan, np.nan, False, -1) if hit is None else (hit.updates, hit.frames, hit.at_start, hit.row)
+            identity = (run.task, goal, run.batch_size, run.learning_rate, run.seed, run.status, run.number)
+            found.append((*identity, *moment, previous))
+            previous = moment[3]
+    columns = [*CELL, "seed", "status", "run", "updates", "frames", "at_start", "row", "previous_row"]
+    return pd.DataFrame(found, columns=pd.Index(columns)).astype(
+        {"goal": "float64", "updates": "float64", "frames": "float64", "at_start": "bool", "run": "int64"}
+    )
+
+
+def seed_table(reached: pd.DataFrame) -> pd.DataFrame:
+    """One row per goal, batch size, learning rate and seed, from what `reaches` returns.
+
+    A seed that several runs share (the same settings run for other lengths) counts once: reached if any of them did,
+    with the geometric mean of those.
+
+    Returns:
+        CELL, seed, log_updates and log_frames (natural logarithms; NaN where not reached), at_start, why_not (place in
+        the order diverged, stopped, not reached, unfinished; the first of them if several runs share the seed).
+    """
+    order = {"diverged": 0, "stopped": 1, **dict.fromkeys(UNFINISHED, 3)}
+    table = reached.assign(
+        log_updates=np.log(reached["updates"]),
+        log_frames=np.log(reached["frames"]),
+        why_not=reached["status"].map(order).fillna(2).astype(int),
+    )
+    grouped = table.groupby([*CELL, "seed"], as_index=False, sort=True)
+    return grouped.agg(
+        log_updates=("log_updates", "mean"),
+        log_frames=("log_frames", "mean"),
+        at_start=("at_start", "max"),
+        why_not=("why_not", "min"),
+    )
+
+
+def rate_table(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Every learning rate of every goal and batch size, from what `seed_table` returns.
+
+    Returns:
+        RATE_COLUMNS and at_start: geometric means of updates and frames over the seeds (NaN unless all that are known
+        reached the goal), seeds that are known, how many of them reached it, and status: "reached", or why not:
+        "diverged", "stopped", "not reached" or "unfinished" (no seed of it is known yet).
+    """
+    got = seeds["log_updates"].notna()
+    known = got | (seeds["why_not"] < 3)
+    marked = seeds.assign(known=known, got=got, why_not=seeds["why_not"].where(~got, 3))
+    table = marked.groupby(CELL, as_index=False, sort=True).agg(
+        updates=("log_updates", "mean"),
+        frames=("log_frames", "mean"),
+        seeds=("known", "sum"),
+        reached=("got", "sum"),
+        at_start=("at_start", "max"),
+        why_not=("why_not", "min"),
+    )
+    counts = (table["seeds"] > 0) & (table["seeds"] == table["reached"])
+    for name in ("updates", "frames"):
+        table[name] = np.where(counts, np.exp(table[name].to_numpy(np.float64)), np.nan)
+    words = np.array(_WHY_NOT, dtype=object)[table["why_not"].to_numpy(np.int64)]
+    table["status"] = np.where(counts.to_numpy(), "reached", words)
+    return table[[*RATE_COLUMNS, "at_start"]]
+
+
+def best_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """The front: the fewest updates for every goal and batch size, from what `rate_table` returns.
+
+    Returns:
+        FRONT_COLUMNS, sorted. at_edge: the rate is the smallest or the largest that was tried at that batch size, so
+        that a better one may lie beyond. at_start: some seed's first smoothed score was already past the goal.
+    """
+    ends = rates.groupby(["task", "batch_size"], as_index=False)["learning_rate"].agg(["min", "max"])
+    usable = rates[rates["status"] == "reached"].sort_values([*CELL[:3], "updates", "learning_rate"])
+    front = usable.drop_duplicates(CELL[:3], keep="first").merge(ends, on=["task", "batch_size"], how="left")
+    front["at_edge"] = (front["learning_rate"] == front["min"]) | (front["learning_rate"] == front["max"])
+    return front[FRONT_COLUMNS].reset_index(drop=True)
+
+
+def front(
+    runs: pd.DataFrame,
+    goals: Goals,
+    *,
+    direction: Direction = "max",
+    horizon: float = DEFAULT_HORIZON,
+    minimum: float | None = None,
+) -> pd.DataFrame:
+    """For every task, goal and batch size the learning rate that reached the goal in the fewest updates.
+
+    Args:
+        runs: rows in the form of `rl_scaling.store.load_runs`.
+        goals: goals for all tasks, or a sequence for each task.
+        direction: "max" where larger is better, "min" for losses.
+        horizon: of the smoothing, in episodes.
+        minimum: episodes before there is a smoothed score; None: half the horizon.
+
+    Returns:
+        Columns task, goal, batch_size (frames per update), learning_rate, updates, frames, seeds, at_edge, at_start.
+
+    Raises:
+        ValueError: a column is missing, a task has no goals, or a goal is not a finite number.
+    """
+    split = split_runs(runs, horizon=horizon, minimum=minimum)
+    return best_rates(rate_table(seed_table(reaches(split, goals, direction=direction))))
+
+
+def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iterator[Run]:
+    missing = [name for name in ["run_id", *_NEEDED] if name not in runs.columns]
+    if missing:
+        raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
+    by = [name for name in ("store", "run_id") if name in runs.columns]
+    columns = {name: runs[name].to_numpy() for name in _NEEDED}
+    updates, frames, episodes, score = (
+        columns[name].astype(np.float64) for name in ("updates", "frames", "episodes", "score")
+    )
+    for number, positions in enumerate(runs.groupby(by, sort=True).indices.values()):
+        found = np.asarray(positions, dtype=np.intp)
+        rows = found[np.argsort(updates[found], kind="stable")]
+        first = rows[0]
+        yield Run(
+            number=number,
+            task=str(columns["task"][first]),
+            batch_size=columns["batch_size"][first].item(),
+            learning_rate=float(columns["learning_rate"][first]),
+            seed=int(columns["seed"][first]),
+            status=str(columns["status"][first]),
+            rows=rows,
+            curve=smoothed_curve(
+                updates[rows], frames[rows], score[rows], episodes[rows], horizon=horizon, minimum=minimum
+            ),
+        )

@@ -1,0 +1,174 @@
+"""The simple noise scale of phases of training, pooled over runs.
+
+B_simple = tr(Sigma) / |G|^2 (McCandlish et al. 2018, eq. 2.9). Both moments are averaged over all rows of a phase, from
+all runs, before they are divided: a ratio of sums, never a mean of ratios. Each row weighs as many frames as its
+measurements used, because |G|^2 comes out more precisely from a large batch. The interval comes from blocks of
+rows, so it contains what differs between runs as well as the noise within them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rl_scaling.analysis.fronts import Run, split_runs
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.ratio import invert, ratio_of_means
+
+NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_frames")
+
+
+@dataclass(frozen=True)
+class PooledNoise:
+    """The noise scale of a phase.
+
+    Attributes:
+        value: B_simple in frames; NaN while unresolved.
+        low: lower end of its interval; NaN where nothing was measured.
+        high: upper end; infinite while unresolved, NaN where nothing was measured.
+        design_effect: tr(Sigma) of whole environments over that of frames as if independent; NaN if not measured.
+        measurements: updates in which it was measured.
+    """
+
+    value: float
+    low: float
+    high: float
+    design_effect: float
+    measurements: int
+
+
+NOTHING = PooledNoise(math.nan, math.nan, math.nan, math.nan, 0)
+
+
+class NoiseRows:
+    """The columns of a table of runs that the noise scale needs.
+
+    Raises:
+        ValueError: one is missing.
+    """
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        missing = [name for name in NOISE_COLUMNS if name not in runs.columns]
+        if missing:
+            raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
+        columns = (runs[name].to_numpy(np.float64) for name in NOISE_COLUMNS)
+        self._measurements, self._grad_sq_norm, self._trace_cov, self._trace_frames = columns
+        self._weights = self._measurements * runs["batch_size"].to_numpy(np.float64)
+
+    def pool(self, rows: NDArray[np.intp], confidence: float = 0.95) -> PooledNoise:
+        """B_simple over rows of the table, those of a run together and in order."""
+        usable = np.isfinite(self._grad_sq_norm[rows]) & np.isfinite(self._trace_cov[rows]) & (self._weights[rows] > 0)
+        kept = rows[usable]
+        if len(kept) == 0:
+            return NOTHING
+        squares, trace, weights = self._grad_sq_norm[kept], self._trace_cov[kept], self._weights[kept]
+        scale = invert(ratio_of_means(squares, trace, weights, confidence=confidence))
+        measurements = int(self._measurements[kept].sum())
+        return PooledNoise(scale.value, scale.low, scale.high, self._design_effect(kept), measurements)
+
+    def _design_effect(self, rows: NDArray[np.intp]) -> float:
+        kept = rows[np.isfinite(self._trace_frames[rows])]
+        single = float(self._weights[kept] @ self._trace_frames[kept])
+        return float(self._weights[kept] @ self._trace_cov[kept]) / single if single > 0 else math.nan
+
+
+def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray[np.intp]:
+    """Positions in the table of the rows on the way to a goal.
+
+    Args:
+        runs: all runs.
+        ends: number of a run, the row by which it had reached the goal before (-1: none before), and the row by
+            which it reached this one. Where both are the same row, that row is taken.
+    """
+    parts = [runs[number].rows[min(before + 1, row) : row + 1] for number, before, row in ends]
+    return np.concatenate(parts) if parts else np.array([], dtype=np.intp)
+
+
+def noise_over_training(
+    runs: pd.DataFrame,
+    *,
+    by: Literal["frames", "score"] = "frames",
+    bins: int = 12,
+    each_batch_size: bool = False,
+    confidence: float = 0.95,
+    horizon: float = DEFAULT_HORIZON,
+) -> pd.DataFrame:
+    """B_simple over training, pooled over the runs of each task in bins of equal width.
+
+    The noise scale depends on the learning rate (M18, appendix C): give well-tuned runs, such as those of a front.
+
+    Args:
+        runs: rows in the form of `rl_scaling.store.load_runs`.
+        by: what to bin: "frames" since the start, or the smoothed "score".
+        bins: how many.
+        each_batch_size: one series for each batch size instead of pooling them.
+        confidence: of the intervals.
+        horizon: of the smoothed score, in episodes.
+
+    Returns:
+        One row for each task (and batch size) and bin with measurements: task, batch_size if `each_batch_size`,
+        bin_low and bin_high (frames or score), noise_scale (frames; NaN while unresolved), noise_scale_low,
+        noise_scale_high, design_effect, measurements.
+
+    Raises:
+        ValueError: a column is missing, or what is wrong with `by` or `bins`.
+    """
+    if by not in ("frames", "score"):
+        raise ValueError(f'by is {by!r}: give "frames" or "score"')
+    if bins < 1:
+        raise ValueError(f"bins is {bins}: give 1 or more")
+    split = split_runs(runs, horizon=horizon)
+    place = runs["frames"].to_numpy(np.float64).copy()
+    if by == "score":
+        for run in split:
+            place[run.rows] = run.curve.score
+    keys = ["task", "batch_size"] if each_batch_size else ["task"]
+    table = NoiseRows(runs)
+    found: list[dict[str, object]] = []
+    for task in sorted({run.task for run in split}):
+        of_task = [run for run in split if run.task == task]
+        edges = _edges(place[np.concatenate([run.rows for run in of_task])], bins, from_zero=by == "frames")
+        for size in sorted({run.batch_size for run in of_task}) if each_batch_size else [None]:
+            rows = np.concatenate([run.rows for run in of_task if size in (None, run.batch_size)])
+            for low, high, inside in _binned(rows, place[rows], edges):
+                pooled = table.pool(inside, confidence)
+                if pooled.measurements:
+                    row: dict[str, object] = {"task": task, "batch_size": size, "bin_low": low, "bin_high": high}
+                    found.append(row | noise_columns(pooled))
+    return pd.DataFrame(found, columns=pd.Index([*keys, "bin_low", "bin_high", *noise_columns(NOTHING)]))
+
+
+def noise_columns(pooled: PooledNoise) -> dict[str, float]:
+    """A pooled noise scale under the column names of the tables."""
+    return {
+        "noise_scale": pooled.value,
+        "noise_scale_low": pooled.low,
+        "noise_scale_high": pooled.high,
+        "design_effect": pooled.design_effect,
+        "measurements": pooled.measurements,
+    }
+
+
+def _binned(
+    rows: NDArray[np.intp], places: NDArray[np.float64], edges: list[float]
+) -> Iterator[tuple[float, float, NDArray[np.intp]]]:
+    """Every bin's edges and rows, in order; a place on an edge belongs to the bin below it."""
+    bin_of = np.searchsorted(edges[1:-1], places, side="left")
+    for number, (low, high) in enumerate(pairwise(edges)):
+        yield low, high, rows[(bin_of == number) & np.isfinite(places)]
+
+
+def _edges(places: NDArray[np.float64], bins: int, *, from_zero: bool) -> list[float]:
+    """(bins + 1) edges of equal distance; none where no place is known."""
+    known = places[np.isfinite(places)]
+    if len(known) == 0:
+        return []
+    low = 0.0 if from_zero else float(known.min())
+    return np.linspace(low, float(known.max()), bins + 1).tolist()

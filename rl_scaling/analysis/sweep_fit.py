@@ -1,0 +1,199 @@
+"""The fits of a sweep: for every task and goal a front, a trade-off with its interval, and the noise scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
+from rl_scaling.analysis.fronts import (
+    RATE_COLUMNS,
+    Run,
+    best_rates,
+    rate_table,
+    reaches,
+    seed_table,
+    split_runs,
+)
+from rl_scaling.analysis.goals import Direction, Goals, goals_of
+from rl_scaling.analysis.noise_scale import NoiseRows, PooledNoise, noise_columns, phase_rows
+from rl_scaling.analysis.profile import Profile
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.tradeoff import (
+    TradeoffFit,
+    describe,
+    distinct_batch_sizes,
+    not_reached,
+    residual_interval,
+    unfitted,
+)
+
+FIT_COLUMNS = (
+    "task",
+    "goal",
+    "steps_min",
+    "log_steps_min_se",
+    "examples_min",
+    "log_examples_min_se",
+    "critical_batch",
+    "critical_batch_low",
+    "critical_batch_high",
+    "log_critical_batch_se",
+    "confidence",
+    "interval",
+    "status",
+    "message",
+    "batch_sizes",
+    "noise_scale",
+    "noise_scale_low",
+    "noise_scale_high",
+    "design_effect",
+)
+
+
+@dataclass(frozen=True)
+class SweepFit:
+    """What a sweep says.
+
+    Attributes:
+        fronts: one row for each task, goal and batch size that reached it: task, goal, batch_size (frames per update),
+            learning_rate (the best one), updates, frames, seeds, at_edge (the best rate is an end of the grid),
+            at_start (a seed was past the goal when its score was first known; such points are not fitted).
+        learning_rates: one row for each task, goal, batch size and learning rate tried: updates and frames (NaN where
+            it does not count), seeds (that are known), reached (how many of them reached the goal), status ("reached",
+            "not reached", "diverged", "stopped" or "unfinished").
+        fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are frames per update; the
+            `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
+            from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
+            noise_scale is NaN and its upper end infinite while unresolved.
+    """
+
+    fronts: pd.DataFrame
+    learning_rates: pd.DataFrame
+    fits: pd.DataFrame
+
+
+def fit_runs(
+    runs: pd.DataFrame,
+    goals: Goals,
+    *,
+    direction: Direction = "max",
+    horizon: float = DEFAULT_HORIZON,
+    minimum: float | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> SweepFit:
+    """Fronts, trade-offs (M18, eqs. 2.11 and 2.12) and noise scales for every task and goal of a sweep.
+
+    Args:
+        runs: rows in the form of `rl_scaling.store.load_runs`.
+        goals: goals for all tasks, or a sequence for each task.
+        direction: "max" where larger is better, "min" for losses.
+        horizon: of the smoothed score, in episodes.
+        minimum: episodes before there is a smoothed score; None: half the horizon.
+        confidence: of all intervals.
+        resamples: draws of the bootstrap over seeds; the result is the same each time.
+
+    Raises:
+        ValueError: a column is missing, a task has no goals, a goal is not a finite number, or a confidence is
+            outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
+    split = split_runs(runs, horizon=horizon, minimum=minimum)
+    reached = reaches(split, goals, direction=direction)
+    seeds = seed_table(reached)
+    rates = rate_table(seeds)
+    fronts = best_rates(rates)
+    noise = NoiseRows(runs)
+    fits: list[dict[str, object]] = []
+    for task in sorted({run.task for run in split}):
+        for goal in goals_of(task, goals, direction):
+            front = _of_goal(fronts, task, goal)
+            fit, interval = fit_front(front, _of_goal(seeds, task, goal), confidence=confidence, resamples=resamples)
+            pooled = _noise_of_front(noise, split, _of_goal(reached, task, goal), front, confidence)
+            measured = noise_columns(pooled)
+            fits.append({"task": task, "goal": goal, **asdict(fit), "interval": interval, **measured})
+    return SweepFit(fronts, rates[RATE_COLUMNS], pd.DataFrame(fits, columns=pd.Index(FIT_COLUMNS)))
+
+
+def fit_front(
+    front: pd.DataFrame, seeds: pd.DataFrame, *, confidence: float, resamples: int
+) -> tuple[TradeoffFit, str]:
+    """The trade-off of one goal and where its interval comes from: "seeds", "residuals" or "none".
+
+    Points with `at_start` are left out: they tell when the score was first known, not how long learning took.
+
+    Args:
+        front: the goal's rows of `best_rates`.
+        seeds: the goal's rows of `seed_table`.
+        confidence: of the interval.
+        resamples: draws of the bootstrap.
+    """
+    if front.empty:
+        return not_reached(confidence, by_some=bool(seeds["log_updates"].notna().any())), "none"
+    points = front[~front["at_start"]]
+    log_steps = np.log(points["updates"].to_numpy(np.float64))
+    weights = points["seeds"].to_numpy(np.float64)
+    log_batch = np.log(points["frames"].to_numpy(np.float64)) - log_steps
+    profile = Profile(log_steps, log_batch, weights / weights.sum() * len(weights))
+    if distinct_batch_sizes(log_batch) < 3:
+        return _noted(unfitted(profile, confidence), front), "none"
+    cells = [_cell(seeds, b, rate) for b, rate in zip(points["batch_size"], points["learning_rate"], strict=True)]
+    if can_resample(cells):
+        interval = seed_interval(profile, cells, confidence=confidence, resamples=resamples)
+        return _noted(describe(profile, interval, confidence), front), "seeds"
+    return _noted(describe(profile, residual_interval(profile, confidence), confidence), front), "residuals"
+
+
+def fits_to_json(fits: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `SweepFit.fits` as plain data for strict JSON: what is not a finite number becomes None."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in fits.to_dict("records")]
+
+
+def _plain(value: object) -> object:
+    number = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _of_goal(table: pd.DataFrame, task: str, goal: float) -> pd.DataFrame:
+    return table[(table["task"] == task) & (table["goal"] == goal)]
+
+
+def _noted(fit: TradeoffFit, front: pd.DataFrame) -> TradeoffFit:
+    """Adds to the message what makes a front doubtful whatever the fit."""
+    notes = [fit.message]
+    for column, words in (
+        ("at_start", "left out, as the goal was passed before the score was known (choose a harder goal)"),
+        ("at_edge", "best learning rate at the edge of the grid"),
+    ):
+        sizes = front.loc[front[column].astype(bool), "batch_size"].tolist()
+        if sizes:
+            notes.append(f"{words}: batch size {', '.join(f'{size:,}' for size in sizes)}")
+    return replace(fit, message="; ".join(notes))
+
+
+def _cell(seeds: pd.DataFrame, size: float, rate: float) -> Cell:
+    """The learning rates and seeds of one batch size, from the goal's rows of `seed_table`."""
+    here = seeds[seeds["batch_size"] == size]
+    rates, row = np.unique(here["learning_rate"].to_numpy(np.float64), return_inverse=True)
+    labels, column = np.unique(here["seed"].to_numpy(), return_inverse=True)
+    found = here["log_updates"].to_numpy(np.float64)
+    log_updates = np.full((len(rates), len(labels)), UNKNOWN)
+    log_updates[row, column] = np.where(np.isnan(found) & (here["why_not"].to_numpy() < 3), FAILED, found)
+    return Cell(log_updates, best=int(np.searchsorted(rates, rate)))
+
+
+def _noise_of_front(
+    noise: NoiseRows, runs: list[Run], reached: pd.DataFrame, front: pd.DataFrame, confidence: float
+) -> PooledNoise:
+    """B_simple of the front's runs between the goal before and this one."""
+    chosen = reached[reached["row"] >= 0].merge(front[["batch_size", "learning_rate"]])
+    ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
+    return noise.pool(phase_rows(runs, ends), confidence)

@@ -1,0 +1,87 @@
+"""The command `rl-scaling`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+# Read when torch is loaded, so before anything that imports it: a waiting thread that spins takes the emulator's core.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcommand
+
+from rl_scaling.commands.options import say
+from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.train import TrainA2C
+from rl_scaling.config import ConfigError
+from rl_scaling.store import StoreError, StoreWarning
+
+# A union of one needs a second member to be a choice of subcommands.
+_NoOther = Annotated[None, Suppress]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one agent once."""
+
+    algorithm: Annotated[TrainA2C, subcommand("a2c")] | _NoOther
+
+    def run(self) -> int:
+        assert self.algorithm is not None
+        return self.algorithm.run()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train over batch sizes, learning rates and seeds; the same command goes on where it stopped."""
+
+    domain: Annotated[SweepAtari, subcommand("atari")] | _NoOther
+
+    def run(self) -> int:
+        assert self.domain is not None
+        return self.domain.run()
+
+
+Command = Annotated[Train, subcommand("train")] | Annotated[Sweep, subcommand("sweep")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0 done, 1 failed or interrupted, 2 bad arguments.
+    """
+    warnings.showwarning = _show_warning
+    try:
+        command = tyro.cli(
+            Command,
+            args=arguments,
+            prog="rl-scaling",
+            description="How large a batch can this training use before it wastes compute?",
+            config=(OmitArgPrefixes, OmitSubcommandPrefixes),
+        )
+        return command.run()
+    except ConfigError as error:
+        say(f"rl-scaling: {error}")
+        return 2
+    except (StoreError, OSError) as error:
+        say(f"rl-scaling: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("rl-scaling: interrupted; what was recorded is kept")
+        return 1
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Warnings about the store are for the user, one line each; others are for developers."""
+    if issubclass(category, StoreWarning):
+        say(f"rl-scaling: {message}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

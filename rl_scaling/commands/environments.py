@@ -1,0 +1,33 @@
+"""From the options that name an environment to its config."""
+
+from __future__ import annotations
+
+import os
+
+from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.envs.games import find_game
+
+
+def environment_config(
+    game: str | None, env_id: str | None, num_envs: int, *, frame_skip: int, sticky_action_probability: float
+) -> EnvironmentConfig:
+    """The environment that --game or --env-id names.
+
+    Raises:
+        ConfigError: neither or both are given, or there is no such game.
+    """
+    if (game is None) == (env_id is None):
+        raise ConfigError("name one environment: --game Breakout, or --env-id CartPole-v1")
+    if env_id is not None:
+        return GymnasiumConfig(env_id=env_id, num_envs=num_envs)
+    return AtariConfig(
+        game=find_game(game or "").name,
+        num_envs=num_envs,
+        frame_skip=frame_skip,
+        sticky_action_probability=sticky_action_probability,
+    )
+
+
+def available_cores() -> int:
+    """Cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

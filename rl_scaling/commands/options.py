@@ -1,0 +1,62 @@
+"""Option types that several subcommands share, and the one way to print."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from rl_scaling.config import ConfigError
+
+console = Console(stderr=True, highlight=False)
+
+
+def parse_count(text: str) -> int:
+    """A whole number written as 2000000, 2_000_000 or 2e6.
+
+    Raises:
+        ConfigError: it is not a whole number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value != int(value):
+        raise ConfigError(f"{text!r} is not a whole number: write for instance 2000000 or 2e6")
+    return int(value)
+
+
+Count = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="COUNT",
+        instance_from_str=lambda words: parse_count(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with null where a number is missing or infinite, for JSON has neither."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def print_json(data: Any) -> None:
+    """The one thing that goes to stdout under --json; strict JSON, so no NaN."""
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def say(message: str) -> None:
+    """A line for people, on stderr; text in brackets is not markup."""
+    console.print(message, markup=False, soft_wrap=True)

@@ -1,0 +1,163 @@
+"""`rl-scaling sweep`: many runs over batch sizes, learning rates and seeds, resumed when called again."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from rl_scaling.commands.environments import available_cores, environment_config
+from rl_scaling.commands.live import SweepDisplay
+from rl_scaling.commands.options import Count, print_json, say
+from rl_scaling.config import A2CConfig, ConfigError, NoiseScaleConfig, RunConfig
+from rl_scaling.envs.games import find_game
+from rl_scaling.store import Store
+from rl_scaling.sweeps.plan import LearningRates, SweepPlan
+from rl_scaling.sweeps.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class SweepAtari:
+    """A2C on one game over numbers of environments, learning rates and seeds; the same command goes on."""
+
+    game: str
+    """Atari game, for instance Pong."""
+    num_envs: tuple[int, ...] = (4, 8, 16, 32, 64)
+    """Numbers of environments; a batch is this times --rollout-steps, in frames."""
+    frames: Count = 2_000_000
+    """Frames of every trial, as the agent sees them (2e6 is understood)."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of every combination."""
+    learning_rates: tuple[float, ...] = ()
+    """These learning rates for every batch size, instead of a grid centred by A.3."""
+    reference_rate: float = LearningRates.reference_rate
+    """A learning rate that works at a batch of 80 frames; the grids are scaled from it by A.3."""
+    rates: int = LearningRates.count
+    """Learning rates per batch size, before extensions."""
+    spacing: float = LearningRates.spacing
+    """Ratio of neighbouring learning rates."""
+    extensions: int = LearningRates.max_extensions
+    """Learning rates that may be added on a side where the best one lies on the edge."""
+    goals: tuple[float, ...] = ()
+    """Scores to reach; by default those of the game, see `rl_scaling.envs.games`."""
+    network: Literal["nature", "small"] = "nature"
+    """Nature CNN (32-64-64, 512) or the smaller one of the A3C paper (16-32, 256)."""
+    rollout_steps: int = A2CConfig.rollout_steps
+    """Steps of every environment per update."""
+    learning_rate_schedule: Literal["constant", "linear"] = A2CConfig.learning_rate_schedule
+    """Learning rate over a run: constant, or linear down to 0."""
+    frame_skip: int = 4
+    """Emulator frames per agent step."""
+    sticky_action_probability: float = 0.0
+    """Chance that the emulator repeats the previous action."""
+    noise_every_updates: int = NoiseScaleConfig.every_updates
+    """Measure the noise scale at one update in this many; 0: never."""
+    stop_early: bool = False
+    """End trials that can no longer be the first to reach any goal; says what that saved."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Store the runs here; by default runs/<game>-a2c."""
+    workers: int = 0
+    """Trials side by side, one thread each; 0: one per core this process may use."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    minutes: float = math.inf
+    """Stop after this time; running trials save themselves and the same command goes on."""
+    json: bool = False
+    """Print a summary of the trials as JSON on stdout."""
+
+    def plan(self) -> SweepPlan:
+        """The sweep these options describe.
+
+        Raises:
+            ConfigError: they describe none.
+        """
+        game = find_game(self.game)
+        goals = self.goals or game.goals
+        if not goals:
+            raise ConfigError(f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200")
+        if not self.num_envs:
+            raise ConfigError("no batch sizes: give for instance --num-envs 4 8 16 32")
+        environment = environment_config(
+            self.game,
+            None,
+            self.num_envs[0],
+            frame_skip=self.frame_skip,
+            sticky_action_probability=self.sticky_action_probability,
+        )
+        agent = A2CConfig(
+            network=self.network,
+            rollout_steps=self.rollout_steps,
+            learning_rate_schedule=self.learning_rate_schedule,
+        )
+        noise = NoiseScaleConfig(every_updates=self.noise_every_updates)
+        return SweepPlan(
+            base=RunConfig(environment=environment, agent=agent, noise_scale=noise, frames=self.frames),
+            num_envs=self.num_envs,
+            seeds=self.seeds,
+            learning_rates=LearningRates(
+                reference_rate=self.reference_rate,
+                count=self.rates,
+                spacing=self.spacing,
+                max_extensions=self.extensions,
+                fixed=self.learning_rates,
+            ),
+            goals=goals,
+        )
+
+    def run(self) -> int:
+        plan = self.plan()
+        store = Store(self.out or Path("runs") / f"{plan.base.environment.name.lower()}-a2c")
+        sweep = run_sweep(
+            plan,
+            store,
+            workers=self.workers or available_cores(),
+            stop_early=self.stop_early,
+            device=self.device,
+            deadline_seconds=60 * self.minutes,
+        )
+        if self.json:
+            print_json(sweep.summary())
+        return report_outcome(sweep)
+
+
+def run_sweep(
+    plan: SweepPlan,
+    store: Store,
+    *,
+    workers: int,
+    stop_early: bool = False,
+    device: str = "auto",
+    deadline_seconds: float = math.inf,
+) -> Sweep:
+    """Carry out a plan with live progress on stderr; Ctrl-C and SIGTERM save what runs and return."""
+    plan.trials()  # a trial that cannot be is refused before anything is written
+    store.save_plan(plan.to_dict())
+    sweep = Sweep(plan, store, workers=workers, stop_early=stop_early, device=device)
+    say(f"{len(sweep.trials)} trials of {plan.base.task} in {store.root}, {workers} side by side")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with SweepDisplay() as display:
+            sweep.run(display.show, deadline_seconds=deadline_seconds)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return sweep
+
+
+def report_outcome(sweep: Sweep) -> int:
+    """Say how a sweep ended; the exit code."""
+    trials = list(sweep.trials.values())
+    counts = {s: sum(t.status == s for t in trials) for s in ("done", "stopped", "diverged", "interrupted")}
+    say(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f" of {len(trials)} trials")
+    if sweep.frames_saved:
+        say(f"stopping early saved {sweep.frames_saved:,} frames")
+    for trial in trials:
+        if trial.failure:
+            say(f"failed: {trial.label}: {trial.failure}")
+    left = sum(not t.sealed for t in trials)
+    if left:
+        say(f"{left} trials are not finished: the same command goes on where this one stopped")
+    return 1 if left else 0

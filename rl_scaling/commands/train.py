@@ -1,0 +1,121 @@
+"""`rl-scaling train`: one run."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, arg
+
+from rl_scaling.commands.environments import available_cores, environment_config
+from rl_scaling.commands.options import Count, as_json, print_json, say
+from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.records import TrainingRecord, to_row
+from rl_scaling.store import Store
+from rl_scaling.sweeps import INTERRUPT
+
+
+@dataclass(frozen=True)
+class TrainA2C:
+    """Train A2C once, measuring the noise scale; a run that was interrupted goes on."""
+
+    game: str | None = None
+    """Atari game, for instance Breakout (this or --env-id)."""
+    env_id: str | None = None
+    """Gymnasium environment, for instance CartPole-v1 (this or --game)."""
+    num_envs: int = 16
+    """Environments stepped together; the batch is this times --rollout-steps, in frames."""
+    sticky_action_probability: float = 0.0
+    """Atari: chance that the emulator repeats the previous action."""
+    frame_skip: int = 4
+    """Atari: emulator frames per agent step."""
+    agent: OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+    noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    frames: Count = 10_000_000
+    """Frames to learn from, as the agent sees them (2e6 is understood)."""
+    seed: int = 0
+    """Seed of weights, actions and environments."""
+    record_every_frames: Count = 2_000
+    """Frames between two rows of the run."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("runs/train")
+    """Store the run here, in a folder named after its configuration."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    json: bool = False
+    """Print the run's id, status and last row as JSON on stdout."""
+
+    def config(self) -> RunConfig:
+        """The run these options describe.
+
+        Raises:
+            ConfigError: they describe none.
+        """
+        return RunConfig(
+            environment=environment_config(
+                self.game,
+                self.env_id,
+                self.num_envs,
+                frame_skip=self.frame_skip,
+                sticky_action_probability=self.sticky_action_probability,
+            ),
+            agent=self.agent,
+            noise_scale=self.noise,
+            frames=self.frames,
+            seed=self.seed,
+            record_every_frames=self.record_every_frames,
+        )
+
+    def run(self) -> int:
+        config = self.config()
+        from rl_scaling.sweeps.trial import run_trial
+
+        store = Store(self.out)
+        say(f"{config.task}, batch {config.batch_size:,} frames, run {config.run_id} in {self.out}")
+        with Interruptible() as interruptible:
+            status = run_trial(
+                config,
+                store,
+                device=self.device,
+                threads=self.threads or available_cores(),
+                listen=lambda record: _show(record, config.frames) or interruptible.verdict,
+                starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
+            )
+        say(f"{status}: {self.out / config.run_id}" + (" (the same command goes on)" * (status == "interrupted")))
+        if self.json:
+            rows = store.read_rows(config.run_id)
+            print_json({"run_id": config.run_id, "status": status, **(as_json(to_row(rows[-1])) if rows else {})})
+        return 1 if status == "interrupted" else 0
+
+
+class Interruptible:
+    """While open, the first Ctrl-C has the run save itself at its next record; a second one ends it at once."""
+
+    verdict: str | None = None
+
+    def __enter__(self) -> Interruptible:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.verdict = INTERRUPT
+        say("saving at the next record; Ctrl-C again ends at once")
+        signal.signal(signal.SIGINT, self._before)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+
+def _show(record: TrainingRecord, frames: int) -> None:
+    score = "" if math.isnan(record.score) else f", score {record.score:,.1f}"
+    noise = f" B_simple {record.noise_scale:,.0f} frames"
+    if math.isnan(record.noise_scale):
+        noise = f" B_simple unresolved, > {record.noise_scale_low:,.0f} frames"
+    if math.isnan(record.noise_scale_low):
+        noise = ""
+    say(f"{record.frames:,} of {frames:,} frames, {record.frames_per_second:,.0f} frames/s{score},{noise}")

@@ -1,0 +1,235 @@
+"""What to run: frozen, validated descriptions, from which every size and the run's identity follow.
+
+A config holds the question and nothing about the machine that answers it: device, threads and versions are
+provenance and belong to the store. The run id is a hash of the canonical config, so the same question asked
+twice is answered once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+SCHEMA_VERSION = 1
+
+
+class ConfigError(ValueError):
+    """A description of a run that cannot be run; the message is one line that says what to do."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
+
+
+def _require_fraction(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtariConfig:
+    """One Atari game, many copies of it at once.
+
+    Attributes:
+        game: the game's name as ale-py spells it in its environment ids ("Breakout", "SpaceInvaders").
+        num_envs: copies that are stepped together.
+        frame_skip: emulator frames per agent step; all other counts of frames are agent steps.
+        sticky_action_probability: chance that the emulator repeats the previous action.
+        max_start_steps: each environment begins after a random number of random steps, at most this many.
+        life_loss_terminates: a lost life ends the return (the game goes on), as in the Baselines.
+    """
+
+    kind: ClassVar[str] = "atari"
+    game: str
+    num_envs: int = 16
+    frame_skip: int = 4
+    sticky_action_probability: float = 0.0
+    max_start_steps: int = 500
+    life_loss_terminates: bool = True
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_envs", "frame_skip")
+        _require_fraction(self, "sticky_action_probability")
+        _require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
+
+    @property
+    def name(self) -> str:
+        return self.game
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymnasiumConfig:
+    """Any environment that `gymnasium.make_vec` knows, with a discrete action space."""
+
+    kind: ClassVar[str] = "gymnasium"
+    env_id: str
+    num_envs: int = 16
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_envs")
+
+    @property
+    def name(self) -> str:
+        return self.env_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2CConfig:
+    """Advantage actor-critic with RMSProp (McCandlish et al. 2018, A.4.2; defaults of the Stable-Baselines3 zoo).
+
+    Attributes:
+        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
+        rollout_steps: steps of every environment per update; the batch is num_envs times this, in frames.
+        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
+        rmsprop_epsilon_inside_root: TensorFlow's convention, g / sqrt(v + eps) with v starting at 1;
+            otherwise torch's, g / (sqrt(v) + eps) with v starting at 0.
+        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
+    """
+
+    kind: ClassVar[str] = "a2c"
+    network: Literal["nature", "small", "mlp"] = "nature"
+    rollout_steps: int = 5
+    learning_rate: float = 7e-4
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    discount: float = 0.99
+    entropy_coefficient: float = 0.01
+    value_coefficient: float = 0.25
+    max_grad_norm: float = 0.5
+    rmsprop_decay: float = 0.99
+    rmsprop_epsilon: float = 1e-5
+    rmsprop_epsilon_inside_root: bool = True
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
+        _require_fraction(self, "discount", "rmsprop_decay")
+        _require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
+        _require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
+        _require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
+        _require(
+            self.learning_rate_schedule in ("constant", "linear"),
+            f"no schedule {self.learning_rate_schedule!r}: constant or linear",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseScaleConfig:
+    """When and how the gradient noise scale is measured.
+
+    Attributes:
+        every_updates: one update in this many is measured; 0 turns measuring off.
+        groups: groups of whole environments; no more than there are environments.
+        window_measurements: time constant of the moving average that the running estimate uses.
+        frame_gradients: single frames per measurement whose gradients are taken too, for the design effect.
+    """
+
+    every_updates: int = 10
+    groups: int = 8
+    window_measurements: int = 50
+    frame_gradients: int = 8
+
+    def __post_init__(self) -> None:
+        _require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
+        _require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
+        _require_positive(self, "window_measurements")
+        _require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
+
+
+EnvironmentConfig = AtariConfig | GymnasiumConfig
+AgentConfig = A2CConfig
+
+_BY_KIND: dict[str, type] = {c.kind: c for c in (AtariConfig, GymnasiumConfig, A2CConfig)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run: one agent, on copies of one environment, for a number of frames.
+
+    Attributes:
+        frames: frames to train for, counted as the agent sees them (one per environment step).
+        record_every_frames: frames between two records.
+    """
+
+    environment: EnvironmentConfig
+    agent: AgentConfig
+    noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    frames: int = 10_000_000
+    seed: int = 0
+    record_every_frames: int = 2_000
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "frames", "record_every_frames")
+        _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        _require(
+            self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
+            "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Frames per update."""
+        return self.environment.num_envs * self.agent.rollout_steps
+
+    @property
+    def updates(self) -> int:
+        """Updates needed to see at least `frames` frames."""
+        return -(-self.frames // self.batch_size)
+
+    @property
+    def task(self) -> str:
+        """What is learned and how, without batch size, learning rate and seed: runs of one task are compared.
+
+        Settings that differ from their defaults are spelled out, so that two variants never share a front.
+        """
+        parts = [self.environment.name, self.agent.kind]
+        for owner, left_out in ((self.environment, {"num_envs"}), (self.agent, {"learning_rate"})):
+            for f in dataclasses.fields(owner):
+                value = getattr(owner, f.name)
+                if f.name not in left_out and f.default is not dataclasses.MISSING and value != f.default:
+                    parts.append(f"{f.name}={value}")
+        return " ".join(parts)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits that follow from the canonical config alone."""
+        text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain data; `kind` tells which class a nested config is."""
+    plain = {"kind": config.kind} if hasattr(config, "kind") else {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        plain[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+    return plain
+
+
+def run_config_from_dict(plain: dict[str, Any]) -> RunConfig:
+    """The inverse of `to_dict` for a run.
+
+    Raises:
+        ConfigError: a kind or field that this version does not know.
+    """
+    try:
+        parts = dict(plain)
+        parts["noise_scale"] = NoiseScaleConfig(**parts["noise_scale"])
+        for name in ("environment", "agent"):
+            fields = dict(parts[name])
+            kind = fields.pop("kind")
+            _require(kind in _BY_KIND, f"unknown {name} kind {kind!r}: it needs a newer rl-scaling")
+            parts[name] = _BY_KIND[kind](**fields)
+        return RunConfig(**parts)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"not a run's config: {error}") from error

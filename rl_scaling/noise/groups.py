@@ -1,0 +1,80 @@
+"""Squared gradient norms of parts of a batch, taken while the batch's own gradient is computed.
+
+The weight gradient of a layer is a sum over the rows of the batch of (gradient of the output) x (input). Adding it up
+group by group costs no more arithmetic than adding it up at once, and each group's share shows its norm in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+
+class PartNorms:
+    """Collects, layer by layer, the squared norms of the parts' gradients of a loss that is a sum over rows.
+
+    Args:
+        groups: slices of rows that cover the batch, in order and without overlap.
+        rows: single rows whose gradients are wanted as well.
+        device: of the gradients.
+
+    Attributes:
+        group_sq_norms: (len(groups),) float64: |sum over the group's rows of dL/dtheta|^2.
+        row_sq_norms: (len(rows),) float64: the same for single rows.
+    """
+
+    def __init__(self, groups: Sequence[slice], rows: Sequence[int], device: torch.device):
+        self.groups = tuple(groups)
+        self.rows = list(rows)
+        self.group_sq_norms = torch.zeros(len(groups), dtype=torch.float64, device=device)
+        self.row_sq_norms = torch.zeros(len(rows), dtype=torch.float64, device=device)
+
+    def linear(self, layer: nn.Linear, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight gradient (out, in) and bias gradient (out,) of a layer with (n, in) inputs.
+
+        A group's norm is taken from its rows' scalar products, |sum_i s_i a_i^T|^2 = sum_ij (s_i.s_j)(a_i.a_j), which
+        is cheap for fewer rows than the layer is wide; from its gradient itself otherwise.
+        """
+        for k, group in enumerate(self.groups):
+            s, a = output_grads[group], inputs[group]
+            if layer.bias is not None:
+                self.group_sq_norms[k] += _sq(s.sum(0))
+            if len(s) * (s.shape[1] + a.shape[1]) < s.shape[1] * a.shape[1]:
+                self.group_sq_norms[k] += ((s @ s.T) * (a @ a.T)).sum(dtype=torch.float64)
+            else:
+                self.group_sq_norms[k] += _sq(s.T @ a)
+        s, a = output_grads[self.rows], inputs[self.rows]
+        self.row_sq_norms += (s**2).sum(1) * ((a**2).sum(1) + (layer.bias is not None))
+        return output_grads.T @ inputs, output_grads.sum(0)
+
+    def conv2d(self, layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight gradient and bias gradient (out,) of a convolution with (n, channels, h, w) inputs."""
+        weight, bias = torch.zeros_like(layer.weight), torch.zeros_like(output_grads[0, :, 0, 0])
+        bias_terms = output_grads.sum((2, 3)) if layer.bias is not None else torch.zeros_like(output_grads[:, :, 0, 0])
+        for k, group in enumerate(self.groups):
+            share, bias_share = (
+                conv2d_weight_gradient(layer, inputs[group], output_grads[group]),
+                bias_terms[group].sum(0),
+            )
+            self.group_sq_norms[k] += _sq(share) + _sq(bias_share)
+            weight += share
+            bias += bias_share
+        for k, row in enumerate(self.rows):
+            one = slice(row, row + 1)
+            self.row_sq_norms[k] += _sq(conv2d_weight_gradient(layer, inputs[one], output_grads[one]))
+        self.row_sq_norms += (bias_terms[self.rows] ** 2).sum(1)
+        return weight, bias
+
+
+def conv2d_weight_gradient(layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> Tensor:
+    """Gradient of a convolution's weight, from its inputs and the gradients of its outputs."""
+    return conv2d_weight(
+        inputs, layer.weight.shape, output_grads, layer.stride, layer.padding, layer.dilation, layer.groups
+    )  # fmt: skip
+
+
+def _sq(gradient: Tensor) -> Tensor:
+    return (gradient**2).sum(dtype=torch.float64)

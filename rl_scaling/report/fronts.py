@@ -1,0 +1,160 @@
+"""Updates against frames for every goal: the Pareto fronts (McCandlish et al. 2018, figure 5 and eq. 2.11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from rl_scaling.report.data import Tables
+from rl_scaling.report.numbers import MINUS, count_of
+from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+
+FIT_POINTS = 60
+_UPDATES = "updates to the goal"
+_FRAMES = "frames to the goal"
+_POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "updates", "frames", "seeds", "kind"]
+_HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
+AT_EDGE = "best rate at the edge of its grid"
+AT_START = "past the goal when first scored, not fitted"
+
+
+def fitted_curve(fit: pd.Series, smallest: float, largest: float) -> pd.DataFrame:
+    """Points on the hyperbola (S / S_min - 1)(E / E_min - 1) = 1, from half the smallest batch to twice the largest.
+
+    Args:
+        fit: one row of `SweepFit.fits`.
+        smallest, largest: batch sizes in frames.
+    """
+    batch = np.geomspace(smallest / 2, largest * 2, FIT_POINTS)
+    turn = fit["critical_batch"]
+    return pd.DataFrame(
+        {
+            "goal": fit["goal"],
+            "updates": fit["steps_min"] * (1 + turn / batch),
+            "frames": fit["examples_min"] * (1 + batch / turn),
+            "critical_batch": turn,
+        }
+    )
+
+
+def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]:
+    """A thin line through all goals of one batch size, and its label at the end."""
+    columns = ["batch_size", "goal", "updates", "frames"]
+    ends = fronts.loc[fronts.groupby("batch_size")["goal"].idxmax()]
+    lines = alt.Chart(tables.add(fronts, columns)).mark_line(
+        color="var(--guide)", strokeWidth=1, strokeDash=[2, 3], opacity=0.7, tooltip=False
+    )
+    labels = alt.Chart(tables.add(ends, columns)).mark_text(
+        color="var(--ink-soft)", fontSize=11, align="left", baseline="bottom", dx=7, dy=-4, tooltip=False
+    )
+    lines = lines.encode(x="updates:Q", y="frames:Q", detail="batch_size:N", order="goal:Q")
+    return lines, labels.encode(x="updates:Q", y="frames:Q", text=alt.Text("batch_size:Q", format=","))
+
+
+def _points(fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+    """The fronts' points: filled, or hollow where something is doubtful about them."""
+    tooltip = [
+        alt.Tooltip("goal:Q", title="goal (score)"),
+        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
+        alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
+        alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
+        alt.Tooltip("frames:Q", title=_FRAMES, format=",.4~r"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+        alt.Tooltip("kind:N", title="this point"),
+    ]
+    at_start, at_edge = fronts["at_start"].astype(bool), fronts["at_edge"].astype(bool) & ~fronts["at_start"]
+    kinds = np.select([at_start, at_edge], [AT_START, AT_EDGE], "inside its grid")
+    table = fronts.assign(kind=kinds)
+    goals = sorted(fronts["goal"].unique())
+    layers = []
+    for part, mark in (
+        (table[at_start], {"shape": "square", **_HOLLOW}),
+        (table[at_edge], _HOLLOW),
+        (table[~at_start & ~at_edge], {"filled": True, "opacity": 1}),
+    ):
+        if part.empty:
+            continue
+        chart = alt.Chart(tables.add(part, _POINT_COLUMNS)).mark_point(size=75, **mark)
+        encoded = chart.encode(
+            x="updates:Q",
+            y="frames:Q",
+            color=ordered_colour("goal", goals, "goal (score)"),
+            opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
+            tooltip=tooltip,
+        )
+        layers.append(encoded)
+    return layers
+
+
+def _curves(fits: pd.DataFrame, fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+    """Fitted hyperbolas and a cross at each turn, S = 2 S_min and E = 2 E_min."""
+    known = fits[fits["status"] == "ok"]
+    if known.empty:
+        return []
+    smallest, largest = fronts["batch_size"].min(), fronts["batch_size"].max()
+    curve = pd.concat([fitted_curve(row, smallest, largest) for _, row in known.iterrows()])
+    turns = known.assign(updates=2 * known["steps_min"], frames=2 * known["examples_min"])
+    tooltip = [
+        alt.Tooltip("goal:Q", title="goal (score)"),
+        alt.Tooltip("critical_batch:Q", title="critical batch size (frames)", format=",.3~r"),
+    ]
+    columns = ["goal", "updates", "frames", "critical_batch"]
+    shared = {"x": "updates:Q", "y": "frames:Q", "color": "goal:O", "tooltip": tooltip}
+    lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
+    crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
+    return [
+        lines.encode(
+            **shared,
+            order="updates:Q",
+            opacity=alt.when(chosen).then(alt.value(0.75)).otherwise(alt.value(0.1)),
+        ),
+        crosses.encode(**shared, opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))),
+    ]
+
+
+def front_figure(fronts: pd.DataFrame, fits: pd.DataFrame, runs: int) -> Figure | None:
+    """The Pareto fronts of one task, or None where no goal was reached.
+
+    Args:
+        fronts, fits: the task's rows of `SweepFit.fronts` and `SweepFit.fits`.
+        runs: how many runs the fronts were chosen from.
+    """
+    if fronts.empty:
+        return None
+    tables = Tables()
+    chosen = alt.selection_point(name="chosen", fields=["goal"], bind="legend")
+    x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", fronts["updates"])
+    y = log_axis(alt.Y, "frames", f"{_FRAMES} (agent steps, log scale)", fronts["frames"])
+    lines, labels = _guides(fronts, tables)
+    layers = [lines.encode(x=x, y=y), *_curves(fits, fronts, chosen, tables), *_points(fronts, chosen, tables), labels]
+    chart = alt.layer(*layers).add_params(chosen)
+    return Figure(
+        "pareto-front",
+        "What each batch size costs: updates against frames",
+        _caption(fronts, fits, runs),
+        chart,
+        tables,
+        True,
+    )
+
+
+def _caption(fronts: pd.DataFrame, fits: pd.DataFrame, runs: int) -> str:
+    fitted = int((fits["status"] == "ok").sum())
+    parts = [
+        "Each point is the learning rate that reached a goal first at one batch size; the numbers are batch sizes in "
+        f"frames per update. Chosen from {count_of(runs, 'run')}.",
+        f"Lines: (S/Smin {MINUS} 1)(E/Emin {MINUS} 1) = 1, fitted to {fitted} of {count_of(len(fits), 'goal')}; the "
+        "cross marks the turn, at the critical batch size."
+        if fitted
+        else "No line: no goal has enough points around the turn for a fit.",
+    ]
+    if fronts["at_edge"].any():
+        parts.append(
+            "Hollow circles: the best learning rate lies at the edge of the grid, a better one may lie beyond."
+        )
+    if fronts["at_start"].any():
+        parts.append("Hollow squares: the goal was passed before there was a smoothed score; they are not fitted.")
+    return " ".join(parts)

@@ -1,0 +1,196 @@
+"""The critical batch size beside the gradient noise scale, and the noise scale over training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from rl_scaling.report.data import Tables
+from rl_scaling.report.learning import run_lines
+from rl_scaling.report.numbers import count_of, percent
+from rl_scaling.report.series import Series, thin
+from rl_scaling.report.theme import Figure, count_axis, legend, log_axis
+
+TRIANGLES_PER_RUN = 16
+DODGE = 4  # pixels, so that the two marks of a goal do not hide each other
+CRITICAL = "critical batch size (fit)"
+SIMPLE = "simple noise scale (measured)"
+_ENDS = {"y": alt.Y("low:Q"), "y2": "high:Q"}
+_COLUMNS = {
+    CRITICAL: ("critical_batch", "critical_batch_low", "critical_batch_high"),
+    SIMPLE: ("noise_scale", "noise_scale_low", "noise_scale_high"),
+}
+
+
+def _positive(values: pd.Series) -> pd.Series:
+    """Values a logarithmic axis can hold; the others become NaN."""
+    numbers = values.astype(float)
+    return numbers.where(np.isfinite(numbers) & (numbers > 0))
+
+
+def batch_sizes_by_goal(fits: pd.DataFrame) -> pd.DataFrame:
+    """Both batch sizes of every goal in one long table.
+
+    Returns:
+        Columns goal, what, value, low, high, bound ("interval", "at least", "at most" or ""), at; one row for each
+        goal and quantity of which something is known. Values are frames; NaN where not known.
+    """
+    parts = []
+    for what, (value, low, high) in _COLUMNS.items():
+        part = pd.DataFrame({"goal": fits["goal"], "what": what, "value": _positive(fits[value])})
+        part["low"], part["high"] = _positive(fits[low]), _positive(fits[high])
+        has_low, has_high, has_value = (part[name].notna() for name in ("low", "high", "value"))
+        kinds = [has_low & has_high, has_low & ~has_value, has_high & ~has_value]
+        part["bound"] = np.select(kinds, ["interval", "at least", "at most"], "")
+        part["at"] = np.select(kinds[1:], [part["low"], part["high"]], part["value"])
+        part["bound"] = part["bound"].where(has_value | (part["bound"] != "interval"), "interval only")
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    return table[table[["value", "low", "high"]].notna().any(axis=1)].reset_index(drop=True)
+
+
+def critical_batch_figure(fits: pd.DataFrame, runs: int) -> Figure | None:
+    """B_crit and B_simple against the goal; None where neither is known for any goal."""
+    table = batch_sizes_by_goal(fits)
+    if table.empty:
+        return None
+    tables = Tables()
+    columns = ["goal", "what", "value", "low", "high", "bound", "at"]
+    known = pd.concat([table[name] for name in ("at", "low", "high")])
+    y = log_axis(alt.Y, "at", "frames per update (log scale)", known)
+    x = alt.X("goal:Q", title="goal (score)", scale=alt.Scale(zero=False, nice=False, padding=24))
+    domain = [CRITICAL, SIMPLE]
+    key = legend("", entry_width=200)
+    colour = alt.Color("what:N", scale=alt.Scale(domain=domain, range=["var(--critical)", "var(--noise)"]), legend=key)
+    shape = alt.Shape("what:N", scale=alt.Scale(domain=domain, range=["circle", "diamond"]), legend=key)
+    tooltip = [
+        alt.Tooltip("what:N", title="what"),
+        alt.Tooltip("goal:Q", title="goal (score)"),
+        alt.Tooltip("value:Q", title="value (frames)", format=",.3~r"),
+        alt.Tooltip("low:Q", title="interval from", format=",.3~r"),
+        alt.Tooltip("high:Q", title="to", format=",.3~r"),
+        alt.Tooltip("bound:N", title="known"),
+    ]
+    layers: list[alt.Chart] = []
+    for place, what in enumerate(domain):
+        for part, mark, ends in _marks(table[table["what"] == what], shape):
+            if len(part):
+                moved = mark.copy()
+                moved.xOffset = DODGE * (2 * place - 1)
+                chart = alt.Chart(tables.add(part, columns), mark=moved).encode(x=x, y=y, color=colour, tooltip=tooltip)
+                layers.append(chart.encode(**ends))
+    caption = (
+        f"Bars: {percent(fits)} intervals. Arrows: only a bound is known (pointing up: at least "
+        f"this). The noise scale of a goal is pooled over the front's runs on their way to it. "
+        f"From {count_of(runs, 'run')}."
+    )
+    return Figure(
+        "critical-batch-size", "Critical batch size beside the noise scale", caption, alt.layer(*layers), tables
+    )
+
+
+def _marks(table: pd.DataFrame, shape: alt.Shape) -> list[tuple[pd.DataFrame, alt.MarkDef, dict[str, Any]]]:
+    """What is drawn: rows, mark and further encodings; an arrow points away from each one-sided bound."""
+    valued = table[table["value"].notna()]
+    marks = [
+        (table[table["low"].notna() & table["high"].notna()], alt.MarkDef("rule", strokeWidth=2, opacity=0.55), _ENDS),
+        (valued, alt.MarkDef("line", strokeWidth=1.5, opacity=0.5), {}),
+        (valued, alt.MarkDef("point", size=85, filled=True, opacity=1), {"shape": shape}),
+    ]
+    for bound, sign, head in (("at least", -1, "triangle-up"), ("at most", 1, "triangle-down")):
+        part = table[table["bound"] == bound]
+        marks.append((part, alt.MarkDef("tick", thickness=2, size=14, opacity=1, orient="horizontal"), {}))
+        marks.append((part, alt.MarkDef("point", shape=head, size=70, yOffset=sign * 8, filled=True, opacity=1), {}))
+    return marks
+
+
+def noise_over_frames_figure(series: Series, pooled: pd.DataFrame) -> Figure | None:
+    """The noise scale against frames; None where it was never measured.
+
+    Args:
+        series: the runs of one task, whose running estimates are drawn thin.
+        pooled: what `rl_scaling.analysis.noise_over_training` makes of them, drawn thick with its interval.
+    """
+    measured = series.curves[series.curves["noise_scale_low"].notna() | series.curves["noise_scale"].notna()]
+    if measured.empty:
+        return None
+    positive = series.curves.assign(noise_scale=_positive(series.curves["noise_scale"]))
+    drawn = Series(runs=series.runs, rows=series.rows, curves=positive, left_out=series.left_out)
+    x = count_axis(alt.X, "frames", "frames (agent steps)")
+    known = pd.concat([positive["noise_scale"], _positive(measured["noise_scale_low"])])
+    y = log_axis(alt.Y, "noise_scale", "noise scale (frames, log scale)", known.quantile([0.005, 1]))
+    chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
+    tables = Tables()
+    layers = [
+        *run_lines(drawn, "noise_scale", x, y, chosen, tables, strength=0.5),
+        *_unresolved(series, x, chosen, tables),
+        *_pooled(pooled, tables),
+    ]
+    runs = measured["run"].nunique()
+    never = runs - positive.dropna(subset=["noise_scale"])["run"].nunique()
+    caption = (
+        "Thick line and band: B_simple pooled over the best learning rates, with its interval. "
+        f"Thin lines: the running estimate of B_simple = tr Σ / |G|² in {count_of(runs, 'run')}; stronger: the best "
+        "learning rate of each batch size. Triangles: not yet resolved, the noise scale is at least this."
+    )
+    if never:
+        caption += f" In {count_of(never, 'run')} it was never resolved."
+    chart = alt.layer(*layers).add_params(chosen)
+    return Figure("noise-scale-over-frames", "Noise scale while training", caption, chart, tables)
+
+
+def _pooled(pooled: pd.DataFrame, tables: Tables) -> list[alt.Chart]:
+    """The pooled noise scale: a band where its interval is finite, a line where it has a value."""
+    names = ["noise_scale", "noise_scale_low", "noise_scale_high"]
+    table = pooled.assign(**{name: _positive(pooled[name]) for name in names})
+    table["frames"] = (table["bin_low"] + table["bin_high"]) / 2
+    data = table.dropna(subset=["noise_scale_low"])
+    if data["noise_scale"].notna().sum() == 0:
+        return []
+    tooltip = [
+        alt.Tooltip("frames:Q", title="frames, about", format=",.3~r"),
+        alt.Tooltip("noise_scale:Q", title="pooled noise scale (frames)", format=",.3~r"),
+        alt.Tooltip("noise_scale_low:Q", title="interval from", format=",.3~r"),
+        alt.Tooltip("noise_scale_high:Q", title="to", format=",.3~r"),
+        alt.Tooltip("measurements:Q", title="measurements", format=","),
+    ]
+    base = alt.Chart(tables.add(data, ["frames", *names, "measurements"]))
+    band = base.transform_filter("datum.noise_scale_high != null").mark_area(
+        color="var(--ink)", opacity=0.14, clip=True
+    )
+    line = base.mark_line(color="var(--ink)", strokeWidth=2.5, point=alt.OverlayMarkDef(color="var(--ink)", size=45))
+    return [
+        band.encode(x="frames:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"),
+        line.encode(x="frames:Q", y="noise_scale:Q", tooltip=tooltip),
+    ]
+
+
+def _unresolved(series: Series, x: alt.X, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+    """Lower bounds of the best runs where there is no value."""
+    best = set(series.runs.loc[series.runs["best"], "run"])
+    curves = series.curves.assign(noise_scale_low=_positive(series.curves["noise_scale_low"]))
+    rows = curves[curves["run"].isin(best) & curves["noise_scale"].isna() & curves["noise_scale_low"].notna()]
+    if rows.empty:
+        return []
+    thinned = pd.concat([part.iloc[thin(len(part), TRIANGLES_PER_RUN)] for _, part in rows.groupby("run")])
+    table = thinned.merge(series.runs[["run", "batch_size"]], on="run")
+    marks = alt.Chart(tables.add(table, ["batch_size", "frames", "noise_scale_low"])).mark_point(
+        shape="triangle-up", size=36, filled=True, clip=True
+    )
+    tooltip = [
+        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
+        alt.Tooltip("frames:Q", title="frames", format=",.4~r"),
+        alt.Tooltip("noise_scale_low:Q", title="noise scale at least", format=",.3~r"),
+    ]
+    return [
+        marks.encode(
+            x=x,
+            y="noise_scale_low:Q",
+            color="batch_size:O",
+            tooltip=tooltip,
+            opacity=alt.when(chosen).then(alt.value(0.8)).otherwise(alt.value(0.06)),
+        )
+    ]

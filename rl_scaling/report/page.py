@@ -1,0 +1,175 @@
+"""The report as one HTML file that needs no network, and its charts as SVG and PNG."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from rl_scaling.report.data import Columns, rows_of
+from rl_scaling.report.html import Html, json_script, tag
+from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
+from rl_scaling.report.style import SCRIPT, style_sheet
+from rl_scaling.report.theme import Figure, config, with_plain_colours
+
+CHART_HEIGHT = 330
+WIDE_CHART_HEIGHT = 400
+FIGURE_WIDTH = 680
+# Nothing on the page may reach a network: the browser itself refuses.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+# Run inside the bundle, where vega-embed has this name.
+_ENTRY = "window.vegaEmbed = vegaEmbed;"
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that leaves `vegaEmbed` behind and no other name of its own."""
+    bundle = vl_convert.javascript_bundle(_ENTRY)
+    return "(()=>{" + bundle.replace("</script", "<\\/script") + "})();"
+
+
+def specification(figure: Figure) -> dict[str, Any]:
+    """The Vega-Lite specification of a figure, as wide as its container, without the rows of its tables."""
+    height = WIDE_CHART_HEIGHT if figure.wide else CHART_HEIGHT
+    chart = figure.chart.properties(
+        width="container",
+        height=height,
+        description=f"{figure.title}. {figure.caption}",
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+    )
+    spec = chart.to_dict()
+    spec.pop("config", None)
+    return spec
+
+
+class _Drawn:
+    """The charts of a page: their markup, and their data, each table once."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Columns] = {}
+        self.scripts: list[Html] = []
+
+    def figure(self, figure: Figure) -> Html:
+        spec = specification(figure)
+        self.data |= figure.tables
+        identity = f"chart-{len(self.scripts)}"
+        self.scripts.append(json_script(identity, spec | {"datasets": list(figure.tables)}))
+        chart = tag("div", class_="chart", data_spec=identity, data_name=figure.name)
+        save = tag("button", "Save as SVG", class_="save", type="button", hidden="hidden")
+        words = tag("figcaption", figure.caption)
+        return tag("figure", save, tag("h4", figure.title), chart, words, class_="wide" if figure.wide else None)
+
+
+def _navigation(sections: Sequence[Section]) -> Html:
+    if len(sections) < 2:
+        return Html("")
+    links = [tag("li", tag("a", s.heading, href=f"#part-{i}")) for i, s in enumerate(sections)]
+    return tag("nav", tag("ul", *links), aria_label="Parts of this page")
+
+
+def page_html(sections: Sequence[Section], *, title: str, lead: str = "") -> str:
+    """The whole page as text; see `write_report`."""
+    return _page(sections, [task_parts(section) for section in sections], title, lead)
+
+
+def _page(sections: Sequence[Section], parts: Sequence[Sequence[TaskPart]], title: str, lead: str) -> str:
+    drawn = _Drawn()
+    bodies = []
+    for place, (section, of_section) in enumerate(zip(sections, parts, strict=True)):
+        figures = {id(figure): drawn.figure(figure) for part in of_section for figure in part.figures}
+        bodies.append(section_html(section, f"part-{place}", of_section, figures))
+    head = [
+        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        Html('<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'),
+        tag("title", title),
+        tag("style", Html(style_sheet())),
+    ]
+    top = tag("header", tag("h1", title), tag("p", lead) if lead else "", _navigation(sections), class_="top")
+    foot = tag("footer", "Made by rl-scaling. This file holds everything it shows and needs no network.")
+    data = [json_script("data", drawn.data), json_script("config", config()), *drawn.scripts]
+    scripts = [*data, tag("script", Html(_vega())), tag("script", Html(SCRIPT))] if drawn.scripts else []
+    body = tag("body", top, tag("main", *bodies), foot, *scripts)
+    return "<!doctype html>\n" + tag("html", tag("head", *head), body, lang="en") + "\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes beside and renames, so that a page that was there is replaced whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "part"
+
+
+def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str], folder: Path) -> list[Path]:
+    """Every chart as SVG and PNG (twice the size, for print); names say which part and task they belong to."""
+    written: list[Path] = []
+    for heading, of_section in zip(headings, parts, strict=True):
+        for part in of_section:
+            start = [_slug(heading)] if len(headings) > 1 else []
+            start += [_slug(part.task)] if len(of_section) > 1 else []
+            for figure in part.figures:
+                written += _export(figure, folder / "-".join([*start, figure.name]))
+    return written
+
+
+def _export(figure: Figure, stem: Path) -> list[Path]:
+    spec = specification(figure) | {"width": FIGURE_WIDTH, "padding": 14}
+    spec["datasets"] = {name: rows_of(columns) for name, columns in figure.tables.items()}
+    spec["config"] = config() | {"background": "#ffffff"}
+    spec["title"] = {"text": figure.title, "offset": 12}
+    plain = with_plain_colours(json.dumps(spec))
+    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    _write(svg, vl_convert.vegalite_to_svg(plain).encode())
+    _write(png, vl_convert.vegalite_to_png(plain, scale=2))
+    return [svg, png]
+
+
+def write_report(
+    sections: Sequence[Section],
+    path: Path | str,
+    *,
+    title: str,
+    lead: str = "",
+    figures: Path | str | None = None,
+) -> Path:
+    """Writes the report: one HTML file that opens without a network, and its charts as files if asked for.
+
+    Args:
+        sections: the parts of the page, in order; each has its own runs and fits.
+        path: where the page goes; its folder is made, a page that is there is replaced.
+        title: the title of the page.
+        lead: a sentence or two below it.
+        figures: a folder for every chart as SVG and PNG; None writes none.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: no sections.
+        OSError: the page or a chart cannot be written.
+    """
+    if not sections:
+        raise ValueError("no sections: give at least one")
+    parts = [task_parts(section) for section in sections]
+    target = Path(path)
+    _write(target, _page(sections, parts, title, lead).encode())
+    if figures is not None:
+        export_figures(parts, [section.heading for section in sections], Path(figures))
+    return target

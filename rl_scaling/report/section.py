@@ -1,0 +1,172 @@
+"""One named part of the report: runs, their fits and the words that say what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
+from rl_scaling.report.fronts import front_figure
+from rl_scaling.report.html import Html, join, tag
+from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
+from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_frames_figure
+from rl_scaling.report.numbers import count_of, duration, number
+from rl_scaling.report.series import Series, of_task, prepare
+from rl_scaling.report.tables import (
+    STATUS_WORDS,
+    facts,
+    goals_table,
+    provenance_facts,
+    run_list,
+    throughput_table,
+    verdict,
+)
+from rl_scaling.report.theme import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A named part of the page with its own runs, so that live and shipped measurements are never mixed.
+
+    Attributes:
+        heading: what this part is called.
+        runs: records of runs, as `rl_scaling.store.load_runs` returns them; may be empty.
+        fit: what `rl_scaling.analysis.fit_runs` found in them.
+        explanation: a few sentences on where the runs come from and what they can show.
+        badge: a word or two beside the heading, such as "measured just now".
+        command: the command that repeats this part.
+        notes: remarks, each one a paragraph.
+        provenance: versions, commit and machine: one mapping per run (`RunInfo.provenance`), or one for all.
+        horizon: episodes over which scores are smoothed; the one the fit used.
+    """
+
+    heading: str
+    runs: pd.DataFrame
+    fit: SweepFit
+    explanation: str = ""
+    badge: str = ""
+    command: str = ""
+    notes: Sequence[str] = ()
+    provenance: Sequence[Mapping[str, Any]] = ()
+    horizon: float = DEFAULT_HORIZON
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """All that is drawn and said about one task of a section."""
+
+    task: str
+    series: Series
+    fits: pd.DataFrame
+    figures: list[Figure]
+    rollout_steps: float
+
+
+def _only(values: pd.Series) -> float:
+    different = values.dropna().unique()
+    return float(different[0]) if len(different) == 1 else math.nan
+
+
+def _of_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    return table[table["task"] == task]
+
+
+def task_parts(section: Section) -> list[TaskPart]:
+    """The section taken apart by task, with its figures drawn."""
+    if section.runs.empty:
+        return []
+    series = prepare(section.runs, section.fit.fronts, section.horizon)
+    return [_task_part(section, of_task(series, task), task) for task in sorted(series.runs["task"].unique())]
+
+
+def _task_part(section: Section, series: Series, task: str) -> TaskPart:
+    fits = _of_task(section.fit.fits, task)
+    runs = len(series.runs)
+    steps = series.rows.get("agent.rollout_steps", pd.Series(dtype=float))
+    figures = [
+        front_figure(_of_task(section.fit.fronts, task), fits, runs),
+        critical_batch_figure(fits, runs),
+        noise_over_frames_figure(series, _pooled_noise(series, section.horizon)),
+        *curve_figures(series, sorted(fits["goal"]), section.horizon),
+        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), runs),
+        final_score_figure(series.runs),
+    ]
+    drawn = _fill_rows([figure for figure in figures if figure is not None])
+    return TaskPart(task=task, series=series, fits=fits, figures=drawn, rollout_steps=_only(steps))
+
+
+def _pooled_noise(series: Series, horizon: float) -> pd.DataFrame:
+    """B_simple over frames, pooled over the best learning rate of each batch size."""
+    best = series.rows[series.rows["best"]]
+    return noise_over_training(best, by="frames", horizon=horizon)
+
+
+def _fill_rows(figures: list[Figure]) -> list[Figure]:
+    """Makes the last figure wide where it would stand beside an empty place."""
+    if sum(not figure.wide for figure in figures) % 2:
+        figures[-1] = replace(figures[-1], wide=True)
+    return figures
+
+
+def _missing(part: TaskPart) -> list[str]:
+    """What the page would show but cannot, in words."""
+    names = {figure.name for figure in part.figures}
+    runs = part.series.runs
+    missing = []
+    if "pareto-front" not in names:
+        missing.append("No Pareto front: no goal was reached.")
+    if not runs["noise_measurements"].sum():
+        missing.append("No noise scale: it was not measured in these runs.")
+    elif "noise-scale-over-frames" not in names:
+        missing.append("No noise scale over training: no measurement gave an estimate.")
+    if "learning-curves-frames" not in names:
+        missing.append("No learning curves: no run has finished enough episodes for a smoothed score.")
+    return missing
+
+
+def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
+    blocks: list[object] = [tag("h3", part.task)] if name_it else []
+    blocks.append(verdict(part.fits, part.rollout_steps))
+    if len(part.fits):
+        blocks.append(tag("div", goals_table(part.fits), class_="card"))
+    blocks += [tag("p", text, class_="missing soft") for text in _missing(part)]
+    blocks.append(tag("div", *figure_html, class_="grid"))
+    blocks += [tag("h3", "Throughput"), tag("div", throughput_table(part.series.runs), class_="card")]
+    return join(blocks)
+
+
+def how_it_was_run(section: Section, runs: pd.DataFrame) -> Html:
+    """Command, counts, totals and provenance of a section, and its list of runs."""
+    counts = runs["status"].value_counts()
+    by_status = ", ".join(f"{int(n):,} {STATUS_WORDS.get(str(name), name)}" for name, n in counts.items())
+    pairs: list[tuple[str, object]] = []
+    if section.command:
+        pairs.append(("Command", tag("pre", section.command)))
+    pairs += [
+        ("Runs", f"{count_of(len(runs), 'run')}: {by_status}"),
+        ("Frames", f"{number(float(runs['frames'].sum()), 4)} in total, counted as the agent sees them"),
+        ("Time", f"{duration(float(runs['wall_seconds'].sum()))} of training, added up over runs"),
+        ("Smoothing", f"scores are averaged over {section.horizon:g} finished episodes before they meet a goal"),
+        *provenance_facts(section.provenance),
+    ]
+    notes = [tag("p", note) for note in section.notes]
+    return join([tag("h3", "How it was run"), tag("div", *notes, facts(pairs), run_list(runs), class_="card")])
+
+
+def section_html(section: Section, identity: str, parts: Sequence[TaskPart], figures: Mapping[int, Html]) -> Html:
+    """The section as markup; `figures` maps the id() of each figure to its markup."""
+    badge = tag("span", section.badge, class_="pill badge") if section.badge else ""
+    blocks: list[object] = [tag("div", tag("h2", section.heading), badge, class_="heading")]
+    blocks += [tag("p", text) for text in section.explanation.split("\n\n") if text.strip()]
+    if not parts:
+        blocks.append(tag("p", "There are no runs in this part yet.", class_="verdict"))
+        blocks += [tag("p", note) for note in section.notes]
+        return tag("section", *blocks, id=identity)
+    for part in parts:
+        blocks.append(_task_html(part, True, [figures[id(figure)] for figure in part.figures]))
+    blocks.append(how_it_was_run(section, pd.concat([part.series.runs for part in parts])))
+    return tag("section", *blocks, id=identity)

@@ -1,0 +1,138 @@
+"""What the charts draw, taken from runs and their fits: one row per run, thinned curves, the best learning rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rl_scaling.analysis import smooth
+
+POINTS_PER_BEST_RUN = 200
+POINTS_PER_OTHER_RUN = 60
+OTHER_POINTS = 15_000
+FEWEST_POINTS = 12
+
+RUN_KEY = ["store", "run_id"]
+IDENTITY = ["store", "run_id", "status", "note", "task", "batch_size", "learning_rate", "seed"]
+SETTING = ["task", "batch_size", "learning_rate"]
+CURVE_COLUMNS = ["run", "updates", "frames", "smoothed", "noise_scale", "noise_scale_low", "noise_scale_high"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One section's runs, ready to draw.
+
+    Attributes:
+        runs: one row per run: run (a number), the columns of `IDENTITY`, num_envs, frames, updates, wall_seconds,
+            frames_per_second (median over rows), final_score (smoothed), noise_measurements, best, points.
+        rows: one row per record, with `run`, `smoothed` score and `best`.
+        curves: `rows` thinned for drawing, in `CURVE_COLUMNS`; runs for which there is no room are left out.
+        left_out: how many runs `curves` leaves out.
+    """
+
+    runs: pd.DataFrame
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    left_out: int
+
+
+def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
+    ordered = records.sort_values([*SETTING, "seed", *RUN_KEY, "updates"], kind="stable").reset_index(drop=True)
+    keys = ordered[RUN_KEY].astype(str)
+    return ordered.assign(run=keys.groupby(RUN_KEY, sort=False).ngroup())
+
+
+def _smoothed(rows: pd.DataFrame, horizon: float) -> np.ndarray:
+    parts = [smooth(run["score"], run["episodes"], horizon=horizon) for _, run in rows.groupby("run", sort=True)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
+    if "environment.num_envs" not in rows:
+        rows = rows.assign(**{"environment.num_envs": np.nan})
+    totals = {name: (name, "max") for name in ("frames", "updates", "wall_seconds")}
+    return (
+        rows.groupby("run", sort=True)
+        .agg(
+            **{name: (name, "first") for name in IDENTITY},
+            num_envs=("environment.num_envs", "first"),
+            **totals,
+            frames_per_second=("frames_per_second", "median"),
+            final_score=("smoothed", "last"),
+            noise_measurements=("noise_measurements", "sum"),
+            records=("updates", "size"),
+        )
+        .reset_index()
+    )
+
+
+def best_rates(runs: pd.DataFrame, fronts: pd.DataFrame) -> pd.DataFrame:
+    """The learning rate to show for every task and batch size: columns task, batch_size, learning_rate.
+
+    It is the one that was first at the highest goal that batch size reached; where it reached none, the one with
+    the highest final score (mean over seeds).
+    """
+    by_goal = fronts.sort_values("goal").drop_duplicates(["task", "batch_size"], keep="last")
+    means = runs.groupby(SETTING, as_index=False)["final_score"].mean()
+    by_score = (
+        means.assign(final_score=means["final_score"].fillna(-np.inf))
+        .sort_values("final_score")
+        .drop_duplicates(["task", "batch_size"], keep="last")
+    )
+    both = pd.concat([by_goal[SETTING], by_score[SETTING]], ignore_index=True)
+    return both.drop_duplicates(["task", "batch_size"], keep="first").reset_index(drop=True)
+
+
+def thin(count: int, points: int) -> np.ndarray:
+    """Indices of about `points` rows out of `count`, evenly spread, with the first and the last."""
+    if count <= points:
+        return np.arange(count)
+    return np.unique(np.round(np.linspace(0, count - 1, max(points, 2))).astype(int))
+
+
+def _points_per_run(runs: pd.DataFrame) -> np.ndarray:
+    """How many points each run gets; 0 where it is left out. The best runs come first."""
+    others = int((~runs["best"]).sum())
+    each = int(np.clip(OTHER_POINTS // max(others, 1), FEWEST_POINTS, POINTS_PER_OTHER_RUN))
+    best = int(runs["best"].sum())
+    each_best = int(np.clip(OTHER_POINTS // max(best, 1), FEWEST_POINTS, POINTS_PER_BEST_RUN))
+    places = (~runs["best"]).cumsum()
+    room = OTHER_POINTS // each
+    return np.where(runs["best"], each_best, np.where(places <= room, each, 0))
+
+
+def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Series:
+    """Brings the records of many runs into the form that charts and tables take.
+
+    Args:
+        records: what `rl_scaling.store.load_runs` returns.
+        fronts: `SweepFit.fronts`, for the best learning rates.
+        horizon: episodes over which scores are smoothed.
+    """
+    rows = _number_runs(records)
+    rows["smoothed"] = _smoothed(rows, horizon)
+    runs = _one_row_per_run(rows)
+    best = best_rates(runs, fronts).assign(best=True)
+    runs = runs.merge(best, on=SETTING, how="left", validate="many_to_one")
+    runs["best"] = runs["best"].notna()
+    runs["note"] = runs["note"].fillna("")
+    runs["points"] = _points_per_run(runs)
+    rows["best"] = runs["best"].to_numpy()[rows["run"].to_numpy()] if len(rows) else False
+    groups = [part for _, part in rows.groupby("run", sort=True)]
+    kept = [part.iloc[thin(len(part), n)] for part, n in zip(groups, runs["points"], strict=True) if n > 0]
+    curves = pd.concat(kept)[CURVE_COLUMNS] if kept else rows[CURVE_COLUMNS]
+    return Series(runs=runs, rows=rows, curves=curves.reset_index(drop=True), left_out=int((runs["points"] == 0).sum()))
+
+
+def of_task(series: Series, task: str) -> Series:
+    """The part of a series that belongs to one task."""
+    runs = series.runs[series.runs["task"] == task]
+    numbers = set(runs["run"])
+    return Series(
+        runs=runs,
+        rows=series.rows[series.rows["run"].isin(numbers)],
+        curves=series.curves[series.curves["run"].isin(numbers)],
+        left_out=int((runs["points"] == 0).sum()),
+    )

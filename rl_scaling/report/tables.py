@@ -1,0 +1,211 @@
+"""The tables and sentences of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rl_scaling.report.html import Html, join, table, tag
+from rl_scaling.report.numbers import DASH, count_of, duration, interval, number, percent
+
+STATUS_WORDS = {
+    "done": "finished",
+    "stopped": "stopped early",
+    "diverged": "diverged",
+    "running": "still running",
+    "interrupted": "interrupted",
+}
+LISTED_RUNS = 400
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> Html:
+    """A value and its interval, or "at least ...", "at most ...", or a dash where nothing is known."""
+    known_low = math.isfinite(low) and low > 0
+    known_high = math.isfinite(high)
+    if math.isfinite(value):
+        return join([number(value, digits), " ", tag("span", f"({interval(low, high, digits)})", class_="soft")])
+    if known_low and known_high:
+        return join([interval(low, high, digits)])
+    if known_low:
+        return join([f"at least {number(low, digits)}"])
+    return join([f"at most {number(high, digits)}" if known_high else DASH])
+
+
+def _status(status: str, message: str) -> Html:
+    kind = {"ok": "good", "not reached": "soft"}.get(status, "warn")
+    pill = tag("span", "fitted" if status == "ok" else status, class_=f"pill {kind}")
+    return join([pill, " ", tag("span", message, class_="soft")]) if message else pill
+
+
+def goals_table(fits: pd.DataFrame) -> Html:
+    """One row per goal of one task: S_min, E_min, B_crit, B_simple, their intervals and how far to trust them."""
+    confidence = f"{percent(fits)} interval"
+    heads = [
+        "Goal (score)",
+        join(["S", tag("sub", "min"), " (updates)"]),
+        join(["E", tag("sub", "min"), " (frames)"]),
+        join(["B", tag("sub", "crit"), f" (frames; {confidence})"]),
+        join(["B", tag("sub", "simple"), f" (frames; {confidence})"]),
+        "Design effect",
+        "Batch sizes",
+        "Status",
+    ]
+    return table(heads, [_goal_row(fit) for _, fit in fits.sort_values("goal").iterrows()], words=[7])
+
+
+def _goal_row(fit: pd.Series) -> list[object]:
+    return [
+        f"{fit['goal']:g}",
+        number(fit["steps_min"]),
+        number(fit["examples_min"]),
+        with_interval(fit["critical_batch"], fit["critical_batch_low"], fit["critical_batch_high"]),
+        with_interval(fit["noise_scale"], fit["noise_scale_low"], fit["noise_scale_high"]),
+        number(fit["design_effect"], 2),
+        int(fit["batch_sizes"]),
+        _status(str(fit["status"]), str(fit["message"])),
+    ]
+
+
+def verdict(fits: pd.DataFrame, rollout_steps: float) -> Html:
+    """What the fits of one task say, in a sentence or two, for readers who stop here.
+
+    Args:
+        fits: the task's rows of `SweepFit.fits`.
+        rollout_steps: frames each environment adds to a batch; NaN where the runs differ.
+    """
+    known = fits[fits["status"] == "ok"].sort_values("goal")
+    reached = fits[fits["status"] != "not reached"]
+    bounded = reached[(reached["critical_batch_low"] > 0) | np.isfinite(reached["critical_batch_high"])]
+    if len(known):
+        words = _answer(known, rollout_steps)
+    elif len(bounded):
+        words = _bound(bounded.sort_values("goal").iloc[-1])
+    elif len(reached):
+        words = ["Goals were reached, but the critical batch size is not resolved; the table says what is missing."]
+    elif len(fits):
+        words = ["No run reached a goal, so there is no front and no critical batch size yet."]
+    else:
+        words = ["No goals were given, so there is no front and no critical batch size."]
+    return tag("p", *words, class_="verdict")
+
+
+def _bound(fit: pd.Series) -> list[object]:
+    bound = with_interval(math.nan, fit["critical_batch_low"], fit["critical_batch_high"], 2)
+    return [
+        f"To reach a score of {fit['goal']:g}, the critical batch size is ",
+        tag("strong", bound, " frames per update"),
+        f". It is not resolved any better by these runs: {fit['message']}.",
+    ]
+
+
+def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
+    fit, first = known.iloc[-1], known.iloc[0]
+    batch = fit["critical_batch"]
+    parts: list[object] = [
+        f"To reach a score of {fit['goal']:g}, the critical batch size is ",
+        tag("strong", f"{number(batch, 2)} frames per update"),
+        f" ({percent(known)} interval {interval(fit['critical_batch_low'], fit['critical_batch_high'], 2)})",
+    ]
+    if math.isfinite(rollout_steps) and rollout_steps > 0:
+        parts.append(
+            f", about {number(max(1, round(batch / rollout_steps)), 2)} environments of {rollout_steps:g} steps"
+        )
+    if len(known) > 1:
+        parts.append(f"; for a score of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
+    parts.append(
+        ". At that size a run takes twice the fewest possible updates and twice the fewest possible frames. Well below "
+        "it, more environments cut the updates at little cost in frames; well above it, they mostly burn frames."
+    )
+    return parts
+
+
+def throughput_table(runs: pd.DataFrame) -> Html:
+    """Speed and cost per batch size; `runs` has one row per run."""
+    heads = [
+        "Batch size (frames)",
+        "Environments",
+        "Runs",
+        "Frames/s per run, median (range)",
+        "Updates/s per run",
+        "Frames in total",
+        "Time",
+    ]
+    rows = []
+    for size, part in runs.groupby("batch_size"):
+        speeds = part["frames_per_second"].dropna()
+        middle = float(speeds.median()) if len(speeds) else math.nan
+        spread = f"({interval(speeds.min(), speeds.max())})" if len(speeds) > 1 else ""
+        environments = part["num_envs"].dropna().unique()
+        rows.append(
+            [
+                f"{int(float(str(size))):,}",
+                f"{int(environments[0]):,}" if len(environments) == 1 else DASH,
+                f"{len(part):,}",
+                join([number(middle), " ", tag("span", spread, class_="soft")]),
+                number(middle / float(str(size))),
+                number(float(part["frames"].sum())),
+                duration(float(part["wall_seconds"].sum())),
+            ]
+        )
+    return table(heads, rows)
+
+
+def run_list(runs: pd.DataFrame, tasks: Mapping[str, str] | None = None) -> Html:
+    """Every run in one line, behind a fold; the first `LISTED_RUNS` of them."""
+    heads = ["Run", "Task", "Batch size", "Learning rate", "Seed", "Frames", "Score at the end", "Ended", "Note"]
+    rows = [
+        [
+            tag("code", run["run_id"]),
+            (tasks or {}).get(run["task"], run["task"]),
+            f"{int(run['batch_size']):,}",
+            f"{run['learning_rate']:.3g}",
+            run["seed"],
+            number(float(run["frames"])),
+            number(run["final_score"]),
+            STATUS_WORDS.get(run["status"], run["status"]),
+            run["note"],
+        ]
+        for _, run in runs.head(LISTED_RUNS).iterrows()
+    ]
+    more = f" (the first {LISTED_RUNS})" if len(runs) > LISTED_RUNS else ""
+    summary = tag("summary", f"All {count_of(len(runs), 'run')}{more}")
+    return tag("details", summary, table(heads, rows, words=[0, 1, 7, 8]))
+
+
+def facts(pairs: Sequence[tuple[str, object]]) -> Html:
+    """Names and what they are, as a list."""
+    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="facts")
+
+
+def flat_provenance(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested provenance as one level with dotted names."""
+    flat: dict[str, str] = {}
+    for name, value in provenance.items():
+        if isinstance(value, Mapping):
+            flat |= flat_provenance(value, f"{prefix}{name}.")
+        elif value is not None and value != "":
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return flat
+
+
+DIFFERENT_VALUES = 4
+
+
+def provenance_facts(provenances: Sequence[Mapping[str, Any]]) -> list[tuple[str, object]]:
+    """What is known about machines and versions; where runs differ, each value with its number of runs."""
+    flat = [flat_provenance(p) for p in provenances]
+    names = dict.fromkeys(name for one in flat for name in one)
+    pairs: list[tuple[str, object]] = []
+    for name in names:
+        counts = pd.Series([one[name] for one in flat if name in one]).value_counts()
+        if len(counts) == 1 and counts.iloc[0] == len(flat):
+            pairs.append((name, counts.index[0]))
+            continue
+        shown = [f"{value} ({count_of(int(n), 'run')})" for value, n in counts.head(DIFFERENT_VALUES).items()]
+        rest = len(counts) - DIFFERENT_VALUES
+        pairs.append((name, "; ".join(shown) + (f"; {rest} more values" if rest > 0 else "")))
+    return pairs

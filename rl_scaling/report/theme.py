@@ -1,0 +1,191 @@
+"""Colours, axes and legends that every chart shares.
+
+Charts name their colours as CSS variables (`var(--ramp-4-0)`), so one drawing serves light, dark and printed pages;
+where no style sheet is at hand (SVG and PNG files) `with_plain_colours` puts the light values in their place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import altair as alt
+
+from rl_scaling.report.data import Tables
+
+# Both ramps run through the hues of "plasma", whose lightness is monotone: they keep their order for colour-blind
+# readers and in grey. The light one leaves out the pale end, the dark one the deep end.
+_RAMP_LIGHT = ("#1f2f9c", "#7b1fa2", "#c2366f", "#e2682f", "#d99a06")
+_RAMP_DARK = ("#6f8cff", "#b57bf2", "#ef6f9f", "#ffa45c", "#f6de66")
+LONGEST_RAMP = 12
+
+_INKS = {  # name: (light, dark)
+    "ink": ("#17202a", "#eceff3"),
+    "ink-soft": ("#52606d", "#a9b4c0"),
+    "surface": ("#ffffff", "#181c21"),
+    "page": ("#f5f6f8", "#101317"),
+    "line": ("#dfe3e8", "#333a43"),
+    "grid": ("#e9ecf0", "#2a3038"),
+    "guide": ("#9aa5b1", "#6b7683"),
+    "accent": ("#1f5fbf", "#7fb0ff"),
+    "critical": ("#1f5fbf", "#7fb0ff"),
+    "noise": ("#d0600a", "#ffa552"),
+    "good": ("#1b7a43", "#6fd39a"),
+    "warn": ("#8a5a00", "#f2c14e"),
+}
+_Channel = TypeVar("_Channel", alt.X, alt.Y)
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart with the words around it.
+
+    Attributes:
+        name: what the exported files are called, without their ending.
+        title: one line that says what the chart shows.
+        caption: what the marks mean and how many runs are in it.
+        chart: the chart itself, without a title.
+        tables: the data the chart refers to by name.
+        wide: takes a whole row of the page.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.LayerChart | alt.FacetChart | alt.Chart
+    tables: Tables
+    wide: bool = False
+
+
+def _mix(stops: Sequence[str], place: float) -> str:
+    """The colour at `place` in [0, 1] along hexadecimal stops, linear in sRGB."""
+    scaled = place * (len(stops) - 1)
+    index = min(int(scaled), len(stops) - 2)
+    parts = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops[index : index + 2]]
+    share = scaled - index
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(*parts, strict=True))
+
+
+def ramp(count: int) -> list[str]:
+    """`count` colours for ordered things, as CSS variables; beyond `LONGEST_RAMP` neighbours share a colour."""
+    size = min(count, LONGEST_RAMP)
+    places = [round(i * (size - 1) / max(count - 1, 1)) for i in range(count)]
+    return [f"var(--ramp-{size}-{place})" for place in places]
+
+
+def _variables(dark: bool) -> dict[str, str]:
+    stops = _RAMP_DARK if dark else _RAMP_LIGHT
+    values = {f"--{name}": pair[dark] for name, pair in _INKS.items()}
+    for size in range(1, LONGEST_RAMP + 1):
+        for i in range(size):
+            values[f"--ramp-{size}-{i}"] = _mix(stops, i / (size - 1) if size > 1 else 0.0)
+    return values
+
+
+def colour_variables(*, dark: bool) -> str:
+    """The CSS declarations of every colour, for light or dark pages."""
+    return "".join(f"{name}:{value};" for name, value in _variables(dark).items())
+
+
+def with_plain_colours(text: str) -> str:
+    """Replaces every `var(--name)` by its light value."""
+    values = _variables(dark=False)
+    return re.sub(r"var\((--[\w-]+)\)", lambda match: values[match[1]], text)
+
+
+def config() -> dict[str, Any]:
+    """The Vega-Lite configuration of all charts."""
+    axis = {
+        "labelColor": "var(--ink-soft)",
+        "titleColor": "var(--ink-soft)",
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 12,
+        "titleFontSize": 12.5,
+        "titleFontWeight": 500,
+        "titlePadding": 8,
+        "labelPadding": 5,
+        "labelOverlap": "greedy",
+        "titleLimit": 0,
+        "labelFlush": False,
+        "tickSize": 4,
+    }
+    legend = {
+        "labelColor": "var(--ink)",
+        "titleColor": "var(--ink-soft)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "orient": "top",
+        "symbolSize": 90,
+        "symbolStrokeWidth": 2.5,
+        "columnPadding": 14,
+        "labelOffset": 5,
+        "titleLimit": 0,
+        "labelLimit": 0,
+        "symbolOpacity": 1,
+    }
+    title = {"color": "var(--ink)", "subtitleColor": "var(--ink-soft)", "anchor": "start", "fontSize": 15}
+    return {
+        "font": FONT,
+        "background": "transparent",
+        "axis": axis,
+        "legend": legend,
+        "title": title,
+        "view": {"stroke": None},
+    }
+
+
+def legend(title: str, *, entry_width: int = 78, **options: Any) -> alt.Legend:
+    """A legend above the chart with as many columns as fit into the chart's width, in pixels."""
+    return alt.Legend(title=title, columns=alt.ExprRef(f"max(2, floor(width / {entry_width}))"), **options)
+
+
+def ordered_colour(field: str, values: Sequence[float], title: str, *, shown: bool = True) -> alt.Color:
+    """Colour for an ordered field: goals or batch sizes."""
+    scale = alt.Scale(domain=list(values), range=ramp(len(values)))
+    key = legend(title, labelExpr="format(datum.value, ',')") if shown else None
+    return alt.Color(f"{field}:O", scale=scale, legend=key)
+
+
+# d3 writes the zero of an axis in millions as "0M".
+_COUNT_LABEL = "datum.value == 0 ? '0' : datum.label"
+
+
+def count_axis(channel: type[_Channel], field: str, title: str) -> _Channel:
+    """A linear axis for counts, with SI prefixes."""
+    axis = alt.Axis(format="~s", tickCount=6, labelExpr=_COUNT_LABEL)
+    return channel(f"{field}:Q", title=title, axis=axis)
+
+
+def log_axis(
+    channel: type[_Channel], field: str, title: str, values: Iterable[float], *, format: str = "~s"
+) -> _Channel:
+    """A logarithmic axis around the values it has to show, with round ticks.
+
+    Args:
+        channel: `alt.X` or `alt.Y`.
+        field: the field it shows.
+        title: quantity and unit.
+        values: everything that will be drawn on it; what is not positive and finite is passed over.
+        format: d3's format of the labels.
+    """
+    known = [value for value in values if 0 < value < math.inf] or [1.0]
+    low, high = min(known), max(known)
+    margin = max((high / low) ** 0.04, 1.12)
+    low, high = low / margin, high * margin
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return channel(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=format, values=log_ticks(low, high)))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones: 1, 2, 5 in each decade, or fewer where there are many decades."""
+    decades = math.log10(high / low)
+    steps = (1, 2, 3, 5, 7) if decades < 1.3 else (1, 2, 5) if decades < 3 else (1, 3) if decades < 4.5 else (1,)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for e in exponents for step in steps if low <= (tick := float(f"{step}e{e}")) <= high]

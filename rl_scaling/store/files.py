@@ -1,0 +1,188 @@
+"""The files in one run's folder: how each is written, read back and checked.
+
+config.json            {"schema", "run_id", "identity", "config", "provenance", "resumed"}; "identity" holds task,
+                       batch_size, learning_rate and seed, so that a reader needs no config classes
+records.jsonl          rows so far, one a line (see `rl_scaling.store.rows`)
+records.dropped.jsonl  rows that a resumed run took back because they came after its checkpoint
+records.parquet        the sealed run: all rows, and under the schema's metadata key "rl_scaling" all of
+                       config.json with "status" and "note"
+checkpoint.pt          whatever the trainer put there
+lock                   held by the process that writes the run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rl_scaling.config import SCHEMA_VERSION, RunConfig, run_config_from_dict, to_dict
+from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.store.disk import StoreError, read_json, replace_file, storage_errors
+from rl_scaling.store.lock import is_locked
+from rl_scaling.store.rows import known_columns, read_rows_file, to_table, warn_of_partial_line
+
+CONFIG_FILE = "config.json"
+ROWS_FILE = "records.jsonl"
+DROPPED_FILE = "records.dropped.jsonl"
+SEALED_FILE = "records.parquet"
+CHECKPOINT_FILE = "checkpoint.pt"
+LOCK_FILE = "lock"
+
+_METADATA_KEY = b"rl_scaling"
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """All that is known of a run beside its rows.
+
+    Attributes:
+        directory: the run's folder.
+        identity: task, batch_size (frames per update), learning_rate and seed.
+        config: the config as plain data (`rl_scaling.config.run_config_from_dict` rebuilds it).
+        provenance: versions, machine and the like when the run was first started.
+        resumed: the provenance of every later attempt that differed from the one before it.
+    """
+
+    directory: Path
+    run_id: str
+    status: Status
+    note: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    resumed: tuple[dict[str, Any], ...]
+
+
+def identity_of(config: RunConfig) -> dict[str, Any]:
+    """What runs are told apart by: task, batch_size in frames per update, learning_rate, seed."""
+    return {
+        "task": config.task,
+        "batch_size": config.batch_size,
+        "learning_rate": config.agent.learning_rate,
+        "seed": config.seed,
+    }
+
+
+def new_document(config: RunConfig, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of a run that starts now."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "run_id": config.run_id,
+        "identity": identity_of(config),
+        "config": to_dict(config),
+        # As it will be read back, so that a later attempt's can be compared with it.
+        "provenance": json.loads(json.dumps(provenance, default=str)),
+        "resumed": [],
+    }
+
+
+def write_sealed(path: Path, document: dict[str, Any], records: Sequence[TrainingRecord]) -> None:
+    """Write the sealed run: rows and, as metadata, what `config.json` says with status and note."""
+    metadata = {_METADATA_KEY: json.dumps(document).encode()}
+    sink = pa.BufferOutputStream()
+    # A few hundred rows whose values mostly differ: dictionaries and statistics only make the file larger and slower.
+    table = to_table(records).replace_schema_metadata(metadata)
+    pq.write_table(table, sink, compression="snappy", use_dictionary=False, write_statistics=False)
+    content = sink.getvalue()
+    replace_file(path, lambda partial: partial.write_bytes(content))
+
+
+def read_info(directory: Path) -> RunInfo | None:
+    """What is known of the run in `directory`; None where there is no run of ours.
+
+    Raises:
+        StoreError: there is one, but it is damaged or was written by a newer version.
+    """
+    if (directory / SEALED_FILE).exists():
+        with _open_sealed(directory) as (info, _):
+            return info
+    return _read_unsealed_info(directory)
+
+
+def read_run(directory: Path) -> tuple[RunInfo, pa.Table] | None:
+    """The run in `directory` with its rows (`ROW_SCHEMA`); None where there is no run of ours.
+
+    Raises:
+        StoreError: there is one, but it is damaged or was written by a newer version.
+    """
+    sealed = directory / SEALED_FILE
+    if not sealed.exists():
+        info = _read_unsealed_info(directory)
+        rows = read_rows_file(directory / ROWS_FILE) if info else None
+        # The run may have been sealed while it was being read.
+        if not sealed.exists():
+            if info is None or rows is None:
+                return None
+            if info.status != "running":
+                warn_of_partial_line(directory / ROWS_FILE, rows)
+            return info, to_table(rows.records)
+    with _open_sealed(directory) as (info, file):
+        return info, known_columns(file.read(use_threads=False), sealed)
+
+
+@contextlib.contextmanager
+def _open_sealed(directory: Path) -> Generator[tuple[RunInfo, pq.ParquetFile]]:
+    path = directory / SEALED_FILE
+    damaged = f"{path} is damaged: move it away; its run can then be started again"
+    foreign = f"{path} was not written by rl-scaling: move it out of the store"
+    with storage_errors(path):
+        content = path.read_bytes()
+    if content[:4] != b"PAR1":
+        raise StoreError(foreign)
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            metadata = (file.schema_arrow.metadata or {}).get(_METADATA_KEY)
+            if metadata is None:
+                raise StoreError(foreign)
+            yield _info_from(json.loads(metadata), directory, path), file
+    except (pa.ArrowException, OSError, *_MALFORMED) as error:
+        raise StoreError(damaged) from error
+
+
+def _read_unsealed_info(directory: Path) -> RunInfo | None:
+    path = directory / CONFIG_FILE
+    document = read_json(path)
+    # Many programs call a file config.json; one without these two keys is not ours, and none of our business.
+    if document is None or not {"schema", "run_id"} <= document.keys():
+        return None
+    with storage_errors(directory):
+        status: Status = "running" if is_locked(directory / LOCK_FILE) else "interrupted"
+    try:
+        return _info_from(document, directory, path, status)
+    except _MALFORMED as error:
+        raise StoreError(f"{path} is not a run's config ({error}): move its folder away") from error
+
+
+def check_schema(document: dict[str, Any], path: Path) -> None:
+    """Refuse what a newer version wrote.
+
+    Raises:
+        StoreError: the schema is newer than `SCHEMA_VERSION`, or no number at all.
+    """
+    schema = document.get("schema")
+    if type(schema) is not int or schema > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by schema {schema}, this version reads up to {SCHEMA_VERSION}: upgrade rl-scaling"
+        )
+
+
+def _info_from(document: dict[str, Any], directory: Path, path: Path, status: Status | None = None) -> RunInfo:
+    check_schema(document, path)
+    return RunInfo(
+        directory=directory,
+        run_id=document["run_id"],
+        status=status or document["status"],
+        note=document.get("note", ""),
+        identity=document.get("identity") or identity_of(run_config_from_dict(document["config"])),
+        config=document["config"],
+        provenance=document["provenance"],
+        resumed=tuple(document.get("resumed", ())),
+    )

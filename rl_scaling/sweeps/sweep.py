@@ -1,0 +1,242 @@
+"""Running a plan: every trial once, several side by side, the grid extended where its best rate lies on an edge."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl_scaling.analysis import GoalTracker, Progress, rate_can_still_win
+from rl_scaling.config import RunConfig
+from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.store import Store
+from rl_scaling.sweeps import INTERRUPT
+from rl_scaling.sweeps.plan import SweepPlan
+from rl_scaling.sweeps.workers import Ended, Event, Failed, Job, Recorded, Starting, Worker, events
+
+SEALED: tuple[Status, ...] = ("done", "diverged", "stopped")
+
+
+@dataclass
+class Trial:
+    """One cell of the grid and how far it has come."""
+
+    config: RunConfig
+    goals: GoalTracker
+    status: Status | None = None
+    frames: int = 0
+    frames_per_second: float = math.nan
+    starting: str = ""
+    failure: str = ""
+
+    def hear(self, record: TrainingRecord) -> None:
+        """Take in a row: how far, how fast, and which goals the smoothed score has reached."""
+        self.frames, self.frames_per_second = record.frames, record.frames_per_second
+        self.goals.update(record.updates, record.frames, record.score, record.episodes)
+
+    @property
+    def progress(self) -> Progress:
+        """What early stopping looks at."""
+        reached = {goal: where.updates for goal, where in self.goals.reached.items()}
+        return Progress(self.goals.updates, reached, ended=self.sealed or bool(self.failure))
+
+    @property
+    def label(self) -> str:
+        c = self.config
+        return f"batch {c.batch_size:,}, rate {c.agent.learning_rate:g}, seed {c.seed}"
+
+    @property
+    def sealed(self) -> bool:
+        return self.status in SEALED
+
+    @property
+    def frames_left(self) -> int:
+        return 0 if self.sealed or self.failure else max(0, self.config.frames - self.frames)
+
+
+class Sweep:
+    """A plan being carried out against a store.
+
+    Args:
+        plan: what to run.
+        store: where runs go; sealed runs found there are not run again, interrupted ones go on.
+        workers: trials run side by side.
+        stop_early: end trials that can no longer be the first to reach any goal.
+        device: for every trial, "cpu", "cuda" or "auto".
+        threads: for each trial.
+    """
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        store: Store,
+        *,
+        workers: int,
+        stop_early: bool = False,
+        device: str = "auto",
+        threads: int = 1,
+    ):
+        self.plan = plan
+        self.store = store
+        self.stop_early = stop_early
+        self.interrupted = False
+        self.frames_saved = 0
+        self.trials: dict[str, Trial] = {}
+        self._workers = [Worker() for _ in range(workers)]
+        self._device = device
+        self._threads = threads
+        for config in plan.trials():
+            self._add(config)
+
+    def run(self, on_change: Callable[[Sweep], None], *, deadline_seconds: float = math.inf) -> None:
+        """Run all trials; `on_change` hears of every event and about twice a second.
+
+        A KeyboardInterrupt or the deadline has every running trial save itself and leaves the rest for a later call;
+        a second KeyboardInterrupt ends the processes at once, losing at most what came after the last checkpoint.
+        """
+        begun = time.monotonic()
+        try:
+            while self._fill():
+                try:
+                    self._listen(on_change)
+                except KeyboardInterrupt:
+                    if self.interrupted:
+                        raise
+                    self.interrupt()
+                if time.monotonic() - begun > deadline_seconds:
+                    self.interrupt()
+        except BaseException:
+            for worker in self._workers:
+                worker.close(kill=True)
+            raise
+        for worker in self._workers:
+            worker.close()
+        on_change(self)
+
+    def interrupt(self) -> None:
+        """Have running trials save themselves at their next record, and start no more."""
+        if not self.interrupted:
+            self.interrupted = True
+            for worker in self._workers:
+                worker.tell(INTERRUPT)
+
+    @property
+    def running(self) -> list[Trial]:
+        return [self.trials[w.job.config.run_id] for w in self._workers if w.job is not None]
+
+    @property
+    def seconds_left(self) -> float:
+        """An estimate from the throughput of what runs now; infinite before any is known."""
+        rate = sum(t.frames_per_second for t in self.running if math.isfinite(t.frames_per_second))
+        left = sum(t.frames_left for t in self.trials.values())
+        return left / rate if rate else math.inf
+
+    def summary(self) -> list[dict[str, object]]:
+        """One row per trial, for --json."""
+        return [
+            {
+                "run_id": run_id,
+                "batch_size": t.config.batch_size,
+                "learning_rate": t.config.agent.learning_rate,
+                "seed": t.config.seed,
+                "status": t.status or "waiting",
+                "frames": t.frames,
+                "goals_reached": len(t.goals.reached),
+                "failure": t.failure,
+            }
+            for run_id, t in self.trials.items()
+        ]
+
+    def _add(self, config: RunConfig) -> None:
+        trial = Trial(config, GoalTracker(self.plan.goals), self.store.status(config.run_id))
+        if trial.status is not None:
+            for record in self.store.read_rows(config.run_id):
+                trial.hear(record)
+        self.trials[config.run_id] = trial
+
+    def _fill(self) -> bool:
+        """Give idle workers something to do; False when nothing runs any more."""
+        for worker in self._workers:
+            if worker.job is None and not self.interrupted:
+                trial = self._next()
+                if trial is None:
+                    break
+                trial.status = "running"
+                worker.start(Job(trial.config, Path(self.store.root), self._device, self._threads))
+        return any(worker.job is not None for worker in self._workers)
+
+    def _next(self) -> Trial | None:
+        for trial in [*self.trials.values(), *self._extensions()]:
+            if trial.status in (None, "interrupted") and not trial.failure:
+                return trial
+        return None
+
+    def _extensions(self) -> list[Trial]:
+        """Trials added because the best rate of a finished batch size lies on the edge of what was tried."""
+        added = []
+        for num_envs in self.plan.num_envs:
+            for rate in self._next_rates(num_envs):
+                for seed in self.plan.seeds:
+                    config = self.plan.trial(num_envs, rate, seed)
+                    self._add(config)
+                    added.append(self.trials[config.run_id])
+        return added
+
+    def _next_rates(self, num_envs: int) -> list[float]:
+        """The rate to add for a batch size whose trials have all ended, if any."""
+        by_rate = self._by_rate(num_envs)
+        cells = [trial for trials in by_rate.values() for trial in trials]
+        if any(not t.sealed and not t.failure for t in cells):
+            return []
+        best = max(by_rate, key=lambda rate: _merit(by_rate[rate]))
+        rate = self.plan.learning_rates.beyond(list(by_rate), best, cells[0].config.batch_size)
+        return [] if rate is None else [rate]
+
+    def _listen(self, on_change: Callable[[Sweep], None]) -> None:
+        for worker, event in events(self._workers, timeout_seconds=0.5):
+            self._hear(worker, event)
+        on_change(self)
+
+    def _hear(self, worker: Worker, event: Event) -> None:
+        trial = self.trials[event.run_id]
+        match event:
+            case Starting(_, done, total):
+                trial.starting = f"starting environments: {done / total:.0%}"
+            case Recorded(_, record):
+                trial.starting = ""
+                trial.hear(record)
+                if self.stop_early and not self._can_win(trial):
+                    worker.tell("no goal is left that it could reach first")
+            case Ended(_, status):
+                trial.status = status
+                if status == "stopped":
+                    self.frames_saved += max(0, trial.config.frames - trial.frames)
+            case Failed(_, reason):
+                trial.status, trial.failure = self.store.status(event.run_id), reason
+
+    def _can_win(self, trial: Trial) -> bool:
+        """Whether the trial's learning rate can still come onto some goal's front."""
+        rates = self._by_rate(trial.config.environment.num_envs)
+        seeds = rates.pop(trial.config.agent.learning_rate)
+        others = [t.progress for t in seeds if t is not trial]
+        rivals = [[t.progress for t in rival] for rival in rates.values()]
+        return rate_can_still_win(trial.progress, others, rivals, self.plan.goals)
+
+    def _by_rate(self, num_envs: int) -> dict[float, list[Trial]]:
+        """The trials of one batch size by learning rate."""
+        by_rate: dict[float, list[Trial]] = {}
+        for trial in self.trials.values():
+            if trial.config.environment.num_envs == num_envs:
+                by_rate.setdefault(trial.config.agent.learning_rate, []).append(trial)
+        return by_rate
+
+
+def _merit(trials: list[Trial]) -> tuple[float, float, float]:
+    """How good a learning rate is: goals reached, then how soon the last of them, then the score at the end."""
+    goals = sum(len(t.goals.reached) for t in trials) / len(trials)
+    lasts = [math.log(max(t.progress.reached.values())) for t in trials if t.goals.reached]
+    scores = [t.goals.smoothed for t in trials if math.isfinite(t.goals.smoothed)]
+    soon = -sum(lasts) / len(lasts) if lasts else -math.inf
+    return goals, soon, sum(scores) / len(scores) if scores else -math.inf

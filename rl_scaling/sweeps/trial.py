@@ -1,0 +1,111 @@
+"""One trial: a run from its config to its place in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from rl_scaling.agents import A2C
+from rl_scaling.config import ConfigError, RunConfig
+from rl_scaling.envs import VectorSource, make_vector
+from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.store import RunWriter, Store
+from rl_scaling.sweeps import INTERRUPT, Verdict
+from rl_scaling.sweeps.provenance import provenance
+from rl_scaling.training import Diverged, Progress, run
+
+CHECKPOINT_SECONDS = 60.0
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" takes a GPU where one is.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"no GPU is to be seen for device {name!r}: use --device cpu, or install torch for CUDA")
+    return torch.device(name)
+
+
+def run_trial(
+    config: RunConfig,
+    store: Store,
+    *,
+    device: str = "auto",
+    threads: int = 1,
+    listen: Callable[[TrainingRecord], Verdict] = lambda record: None,
+    starting: Callable[[int, int], None] | None = None,
+) -> Status:
+    """Train as `config` says, appending to the store as it goes; go on from a checkpoint if there is one.
+
+    Args:
+        device: "cpu", "cuda", or "auto".
+        threads: for torch and for the emulator, each.
+        listen: hears every record and answers with a verdict on the run (see `rl_scaling.sweeps`).
+        starting: hears how many environments of how many have been started.
+
+    Returns:
+        The run's status in the store: "done", "diverged", "stopped" or "interrupted".
+    """
+    chosen = choose_device(device)
+    torch.set_num_threads(threads)
+    with store.open_run(config, provenance(device=str(chosen), threads=threads)) as writer:
+        source = make_vector(config.environment, num_threads=threads, progress=starting)
+        try:
+            return _train(config, writer, source, chosen, listen)
+        finally:
+            source.close()
+
+
+def _train(
+    config: RunConfig,
+    writer: RunWriter,
+    source: VectorSource,
+    device: torch.device,
+    listen: Callable[[TrainingRecord], Verdict],
+) -> Status:
+    learner = A2C(
+        config.agent,
+        source.observation_shape,
+        source.num_actions,
+        total_updates=config.updates,
+        seed=config.seed,
+        device=device,
+    )
+    progress = Progress.start(config)
+    _restore(writer, learner, progress)
+    saved = time.monotonic()
+    try:
+        for record in run(learner, source, config, progress):
+            writer.append(record)
+            verdict = listen(record)
+            if verdict == INTERRUPT or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
+                writer.save_checkpoint(lambda path, state=state: torch.save(state, path))
+                saved = time.monotonic()
+            if verdict == INTERRUPT:
+                return "interrupted"
+            if verdict is not None:
+                writer.seal("stopped", verdict)
+                return "stopped"
+    except Diverged as reason:
+        writer.seal("diverged", str(reason))
+        return "diverged"
+    writer.seal("done")
+    return "done"
+
+
+def _restore(writer: RunWriter, learner: A2C, progress: Progress) -> None:
+    """Take up the checkpoint of an interrupted run, or begin it again; rows after the checkpoint are set aside."""
+    path: Path | None = writer.checkpoint
+    if path is not None:
+        state = torch.load(path, weights_only=True, map_location=learner.device)
+        learner.load_state_dict(state["learner"])
+        progress.load_state_dict(state["progress"])
+    writer.keep_rows(progress.updates)

@@ -1,0 +1,161 @@
+"""The one loop: a learner, a source of experience and a config in; records out. It opens no files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from rl_scaling.agents.a2c import Update
+from rl_scaling.config import RunConfig
+from rl_scaling.envs import VectorSource
+from rl_scaling.noise import NoiseScaleMeter
+from rl_scaling.noise.moments import example_trace, moments_from_groups
+from rl_scaling.records import NAN, TrainingRecord
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradient is no longer finite. A result of the run, not a fault of the program."""
+
+
+class Learner(Protocol):
+    """What the loop needs of an agent."""
+
+    def begin(self, source: VectorSource, observations: np.ndarray) -> None: ...
+
+    def step(self, *, num_groups: int = 1, frame_gradients: int = 0) -> Update: ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Made afresh by `Progress.start` or restored with `load_state_dict`."""
+
+    meter: NoiseScaleMeter
+    updates: int = 0
+    frames: int = 0
+    wall_seconds: float = 0.0
+    measurements: int = 0
+
+    @classmethod
+    def start(cls, config: RunConfig) -> Progress:
+        group_size = config.batch_size / min(config.noise_scale.groups, config.environment.num_envs)
+        return cls(NoiseScaleMeter(group_size=group_size, window=config.noise_scale.window_measurements))
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("updates", "frames", "wall_seconds", "measurements")}
+        return {**counts, "meter": self.meter.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self.meter.load_state_dict(state.pop("meter"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass
+class _SinceRecord:
+    """What happened since the last record."""
+
+    started: float = field(default_factory=time.perf_counter)
+    frames: int = 0
+    updates: list[Update] = field(default_factory=list)
+    grad_sq_norms: list[float] = field(default_factory=list)
+    traces: list[float] = field(default_factory=list)
+    frame_traces: list[float] = field(default_factory=list)
+
+
+def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Progress) -> Iterator[TrainingRecord]:
+    """Train until `config.frames` frames have been learned from, and yield a record every `record_every_frames`.
+
+    `progress` is kept up to date, so that whoever consumes the records can save it between two of them. Environments
+    cannot be saved: a run that goes on from a checkpoint begins new episodes, with seeds it has not used before.
+
+    Raises:
+        Diverged: after the record that shows it.
+    """
+    seed = np.random.SeedSequence([config.seed, progress.frames]).generate_state(1)[0] >> 1
+    learner.begin(source, source.reset(int(seed)))
+    since = _SinceRecord()
+    while progress.frames < config.frames:
+        update = learner.step(**_what_to_measure(config, progress))
+        progress.updates += 1
+        progress.frames += update.frames
+        since.frames += update.frames
+        since.updates.append(update)
+        if update.groups is not None:
+            _measure(update, progress, since)
+        if since.frames >= config.record_every_frames or progress.frames >= config.frames:
+            record = _record(progress, since)
+            yield record
+            if not np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all():
+                raise Diverged(f"the loss is not finite after {progress.updates:,} updates")
+            since = _SinceRecord()
+
+
+def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, int]:
+    noise = config.noise_scale
+    if noise.every_updates == 0 or progress.updates % noise.every_updates:
+        return {}
+    return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients}
+
+
+def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
+    """Hand one update's group gradients to the meter."""
+    groups = update.groups
+    assert groups is not None
+    filled = groups.sizes > 0  # a group may hold nothing but reset steps
+    if filled.sum() < 2 or not np.isfinite(groups.batch_sq_norm):
+        return
+    sq_norms, sizes = groups.sq_norms[filled], groups.sizes[filled]
+    grad_sq_norm, trace = moments_from_groups(sq_norms, groups.batch_sq_norm, sizes)
+    since.grad_sq_norms.append(grad_sq_norm)
+    since.traces.append(trace)
+    frame_trace = None
+    if len(groups.frame_sq_norms):
+        frame_trace = example_trace(groups.frame_sq_norms, grad_sq_norm)
+        since.frame_traces.append(frame_trace)
+    progress.meter.update(sq_norms, groups.batch_sq_norm, group_sizes=sizes, example_trace=frame_trace)
+    progress.measurements += 1
+
+
+def _record(progress: Progress, since: _SinceRecord) -> TrainingRecord:
+    updates = since.updates
+    means = torch.stack(
+        [torch.stack([u.policy_loss, u.value_loss, u.entropy, u.grad_norm]) for u in updates]
+    ).mean(dim=0).tolist()  # fmt: skip
+    # Read the clock after the device has answered.
+    seconds = time.perf_counter() - since.started
+    progress.wall_seconds += seconds
+    scores = np.concatenate([u.episode_scores for u in updates])
+    lengths = np.concatenate([u.episode_frames for u in updates])
+    record = {
+        "updates": progress.updates,
+        "frames": progress.frames,
+        "wall_seconds": progress.wall_seconds,
+        "frames_per_second": since.frames / seconds,
+        "episodes": len(scores),
+        "score": _mean(scores),
+        "episode_frames": _mean(lengths),
+        "current_learning_rate": updates[-1].learning_rate,
+        "noise_measurements": len(since.traces),
+        "grad_sq_norm": _mean(since.grad_sq_norms),
+        "trace_cov": _mean(since.traces),
+        "trace_cov_frames": _mean(since.frame_traces),
+    }
+    record |= dict(zip(("policy_loss", "value_loss", "entropy", "grad_norm"), means, strict=True))
+    if progress.measurements:
+        estimate = progress.meter.estimate()
+        record |= {
+            "noise_scale": estimate.b_simple,
+            "noise_scale_low": estimate.low,
+            "noise_scale_high": estimate.high,
+        }
+    return TrainingRecord(**record)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else NAN

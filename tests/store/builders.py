@@ -1,0 +1,58 @@
+"""Small configs and records for the store's tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Any
+
+from hypothesis import strategies as st
+
+from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, RunConfig
+from rl_scaling.records import COLUMNS, TrainingRecord
+
+PROVENANCE = {"torch": "2.13.0", "machine": "a test"}
+INTEGERS = ("updates", "frames", "episodes", "noise_measurements")
+
+
+def atari(seed: int = 0, **agent: Any) -> RunConfig:
+    return RunConfig(environment=AtariConfig(game="Pong", num_envs=4), agent=A2CConfig(**agent), seed=seed)
+
+
+def cartpole(seed: int = 0) -> RunConfig:
+    environment = GymnasiumConfig(env_id="CartPole-v1", num_envs=8)
+    return RunConfig(environment=environment, agent=A2CConfig(network="mlp", rollout_steps=4), seed=seed)
+
+
+def record(updates: int, **changed: Any) -> TrainingRecord:
+    plain = TrainingRecord(
+        updates=updates,
+        frames=20 * updates,
+        wall_seconds=0.1 * updates,
+        frames_per_second=200.0,
+        episodes=1,
+        score=1.0 / 3.0 + updates,
+        episode_frames=float("nan"),
+        policy_loss=-0.0,
+        value_loss=1e-300,
+        entropy=1.0,
+        grad_norm=float("inf"),
+        current_learning_rate=7e-4,
+    )
+    return dataclasses.replace(plain, **changed)
+
+
+def bits(row: TrainingRecord) -> tuple[tuple[type, bytes | int], ...]:
+    """A record down to its bits, so that -0.0 differs from 0.0 and NaN equals itself."""
+    values = [getattr(row, name) for name in COLUMNS]
+    return tuple(
+        (type(v), v if isinstance(v, int) else struct.pack("<d", float("nan") if v != v else v)) for v in values
+    )
+
+
+def all_bits(rows: list[TrainingRecord] | tuple[TrainingRecord, ...]) -> list[tuple[tuple[type, bytes | int], ...]]:
+    return [bits(row) for row in rows]
+
+
+_counts = st.integers(-(2**63), 2**63 - 1)
+any_record = st.builds(TrainingRecord, **{name: _counts if name in INTEGERS else st.floats() for name in COLUMNS})
