@@ -7,6 +7,7 @@ The weights do not change between acting and learning, so the acting pass itself
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rmsprop import RMSpropInsideRoot
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import A2CConfig
@@ -110,7 +112,11 @@ class A2C:
             raise RuntimeError("the agent has no environments yet: call begin(source, observations) first")
         rollout = self._actor.roll_out(self.config.rollout_steps, self.config.discount, self.generator)
         norms = self._part_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
-        logits, values = self._actor.tape.replay(rollout.observations, norms)
+        return self._learn(self._actor.tape, rollout, norms)
+
+    def _learn(self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None) -> Update:
+        """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
+        logits, values = tape.replay(rollout.observations, norms)
         loss, parts = self._loss(logits, values, rollout)
         self._optimizer.zero_grad()
         loss.backward()
@@ -152,7 +158,7 @@ class A2C:
         """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
         num_envs, steps = rollout.valid.shape
         edges = np.linspace(0, num_envs, min(num_groups, num_envs) + 1).round().astype(int) * steps
-        groups = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        groups = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         (valid,) = rollout.valid.flatten().cpu().numpy().nonzero()
         return PartNorms(groups, self._random.choice(valid, size=min(frame_gradients, len(valid))), self.device)
 
@@ -193,4 +199,3 @@ class A2C:
         self._optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.updates = state["updates"]
-

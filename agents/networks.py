@@ -77,6 +77,8 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
         inputs = math.prod(observation_shape)
         return ActorCritic(_mlp(inputs), _mlp(inputs), 64, num_actions)
     if len(observation_shape) != 3 or observation_shape[1:] != (84, 84):
-        raise ConfigError(f"network {name!r} needs 84 x 84 pixels, not observations of shape {observation_shape}; use mlp")
+        raise ConfigError(
+            f"network {name!r} needs 84 x 84 pixels, not observations of shape {observation_shape}; use mlp"
+        )
     body, num_features = (_nature, 512) if name == "nature" else (_small, 256)
     return ActorCritic(body(observation_shape[0]), None, num_features, num_actions)

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.grad import conv2d_input
 
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.groups import PartNorms, conv2d_weight_gradient
+from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient
 
 
 class Tape:
@@ -28,12 +27,15 @@ class Tape:
         network: all its parameters belong to Linear and Conv2d layers, each of which is used once per pass.
 
     Raises:
-        ConfigError: the network has other parameters.
+        ConfigError: the network has other parameters, or an unusual padding.
     """
 
     def __init__(self, network: nn.Module):
         self.network = network
         self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        for layer in self._layers:
+            if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+                raise ConfigError(f"{layer}: only zero padding given in numbers is supported")
         covered = {id(p) for layer in self._layers for p in layer.parameters()}
         for name, parameter in network.named_parameters():
             if id(parameter) not in covered:
@@ -71,7 +73,9 @@ class Tape:
         """
         for layer, outputs in self._outputs.items():
             if len(outputs) != len(observations):
-                raise ConfigError(f"{layer} is used {len(outputs)} times in {len(observations)} passes: it must be once")
+                raise ConfigError(
+                    f"{layer} is used {len(outputs)} times in {len(observations)} passes: it must be once"
+                )
         with self._handing_out(norms):
             logits, values = self.network(_by_environment(observations))
         self._outputs = {}
@@ -126,19 +130,17 @@ class _ReplayLinear(torch.autograd.Function):
 class _ReplayConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Conv2d, output: Tensor, norms: Any):
-        ctx.save_for_backward(inputs, weight)
+        ctx.save_for_backward(inputs)
         ctx.layer, ctx.norms = layer, norms
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):
-        inputs, weight = ctx.saved_tensors
+        (inputs,) = ctx.saved_tensors
         layer: nn.Conv2d = ctx.layer
         to_inputs = None
         if ctx.needs_input_grad[0]:
-            to_inputs = conv2d_input(
-                inputs.shape, weight, grad, layer.stride, layer.padding, layer.dilation, layer.groups
-            )
+            to_inputs = conv2d_input_gradient(layer, inputs, grad)
         if ctx.norms:
             parts = ctx.norms.conv2d(layer, inputs, grad)
         else:

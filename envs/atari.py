@@ -3,8 +3,9 @@
 What is done here that the emulator's own vector environment does not do:
 
 - Lost lives end the return but not the game; the score is the raw score of the whole game.
-- The time limit is counted here. At its own limit the emulator returns a newest frame that is the pixelwise maximum of
-  the frame before and half of this one, hides the limit when a life is lost on the same step, and then resets unasked.
+- The time limit is counted here. At its own limit the emulator returns a newest frame that never was (the pixelwise
+  maximum of the step before and of this step's third frame), hides the limit when a life is lost on the same step, and
+  then resets unasked.
 - An action out of range, two sends in a row or a receive without a send would hang it or return garbage: errors here.
 - Each environment starts after its own random number of random steps, so that they do not all see the same moment.
 """
@@ -38,8 +39,9 @@ Progress = Callable[[int, int], None]
 class AtariVector(VectorSource):
     """num_envs copies of one game: (n, 4, 84, 84) uint8 grey frames, maximum of the last two of every `frame_skip`.
 
-    A game begins with 0 to 29 no-ops, after FIRE where the game has that button. `step` is `send` then `recv`; between
-    the two the emulators run on their own threads while Python does something else.
+    A game begins with 0 to 29 no-ops, FIRE taking the place of the first where the game has that button. After a lost
+    life nobody presses FIRE: in Breakout the player must serve. `step` is `send` then `recv`; between the two the
+    emulators run on their own threads while Python does something else.
 
     Scores: a game is reported when it really ends, by its last life or the time limit, if the learner played all of
     it. The games that were under way after the random start are therefore left out: part of their score is luck.

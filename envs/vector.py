@@ -143,5 +143,3 @@ class EpisodeTally:
 
 _NOBODY = np.zeros(0, np.int64)
 _NO_SCORES = np.zeros(0)
-for _shared in (_NOBODY, _NO_SCORES):
-    _shared.flags.writeable = False

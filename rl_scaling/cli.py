@@ -15,7 +15,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcommand
 
+from rl_scaling.commands.analyse import Fit, Report, Status
+from rl_scaling.commands.bench import BenchAtari
 from rl_scaling.commands.options import say
+from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
 from rl_scaling.commands.train import TrainA2C
 from rl_scaling.config import ConfigError
@@ -47,7 +50,26 @@ class Sweep:
         return self.domain.run()
 
 
-Command = Annotated[Train, subcommand("train")] | Annotated[Sweep, subcommand("sweep")]
+@dataclass(frozen=True)
+class Bench:
+    """Measure throughput on this machine."""
+
+    domain: Annotated[BenchAtari, subcommand("atari")] | _NoOther
+
+    def run(self) -> int:
+        assert self.domain is not None
+        return self.domain.run()
+
+
+Command = (
+    Annotated[Quickstart, subcommand("quickstart")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Status, subcommand("status")]
+    | Annotated[Fit, subcommand("fit")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Bench, subcommand("bench")]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,15 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _as_declared(owner: Any) -> None:
+    """Make numbers what their fields declare, so that 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
+    for f in dataclasses.fields(owner):
+        value = getattr(owner, f.name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):
+            _require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
+            object.__setattr__(owner, f.name, float(value) if f.type == "float" else int(value))
+
+
 def _require_positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -60,6 +69,7 @@ class AtariConfig:
     life_loss_terminates: bool = True
 
     def __post_init__(self) -> None:
+        _as_declared(self)
         _require_positive(self, "num_envs", "frame_skip")
         _require_fraction(self, "sticky_action_probability")
         _require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
@@ -78,6 +88,7 @@ class GymnasiumConfig:
     num_envs: int = 16
 
     def __post_init__(self) -> None:
+        _as_declared(self)
         _require_positive(self, "num_envs")
 
     @property
@@ -112,6 +123,7 @@ class A2CConfig:
     rmsprop_epsilon_inside_root: bool = True
 
     def __post_init__(self) -> None:
+        _as_declared(self)
         _require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
         _require_fraction(self, "discount", "rmsprop_decay")
         _require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
@@ -140,6 +152,7 @@ class NoiseScaleConfig:
     frame_gradients: int = 8
 
     def __post_init__(self) -> None:
+        _as_declared(self)
         _require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
         _require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
         _require_positive(self, "window_measurements")
@@ -169,6 +182,7 @@ class RunConfig:
     record_every_frames: int = 2_000
 
     def __post_init__(self) -> None:
+        _as_declared(self)
         _require_positive(self, "frames", "record_every_frames")
         _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
         _require(

@@ -1,6 +1,6 @@
 """Print what random play scores: the `random_score` of every game in envs/games.py.
 
-    python scripts/random_scores.py                        # the seven games, 256 games of each; about ten minutes
+    python scripts/random_scores.py                        # the seven games, 128 games of each; a few minutes
     python scripts/random_scores.py --games Freeway Enduro --num-envs 8 --games-each 4
 
 Every environment plays the same number of whole games, so that short games are not counted more often than long ones.
@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--games", nargs="+", default=list(GAMES), help="default: the seven")
     parser.add_argument("--num-envs", type=int, default=16, help="environments side by side (default 16)")
-    parser.add_argument("--games-each", type=int, default=16, help="whole games in each of them (default 16)")
+    parser.add_argument("--games-each", type=int, default=8, help="whole games in each of them (default 8)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print(f"{'game':<16}{'games':>6}{'score':>10}{'std error':>11}{'std dev':>9}{'steps/game':>12}{'seconds':>9}")

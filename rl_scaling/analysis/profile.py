@@ -137,7 +137,7 @@ def minima(log_steps: FloatArray, log_batch: FloatArray, weights: FloatArray) ->
     shape = np.logaddexp(0.0, grid[:, None] - log_batch)
     there = np.isfinite(log_steps)
     w = np.where(there, weights, 0.0)
-    w /= w.sum(axis=1, keepdims=True)
+    w /= np.maximum(w.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     y = np.where(there, log_steps, 0.0)
     y = y - (w * y).sum(axis=1, keepdims=True)
     mean_shape = w @ shape.T

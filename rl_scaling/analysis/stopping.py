@@ -2,8 +2,9 @@
 
 For a goal and a batch size one learning rate goes on the front: the one with the fewest updates (`rl_scaling.analysis.
 fronts`). A run that has already used as many updates as a rival needed for every goal that is still open to it can
-only come later, so stopping it changes no front. It may still change learning-rate curves, which then show that rate as
-"stopped".
+only come later, so stopping it changes no front of those goals, smoothed in the same way. Other things it may change:
+learning-rate curves, which then show that rate as "stopped"; bootstrap intervals over seeds, whose draws choose among
+fewer rates; and fronts of goals that were not asked for while it ran.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from rl_scaling.config import ConfigError
 
@@ -52,6 +53,11 @@ def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
+def print_line(text: object) -> None:
+    """A line of results on stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
 def print_json(data: Any) -> None:
     """The one thing that goes to stdout under --json; strict JSON, so no NaN."""
     sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
@@ -60,3 +66,9 @@ def print_json(data: Any) -> None:
 def say(message: str) -> None:
     """A line for people, on stderr; text in brackets is not markup."""
     console.print(message, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout, as wide as it needs to be where stdout is no terminal."""
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)

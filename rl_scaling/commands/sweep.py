@@ -78,7 +78,9 @@ class SweepAtari:
         game = find_game(self.game)
         goals = self.goals or game.goals
         if not goals:
-            raise ConfigError(f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200")
+            raise ConfigError(
+                f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
+            )
         if not self.num_envs:
             raise ConfigError("no batch sizes: give for instance --num-envs 4 8 16 32")
         environment = environment_config(

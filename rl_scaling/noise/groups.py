@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 
 class PartNorms:
@@ -40,20 +39,20 @@ class PartNorms:
         """
         for k, group in enumerate(self.groups):
             s, a = output_grads[group], inputs[group]
-            if layer.bias is not None:
+            if has_bias(layer):
                 self.group_sq_norms[k] += _sq(s.sum(0))
             if len(s) * (s.shape[1] + a.shape[1]) < s.shape[1] * a.shape[1]:
                 self.group_sq_norms[k] += ((s @ s.T) * (a @ a.T)).sum(dtype=torch.float64)
             else:
                 self.group_sq_norms[k] += _sq(s.T @ a)
         s, a = output_grads[self.rows], inputs[self.rows]
-        self.row_sq_norms += (s**2).sum(1) * ((a**2).sum(1) + (layer.bias is not None))
+        self.row_sq_norms += (s**2).sum(1) * ((a**2).sum(1) + (has_bias(layer)))
         return output_grads.T @ inputs, output_grads.sum(0)
 
     def conv2d(self, layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
         """Weight gradient and bias gradient (out,) of a convolution with (n, channels, h, w) inputs."""
         weight, bias = torch.zeros_like(layer.weight), torch.zeros_like(output_grads[0, :, 0, 0])
-        bias_terms = output_grads.sum((2, 3)) if layer.bias is not None else torch.zeros_like(output_grads[:, :, 0, 0])
+        bias_terms = output_grads.sum((2, 3)) if has_bias(layer) else torch.zeros_like(output_grads[:, :, 0, 0])
         for k, group in enumerate(self.groups):
             share, bias_share = (
                 conv2d_weight_gradient(layer, inputs[group], output_grads[group]),
@@ -69,11 +68,37 @@ class PartNorms:
         return weight, bias
 
 
+def conv2d_input_gradient(layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> Tensor:
+    """Gradient of a convolution's inputs, from the gradients of its outputs."""
+    return _convolution_backward(layer, inputs, output_grads, (True, False, False))[0]
+
+
 def conv2d_weight_gradient(layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> Tensor:
     """Gradient of a convolution's weight, from its inputs and the gradients of its outputs."""
-    return conv2d_weight(
-        inputs, layer.weight.shape, output_grads, layer.stride, layer.padding, layer.dilation, layer.groups
-    )  # fmt: skip
+    return _convolution_backward(layer, inputs, output_grads, (False, True, False))[1]
+
+
+def _convolution_backward(
+    layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.ops.aten.convolution_backward(
+        output_grads,
+        inputs,
+        layer.weight,
+        None,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        False,
+        [0],
+        layer.groups,
+        wanted,
+    )
+
+
+def has_bias(layer: nn.Linear | nn.Conv2d) -> bool:
+    """Whether the layer was made with a bias."""
+    return "bias" in dict(layer.named_parameters(recurse=False))
 
 
 def _sq(gradient: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ def _short(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")
+    if math.isinf(short):  # the largest numbers round to infinity
+        return value
     return int(short) if short.is_integer() else short
 
 

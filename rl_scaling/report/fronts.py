@@ -66,7 +66,7 @@ def _points(fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list
         alt.Tooltip("kind:N", title="this point"),
     ]
     at_start, at_edge = fronts["at_start"].astype(bool), fronts["at_edge"].astype(bool) & ~fronts["at_start"]
-    kinds = np.select([at_start, at_edge], [AT_START, AT_EDGE], "inside its grid")
+    kinds = np.select([at_start, at_edge], [AT_START, AT_EDGE], "best rate inside its grid")
     table = fronts.assign(kind=kinds)
     goals = sorted(fronts["goal"].unique())
     layers = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -48,34 +47,38 @@ def run_lines(
 
     Picking a batch size in the legend brings its faint runs forward. `strength` is the opacity of the strong lines.
     """
-    sizes = sorted(series.runs["batch_size"].unique())
-    colour = ordered_colour("batch_size", sizes, BATCH_LEGEND)
     table = alt.LookupData(tables.add(_described(series.runs), _RUN_COLUMNS), "run", _RUN_COLUMNS[1:])
-    curves = series.curves.dropna(subset=[field])
-    columns = ["run", "updates", "frames", field]
-    base = alt.Chart(tables.add(curves, columns)).transform_lookup("run", table)
+    curves = series.curves.merge(series.runs[["run", "batch_size", "best"]], on="run")
+    known = curves[curves.groupby("run")[field].transform("count") > 0]  # a gap within a line stays a gap
+    best = known[known["best"]]
+    points = [part.iloc[thin(len(part), HOVER_POINTS)] for _, part in best.dropna(subset=[field]).groupby("run")]
+    colour = ordered_colour("batch_size", sorted(series.runs["batch_size"].unique()), BATCH_LEGEND)
     faint = alt.when(chosen, empty=False).then(alt.value(0.6)).when(chosen).then(alt.value(0.22))
     strong = alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(0.08))
-    shared: dict[str, Any] = {"x": x, "y": y, "detail": "run:N", "color": colour, "tooltip": _tooltip()}
-    best = series.runs.loc[series.runs["best"], "run"]
-    parts = [part for run, part in curves.groupby("run") if run in set(best)]
-    width = 2.0 if len(best) <= MANY_LINES else 1.4
-    points = pd.concat([part.iloc[thin(len(part), HOVER_POINTS)] for part in parts]) if parts else curves.head(0)
-    more = [
-        alt.Tooltip("frames:Q", title="frames", format=",.4~r"),
-        alt.Tooltip("updates:Q", title="updates", format=",.4~r"),
-        alt.Tooltip(f"{field}:Q", title=_WORDS[field], format=",.3~r"),
+    value = alt.Tooltip(f"{field}:Q", title=_WORDS[field], format=",.3~r")
+    width = 2.0 if len(points) <= MANY_LINES else 1.4
+    layers = [
+        (known[~known["best"]], alt.MarkDef("line", strokeWidth=1.1, clip=True), faint.otherwise(alt.value(0.04)), ()),
+        (best, alt.MarkDef("line", strokeWidth=width, clip=True), strong, ()),
+        (_together(points, best), alt.MarkDef("point", size=140, filled=True), alt.value(0), (*_PROGRESS, value)),
     ]
-    hover = alt.Chart(tables.add(points, columns)).transform_lookup("run", table).mark_point(size=140, filled=True)
     return [
-        base.transform_filter("!datum.best")
-        .mark_line(strokeWidth=1.1, clip=True)
-        .encode(**shared, opacity=faint.otherwise(alt.value(0.04))),
-        base.transform_filter("datum.best").mark_line(strokeWidth=width, clip=True).encode(**shared, opacity=strong),
-        hover.encode(x=x, y=y, tooltip=_tooltip(*more), opacity=alt.value(0)),
+        alt.Chart(tables.add(part, ["run", "updates", "frames", field]), mark=mark)
+        .transform_lookup("run", table)
+        .encode(x=x, y=y, detail="run:N", color=colour, opacity=opacity, tooltip=_tooltip(*more))
+        for part, mark, opacity, more in layers
+        if len(part)
     ]
 
 
+def _together(parts: list[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(parts) if parts else empty.head(0)
+
+
+_PROGRESS = (
+    alt.Tooltip("frames:Q", title="frames", format=",.4~r"),
+    alt.Tooltip("updates:Q", title="updates", format=",.4~r"),
+)
 _WORDS = {"smoothed": "smoothed score", "noise_scale": "noise scale (frames)"}
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.report.data import Tables
-from rl_scaling.report.learning import run_lines
+from rl_scaling.report.learning import BATCH_LEGEND, run_lines
 from rl_scaling.report.numbers import count_of, percent
 from rl_scaling.report.series import Series, thin
-from rl_scaling.report.theme import Figure, count_axis, legend, log_axis
+from rl_scaling.report.theme import Figure, count_axis, legend, log_axis, ordered_colour
 
 TRIANGLES_PER_RUN = 16
 DODGE = 4  # pixels, so that the two marks of a goal do not hide each other
@@ -120,26 +120,37 @@ def noise_over_frames_figure(series: Series, pooled: pd.DataFrame) -> Figure | N
     positive = series.curves.assign(noise_scale=_positive(series.curves["noise_scale"]))
     drawn = Series(runs=series.runs, rows=series.rows, curves=positive, left_out=series.left_out)
     x = count_axis(alt.X, "frames", "frames (agent steps)")
-    known = pd.concat([positive["noise_scale"], _positive(measured["noise_scale_low"])])
+    known = pd.concat(
+        [positive["noise_scale"], _positive(measured["noise_scale_low"]), _positive(pooled["noise_scale"])]
+    )
     y = log_axis(alt.Y, "noise_scale", "noise scale (frames, log scale)", known.quantile([0.005, 1]))
+    low = y.copy()
+    low.shorthand = "noise_scale_low:Q"
     chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
     tables = Tables()
     layers = [
         *run_lines(drawn, "noise_scale", x, y, chosen, tables, strength=0.5),
-        *_unresolved(series, x, chosen, tables),
+        *_unresolved(series, x, low, chosen, tables),
         *_pooled(pooled, tables),
     ]
-    runs = measured["run"].nunique()
-    never = runs - positive.dropna(subset=["noise_scale"])["run"].nunique()
-    caption = (
-        "Thick line and band: B_simple pooled over the best learning rates, with its interval. "
-        f"Thin lines: the running estimate of B_simple = tr Σ / |G|² in {count_of(runs, 'run')}; stronger: the best "
-        "learning rate of each batch size. Triangles: not yet resolved, the noise scale is at least this."
-    )
-    if never:
-        caption += f" In {count_of(never, 'run')} it was never resolved."
+    caption = _noise_caption(measured, positive, bool(pooled["noise_scale"].notna().any()))
     chart = alt.layer(*layers).add_params(chosen)
     return Figure("noise-scale-over-frames", "Noise scale while training", caption, chart, tables)
+
+
+def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -> str:
+    runs = measured["run"].nunique()
+    never = runs - curves.dropna(subset=["noise_scale"])["run"].nunique()
+    parts = [
+        "Thick line and band: B_simple pooled over the best learning rates, with its interval." if pooled else "",
+        f"Thin lines: the running estimate of B_simple = tr Σ / |G|² in {count_of(runs, 'run')}; stronger: the best "
+        "learning rate of each batch size.",
+        "Triangles: not yet resolved, the noise scale is at least this."
+        if measured["noise_scale"].isna().any()
+        else "",
+        f"In {count_of(never, 'run')} it was never resolved." if never else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _pooled(pooled: pd.DataFrame, tables: Tables) -> list[alt.Chart]:
@@ -157,18 +168,19 @@ def _pooled(pooled: pd.DataFrame, tables: Tables) -> list[alt.Chart]:
         alt.Tooltip("noise_scale_high:Q", title="to", format=",.3~r"),
         alt.Tooltip("measurements:Q", title="measurements", format=","),
     ]
-    base = alt.Chart(tables.add(data, ["frames", *names, "measurements"]))
-    band = base.transform_filter("datum.noise_scale_high != null").mark_area(
-        color="var(--ink)", opacity=0.14, clip=True
+    columns = ["frames", *names, "measurements"]
+    line = alt.Chart(tables.add(data, columns)).mark_line(
+        color="var(--ink)", strokeWidth=2.5, point=alt.OverlayMarkDef(color="var(--ink)", size=45)
     )
-    line = base.mark_line(color="var(--ink)", strokeWidth=2.5, point=alt.OverlayMarkDef(color="var(--ink)", size=45))
-    return [
-        band.encode(x="frames:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"),
-        line.encode(x="frames:Q", y="noise_scale:Q", tooltip=tooltip),
-    ]
+    layers = [line.encode(x="frames:Q", y="noise_scale:Q", tooltip=tooltip)]
+    bounded = data.dropna(subset=["noise_scale_high"])
+    if len(bounded):
+        band = alt.Chart(tables.add(bounded, columns)).mark_area(color="var(--ink)", opacity=0.14, clip=True)
+        layers.insert(0, band.encode(x="frames:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"))
+    return layers
 
 
-def _unresolved(series: Series, x: alt.X, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+def _unresolved(series: Series, x: alt.X, y: alt.Y, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
     """Lower bounds of the best runs where there is no value."""
     best = set(series.runs.loc[series.runs["best"], "run"])
     curves = series.curves.assign(noise_scale_low=_positive(series.curves["noise_scale_low"]))
@@ -176,6 +188,7 @@ def _unresolved(series: Series, x: alt.X, chosen: alt.Parameter, tables: Tables)
     if rows.empty:
         return []
     thinned = pd.concat([part.iloc[thin(len(part), TRIANGLES_PER_RUN)] for _, part in rows.groupby("run")])
+    colour = ordered_colour("batch_size", sorted(series.runs["batch_size"].unique()), BATCH_LEGEND)
     table = thinned.merge(series.runs[["run", "batch_size"]], on="run")
     marks = alt.Chart(tables.add(table, ["batch_size", "frames", "noise_scale_low"])).mark_point(
         shape="triangle-up", size=36, filled=True, clip=True
@@ -188,8 +201,8 @@ def _unresolved(series: Series, x: alt.X, chosen: alt.Parameter, tables: Tables)
     return [
         marks.encode(
             x=x,
-            y="noise_scale_low:Q",
-            color="batch_size:O",
+            y=y,
+            color=colour,
             tooltip=tooltip,
             opacity=alt.when(chosen).then(alt.value(0.8)).otherwise(alt.value(0.06)),
         )

@@ -54,6 +54,7 @@ th{color:var(--ink-soft);font-weight:600;font-size:.82rem;line-height:1.3}
 td:first-child,th:first-child{text-align:left}
 td{white-space:nowrap}
 th.words,td.words{text-align:left;white-space:normal;min-width:9ch}
+td.words:last-child{min-width:26ch}
 tbody tr:last-child td{border-bottom:0}
 details{margin-top:12px}
 summary{cursor:pointer;color:var(--accent);font-size:.92rem;margin-bottom:6px}
@@ -72,8 +73,9 @@ border-radius:8px;padding:8px 10px;box-shadow:0 4px 18px rgb(0 0 0/.18);max-widt
 @media(max-width:520px){main,header.top,footer{padding-left:12px;padding-right:12px}
 figure,.card{padding:13px 12px;border-radius:10px}
 .facts{grid-template-columns:minmax(0,1fr);gap:0}.facts dd{margin-bottom:8px}}
-@media print{body{font-size:11pt}figure,.card,tr,.verdict{break-inside:avoid}h2,h3{break-after:avoid}
-nav,.save,.vega-bindings{display:none}.grid{display:block}figure{margin-bottom:14px}section{margin:20px 0}}
+@media print{:root{--page:#fff}body{font-size:10pt}figure,.card,tr,.verdict{break-inside:avoid}h2,h3{break-after:avoid}
+nav,.save,.vega-bindings{display:none}.scroll{overflow:visible}td.words:last-child{min-width:12ch}section{margin:20px 0}
+.grid{display:block}figure{display:inline-block;width:49%;margin-bottom:10px;vertical-align:top}figure.wide{width:100%}}
 """
 
 # Specifications are drawn one after the other so that the page can be read while charts appear. Colours are CSS

@@ -79,7 +79,8 @@ def verdict(fits: pd.DataFrame, rollout_steps: float) -> Html:
     """
     known = fits[fits["status"] == "ok"].sort_values("goal")
     reached = fits[fits["status"] != "not reached"]
-    bounded = reached[(reached["critical_batch_low"] > 0) | np.isfinite(reached["critical_batch_high"])]
+    low, high = (reached[f"critical_batch_{end}"].astype(float) for end in ("low", "high"))
+    bounded = reached[(low > 0) | np.isfinite(high)]
     if len(known):
         words = _answer(known, rollout_steps)
     elif len(bounded):

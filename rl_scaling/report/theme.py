@@ -19,7 +19,7 @@ from rl_scaling.report.data import Tables
 # Both ramps run through the hues of "plasma", whose lightness is monotone: they keep their order for colour-blind
 # readers and in grey. The light one leaves out the pale end, the dark one the deep end.
 _RAMP_LIGHT = ("#1f2f9c", "#7b1fa2", "#c2366f", "#e2682f", "#d99a06")
-_RAMP_DARK = ("#6f8cff", "#b57bf2", "#ef6f9f", "#ffa45c", "#f6de66")
+_RAMP_DARK = ("#5578ff", "#a878f4", "#f27f9f", "#ffac62", "#f8e272")
 LONGEST_RAMP = 12
 
 _INKS = {  # name: (light, dark)
@@ -143,7 +143,7 @@ def config() -> dict[str, Any]:
 
 def legend(title: str, *, entry_width: int = 78, **options: Any) -> alt.Legend:
     """A legend above the chart with as many columns as fit into the chart's width, in pixels."""
-    return alt.Legend(title=title, columns=alt.ExprRef(f"max(2, floor(width / {entry_width}))"), **options)
+    return alt.Legend(title=title, columns=alt.ExprRef(f"max(1, floor(width / {entry_width}))"), **options)
 
 
 def ordered_colour(field: str, values: Sequence[float], title: str, *, shown: bool = True) -> alt.Color:

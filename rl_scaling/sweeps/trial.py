@@ -21,7 +21,7 @@ CHECKPOINT_SECONDS = 60.0
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" takes a GPU where one is.
+    """The device of that name; "auto" takes a GPU where one is.
 
     Raises:
         ConfigError: the device asked for is not there.

@@ -40,12 +40,16 @@ class Starting:
 
 @dataclass(frozen=True)
 class Recorded:
+    """A row was added to the run."""
+
     run_id: str
     record: TrainingRecord
 
 
 @dataclass(frozen=True)
 class Ended:
+    """The run is sealed, or left for a later call."""
+
     run_id: str
     status: Status
 
@@ -87,7 +91,8 @@ class Worker:
 
     def receive(self) -> Event:
         """The next thing that happened to the job; a process that died is reported as `Failed`."""
-        assert self.job is not None and self._connection is not None
+        assert self.job is not None
+        assert self._connection is not None
         run_id = self.job.config.run_id
         try:
             event: Event = self._connection.recv()

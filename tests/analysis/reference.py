@@ -66,9 +66,9 @@ def fit_by_simplex(steps: np.ndarray, examples: np.ndarray, weights: np.ndarray 
         steps_min, examples_min = np.exp(logs)
         return float(w @ (np.log(steps) - np.log(steps_min + examples_min / batch)) ** 2)
 
-    options = {"xatol": 1e-11, "fatol": 1e-16, "maxiter": 4000, "maxfev": 4000}
     starts = [(math.log(steps.min()) + a, math.log(examples.min()) + b) for a in (-1, 0) for b in (-1, 0)]
-    best = min((minimize(loss, x, method="Nelder-Mead", options=options) for x in starts), key=lambda r: float(r.fun))
+    found = [minimize(loss, np.array(x), method="Nelder-Mead", tol=1e-15) for x in starts]
+    best = min(found, key=lambda result: float(result.fun))
     return float(math.exp(best.x[0])), float(math.exp(best.x[1]))
 
 

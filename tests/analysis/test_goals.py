@@ -76,7 +76,7 @@ def test_a_steadily_rising_score_is_met_without_lag(rows: list[tuple[int, int]],
 def test_recording_half_as_often_moves_a_goal_by_much_less_than_a_row() -> None:
     rng = np.random.default_rng(3)
     updates = np.arange(1, 401) * 10.0
-    score = 20 * (1 - np.exp(-updates / 1500)) + rng.standard_normal(400)
+    score = 20 * (1 - np.exp(-updates / 1500)) + 0.2 * rng.standard_normal(400)
     fine = made_run(20, 1e-3, 0, updates=updates, score=score, episodes=5)
     halves = score.reshape(-1, 2).mean(axis=1)
     coarse = made_run(20, 1e-3, 0, updates=updates[1::2], score=halves, episodes=10)

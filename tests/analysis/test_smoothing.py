@@ -37,7 +37,9 @@ def test_does_not_depend_on_how_often_rows_were_recorded(
     rows: list[tuple[float, int]], horizon: float, parts: int
 ) -> None:
     coarse = smooth([s for s, _ in rows], [n * parts for _, n in rows], horizon=horizon)
-    fine = smooth([s for s, _ in rows for _ in range(parts)], [n for _, n in rows for _ in range(parts)], horizon=horizon)
+    fine = smooth(
+        [s for s, _ in rows for _ in range(parts)], [n for _, n in rows for _ in range(parts)], horizon=horizon
+    )
     np.testing.assert_allclose(fine[parts - 1 :: parts], coarse, rtol=1e-9, atol=1e-7)
 
 

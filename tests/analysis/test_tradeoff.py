@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,21 @@ def test_scales_with_the_units_and_ignores_order(seed: int, a: float, b: float, 
     other = fit_tradeoff((a * steps)[order], (b * BATCH * steps)[order])
     assert other.status == plain.status
     np.testing.assert_allclose(
-        [other.steps_min, other.examples_min, other.critical_batch, other.critical_batch_low, other.critical_batch_high],
+        [
+            other.steps_min,
+            other.examples_min,
+            other.critical_batch,
+            other.critical_batch_low,
+            other.critical_batch_high,
+        ],
         np.array([a, b, b / a, b / a, b / a])
-        * [plain.steps_min, plain.examples_min, plain.critical_batch, plain.critical_batch_low, plain.critical_batch_high],
+        * [
+            plain.steps_min,
+            plain.examples_min,
+            plain.critical_batch,
+            plain.critical_batch_low,
+            plain.critical_batch_high,
+        ],
         rtol=1e-6,
     )
     assert other.log_critical_batch_se == pytest.approx(plain.log_critical_batch_se, rel=1e-6, nan_ok=True)
@@ -77,7 +90,9 @@ def test_scales_with_the_units_and_ignores_order(seed: int, a: float, b: float, 
 @pytest.mark.parametrize(("batch", "size"), [(BATCH, 0.1), (BATCH[::2], 0.03), (20 * 4.0 ** np.arange(4), 0.15)])
 def test_the_interval_covers_the_truth_19_times_in_20(batch: np.ndarray, size: float) -> None:
     """300 replications: the count has a standard error of 1.3 %, so 3.5 of them are passed by chance once in 2,000."""
-    profiles = [Profile(np.log(noisy(seed, size, 110.0, batch)), np.log(batch), np.ones(len(batch))) for seed in range(300)]
+    profiles = [
+        Profile(np.log(noisy(seed, size, 110.0, batch)), np.log(batch), np.ones(len(batch))) for seed in range(300)
+    ]
     covered = [low <= math.log(110) <= high for low, high in (p.interval(0.95) for p in profiles)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.045)
 
@@ -199,7 +214,9 @@ def test_many_fits_at_once_equal_one_by_one() -> None:
         ([1.0, 1.0, 2.0], [1.0, 1.0, 1.0], {"confidence": 95}, "confidence is 95"),
     ],
 )
-def test_refuses_bad_input_in_one_line(steps: list[float], examples: list[float], options: dict, match: str) -> None:
+def test_refuses_bad_input_in_one_line(
+    steps: list[float], examples: list[float], options: dict[str, Any], match: str
+) -> None:
     with pytest.raises(ValueError, match=match) as caught:
         fit_tradeoff(steps, examples, **options)
     assert "\n" not in str(caught.value)

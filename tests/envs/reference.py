@@ -26,7 +26,7 @@ class PlainGame:
         self.ale = ALEInterface()
         self.ale.setFloat("repeat_action_probability", 0.0)
         self.ale.setInt("random_seed", seed)
-        self.ale.loadROM(get_rom_path(rom))
+        self.ale.loadROM(str(get_rom_path(rom)))
         self.actions = self.ale.getMinimalActionSet()
         height, width = self.ale.getScreenDims()
         self.rows, self.columns = area_weights(84, height), area_weights(84, width)

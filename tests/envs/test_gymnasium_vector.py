@@ -13,7 +13,7 @@ from rl_scaling.envs import GymnasiumVector, Transition, make_vector
 
 
 class Corridor(gymnasium.Env[np.ndarray, np.int64]):
-    """The observation counts the steps; action `first + 1` leaves; staying is cut after `limit` steps. Pays 2 a step."""
+    """The observation counts the steps and each pays 2; action `first + 1` leaves; `limit` steps are the most."""
 
     def __init__(self, limit: int, first: int = 0, dtype: type = np.float64, n: int = 2) -> None:
         self.observation_space = Box(0, 100, (2,), dtype)

@@ -153,7 +153,7 @@ def known_fit(runs: pd.DataFrame, goals: Sequence[float]) -> SweepFit:
             reached = needed * trial["batch_size"] <= trial["frames"]
             status = "reached" if reached else "not reached"
             rows.append(trial | {"goal": goal, "updates": needed if reached else NAN, "status": status})
-    rates = pd.DataFrame(rows)
+    rates = pd.DataFrame(rows, columns=pd.Index([*trials.columns, "goal", "updates", "status"]))
     rates["frames"] = rates["updates"] * rates["batch_size"]
     reached = rates.dropna(subset=["updates"]).sort_values("updates")
     fronts = reached.drop_duplicates(["task", "goal", "batch_size"]).sort_values(["task", "goal", "batch_size"])

@@ -1,0 +1,1 @@
+"""Throughput measured against what others reach and against what the parts allow."""

@@ -1,0 +1,233 @@
+"""`rl-scaling status`, `fit` and `report`: what a store holds, what it says, and the page that shows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from rl_scaling.analysis import SweepFit, fit_runs, fits_to_json
+from rl_scaling.commands.options import Folders, print_json, print_line, print_table
+from rl_scaling.config import ConfigError
+from rl_scaling.envs.games import find_game
+from rl_scaling.report import Section, write_report
+from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
+from rl_scaling.sweeps.plan import SweepPlan
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is done, running, diverged and left in a store, and when it will end."""
+
+    folder: Annotated[Path, Positional, arg(metavar="DIR")]
+    """A store of runs."""
+    json: bool = False
+    """Print the table as JSON on stdout."""
+
+    def run(self) -> int:
+        store = Store(self.folder)
+        infos = {info.run_id: info for info in list_runs(self.folder)}
+        plan = store.load_plan()
+        planned = {config.run_id: config for config in SweepPlan.from_dict(plan).trials()} if plan else {}
+        if not infos and not planned:
+            raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
+        last = load_runs(self.folder).groupby("run_id")[["frames", "wall_seconds"]].last()
+        rows = [_status_row(info, last) for info in infos.values()]
+        rows += [
+            {
+                "run_id": run_id,
+                "task": config.task,
+                "batch_size": config.batch_size,
+                "learning_rate": config.agent.learning_rate,
+                "seed": config.seed,
+                "status": "waiting",
+                "frames": 0,
+                "frames_planned": config.frames,
+                "frames_per_second": None,
+            }
+            for run_id, config in planned.items()
+            if run_id not in infos
+        ]
+        if self.json:
+            print_json(rows)
+        else:
+            _show_status(rows)
+        return 0
+
+
+def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
+    frames, seconds = 0, 0.0
+    if info.run_id in last.index:
+        frames, seconds = int(last["frames"][info.run_id]), float(last["wall_seconds"][info.run_id])
+    return {
+        "run_id": info.run_id,
+        **info.identity,
+        "status": info.status,
+        "frames": frames,
+        "frames_planned": info.config["frames"],
+        "frames_per_second": round(frames / seconds, 1) if seconds else None,
+    }
+
+
+def _show_status(rows: list[dict[str, object]]) -> None:
+    table = Table("run", "task", "batch", "rate", "seed", "status", "frames", "of", box=None)
+    for row in rows:
+        table.add_row(
+            str(row["run_id"]),
+            str(row["task"]),
+            f"{row['batch_size']:,}",
+            f"{row['learning_rate']:g}",
+            str(row["seed"]),
+            str(row["status"]),
+            f"{row['frames']:,}",
+            f"{row['frames_planned']:,}",
+        )
+    print_table(table)
+    counts = pd.Series([row["status"] for row in rows]).value_counts()
+    print_line(", ".join(f"{count} {status}" for status, count in counts.items()))
+    left = sum(_left(row) for row in rows)
+    speed = sum(float(str(row["frames_per_second"])) for row in rows if row["status"] == "running" and row["frames"])
+    if left and speed:
+        print_line(f"{left:,} frames left, about {left / speed / 3600:.1f} hours at {speed:,.0f} frames/s")
+    elif left:
+        print_line(f"{left:,} frames left; nothing runs now: give the sweep's command again to go on")
+
+
+def _left(row: dict[str, object]) -> int:
+    over = row["status"] in ("done", "diverged", "stopped")
+    return 0 if over else max(0, int(str(row["frames_planned"])) - int(str(row["frames"])))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Goals reached, Pareto fronts and critical batch sizes with intervals."""
+
+    folders: Folders
+    """Stores of runs, or folders that hold some."""
+    goals: tuple[float, ...] = ()
+    """Scores to reach; by default those kept with the sweep, or the game's own."""
+    horizon: float = 50.0
+    """Episodes over which scores are smoothed before they are compared with a goal."""
+    confidence: float = 0.95
+    """Of the intervals."""
+    json: bool = False
+    """Print one row per task and goal as JSON on stdout."""
+
+    def run(self) -> int:
+        _, fit = load_and_fit(self.folders, self.goals, self.horizon, self.confidence)
+        if self.json:
+            print_json(fits_to_json(fit.fits))
+            return 0
+        table = Table(
+            "task", "goal", "S_min\nupdates", "E_min\nframes", "B_crit\nframes", "B_simple\nframes", "batches", "",
+            box=None,
+        )  # fmt: skip
+        for row in fit.fits.to_dict("records"):
+            table.add_row(
+                str(row["task"]),
+                f"{row['goal']:g}",
+                _number(row["steps_min"]),
+                _number(row["examples_min"]),
+                _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
+                _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
+                str(row["batch_sizes"]),
+                str(row["message"]),
+            )
+        print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """One self-contained HTML page with curves, fronts, fits and noise scales."""
+
+    folders: Folders
+    """Stores of runs, or folders that hold some."""
+    goals: tuple[float, ...] = ()
+    """Scores to reach; by default those kept with the sweep, or the game's own."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
+    """The page."""
+    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Also write every chart here, as SVG and PNG."""
+    title: str = "How large a batch can this training use?"
+    """Title of the page."""
+
+    def run(self) -> int:
+        command = " ".join(["rl-scaling report", *map(str, self.folders)])
+        measured = section(self.folders, "Measured runs", command=command, goals=self.goals)
+        print_line(write_report([measured], self.out, title=self.title, figures=self.figures))
+        return 0
+
+
+def section(
+    folders: tuple[Path, ...],
+    heading: str,
+    explanation: str = "",
+    *,
+    command: str,
+    badge: str = "",
+    goals: tuple[float, ...] = (),
+) -> Section:
+    """The part of a report that shows the runs below some folders. Raises what `load_and_fit` raises."""
+    runs, fit = load_and_fit(folders, goals)
+    return Section(
+        heading=heading,
+        explanation=explanation,
+        badge=badge,
+        command=command,
+        runs=runs,
+        fit=fit,
+        provenance=[info.provenance for info in list_runs(*folders)],
+    )
+
+
+def load_and_fit(
+    folders: tuple[Path, ...], goals: tuple[float, ...] = (), horizon: float = 50.0, confidence: float = 0.95
+) -> tuple[pd.DataFrame, SweepFit]:
+    """The runs below some folders, and their fits.
+
+    Raises:
+        StoreError: no folder, or no runs in it.
+        ConfigError: a task has no goals.
+    """
+    if not folders:
+        raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
+    runs = load_runs(*folders, allow_empty=False)
+    tasks = {str(task): goals or _goals_of(str(task), rows) for task, rows in runs.groupby("task")}
+    try:
+        return runs, fit_runs(runs, tasks, horizon=horizon, confidence=confidence)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _goals_of(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
+    """Goals kept with the sweeps that made the rows; else those of the game."""
+    kept: set[float] = set()
+    for folder in rows["store"].unique():
+        plan = Store(str(folder)).load_plan()
+        kept |= set(SweepPlan.from_dict(plan).goals if plan else ())
+    if kept:
+        return tuple(sorted(kept))
+    game = rows["environment.game"].dropna().unique() if "environment.game" in rows else []
+    goals = find_game(str(game[0])).goals if len(game) else ()
+    if not goals:
+        raise ConfigError(f"{task} has no goals of its own: name scores to reach, for instance --goals 100 200")
+    return goals
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else ""
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """A number with its interval, or the side that is known, or nothing."""
+    if math.isfinite(value):
+        return f"{value:,.0f} ({low:,.0f} - {high:,.0f})"
+    if math.isfinite(low) and low > 0:
+        return f"> {low:,.0f}"
+    return f"< {high:,.0f}" if math.isfinite(high) else ""

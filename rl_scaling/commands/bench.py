@@ -1,0 +1,86 @@
+"""`rl-scaling bench`: throughput on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+
+from rl_scaling.commands.environments import available_cores
+from rl_scaling.commands.options import print_json, print_line, print_table, say
+from rl_scaling.config import ConfigError
+from rl_scaling.envs.games import find_game
+
+
+@dataclass(frozen=True)
+class BenchAtari:
+    """Frames per second of A2C, of Stable-Baselines3's, of the bare emulator and of the network's arithmetic."""
+
+    game: str = "Breakout"
+    """Atari game."""
+    network: Literal["nature", "small"] = "nature"
+    """The network everywhere."""
+    num_envs: int = 16
+    """Environments everywhere."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    seconds: float = 8.0
+    """Seconds for each figure in each round."""
+    rounds: int = 5
+    """Rounds; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2:
+            raise ConfigError("give --seconds above 0, --rounds of 1 or more and --num-envs of 2 or more")
+        game = find_game(self.game).name
+        from rl_scaling.benchmarks.atari import Settings, measure
+        from rl_scaling.sweeps.trial import choose_device
+
+        settings = Settings(
+            game=game,
+            network=self.network,
+            num_envs=self.num_envs,
+            device=str(choose_device(self.device)),
+            threads=self.threads or available_cores(),
+            seconds=self.seconds,
+            rounds=self.rounds,
+        )
+        try:
+            t = measure(settings, say)
+        except ImportError as error:
+            raise ConfigError(
+                f"the benchmark needs Stable-Baselines3 ({error}): pip install 'rl-scaling[bench]'"
+            ) from error
+        rows = {"ours": t.ours, "sb3": t.sb3, "emulator": t.emulator, "network": t.network}
+        if self.json:
+            print_json(
+                {
+                    "ratio_to_sb3": t.ratio_to_sb3,
+                    "fraction_of_limit": t.fraction_of_limit,
+                    "noise_scale_overhead": t.noise_scale_overhead,
+                    "side_by_side_ratio_to_sb3": t.side_by_side_ratio,
+                    "frames_per_second": {**rows, "side_by_side": t.side_by_side},
+                }
+            )
+            return 0
+        table = Table(f"{game}, {self.network} network, {self.num_envs} environments", "frames/s", box=None)
+        labels = {
+            "ours": f"this A2C, {settings.threads} threads",
+            "sb3": "Stable-Baselines3's A2C",
+            "emulator": "the bare emulator",
+            "network": "the network alone, forward and backward",
+        }
+        for name, figure in rows.items():
+            table.add_row(labels[name], f"{figure:,.0f}")
+        table.add_row(f"{settings.threads} trials of this A2C side by side, 1 thread each", f"{t.side_by_side:,.0f}")
+        print_table(table)
+        print_line(f"ratio to Stable-Baselines3      {t.ratio_to_sb3:.2f}")
+        print_line(f"the same, trials side by side   {t.side_by_side_ratio:.2f}")
+        print_line(f"fraction of the limit           {t.fraction_of_limit:.2f}")
+        print_line(f"noise scale, share of the time  {t.noise_scale_overhead:.1%}")
+        return 0

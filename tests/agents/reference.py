@@ -1,0 +1,91 @@
+"""Naive versions of what the agents compute, and a source that replays a tape."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_scaling.agents import A2C
+from rl_scaling.agents.rollout import Rollout
+from rl_scaling.envs import Transition, VectorSource
+
+
+def naive_returns(
+    rewards: Tensor, terminated: Tensor, truncated: Tensor, values: Tensor, last_values: Tensor, discount: float
+) -> Tensor:
+    """Each return summed forwards from its own step: (n, steps)."""
+    num_envs, steps = rewards.shape
+    following = torch.cat([values, last_values[:, None]], dim=1)
+    returns = torch.zeros(num_envs, steps)
+    for e in range(num_envs):
+        for t in range(steps):
+            total, weight = 0.0, 1.0
+            for u in range(t, steps):
+                total += weight * float(rewards[e, u])
+                weight *= discount
+                if terminated[e, u]:
+                    break
+                if truncated[e, u] or u == steps - 1:
+                    total += weight * float(following[e, u + 1])
+                    break
+            returns[e, t] = total
+    return returns
+
+
+def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor]:
+    """Gradient of the mean loss over some rows (environment by environment), by a fresh forward pass and autograd."""
+    observations = torch.stack(rollout.observations, dim=1).flatten(0, 1)
+    rows = [row for row in rows if rollout.valid.flatten()[row]]
+    total = torch.zeros(())
+    for row in rows:
+        logits, values = agent.network(observations[row : row + 1])
+        log_probs = torch.distributions.Categorical(logits=logits)
+        returns = rollout.returns.flatten()[row]
+        advantage = (returns - values[0]).detach()
+        policy_loss = -advantage * log_probs.log_prob(rollout.actions.flatten()[row])[0]
+        value_loss = (returns - values[0]) ** 2
+        c = agent.config
+        total = total + policy_loss + c.value_coefficient * value_loss - c.entropy_coefficient * log_probs.entropy()[0]
+    return list(torch.autograd.grad(total / len(rows), list(agent.network.parameters())))
+
+
+def sq_norm(gradient: list[Tensor]) -> float:
+    return sum(float((g.double() ** 2).sum()) for g in gradient)
+
+
+class TapeSource(VectorSource):
+    """Random pixels, rewards and endings from a seed; one step in five only resets an environment."""
+
+    num_actions = 4
+
+    def __init__(self, num_envs: int, shape: tuple[int, ...] = (4, 84, 84), endings: bool = True):
+        self.num_envs, self.observation_shape, self.endings = num_envs, shape, endings
+
+    def reset(self, seed: int) -> np.ndarray:
+        self._random = np.random.default_rng(seed)
+        return self._observe()
+
+    def _observe(self) -> np.ndarray:
+        shape = (self.num_envs, *self.observation_shape)
+        if len(self.observation_shape) == 3:
+            return self._random.integers(0, 256, size=shape, dtype=np.uint8)
+        return self._random.normal(size=shape).astype(np.float32)
+
+    def step(self, actions: np.ndarray) -> Transition:
+        n, random = self.num_envs, self._random
+        chance = 0.2 if self.endings else 0.0
+        terminated, truncated = random.random(n) < chance, random.random(n) < chance
+        return Transition(
+            observations=self._observe(),
+            rewards=random.choice([-1.0, 0.0, 1.0], size=n).astype(np.float32),
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            valid=random.random(n) >= chance,
+            finished=np.zeros(0, np.int64),
+            episode_scores=np.zeros(0),
+            episode_frames=np.zeros(0, np.int64),
+        )
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,127 @@
+"""The replayed acting pass has the gradient of an ordinary one, and the norms of its parts."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_scaling.agents import A2C
+from rl_scaling.agents.replay import Tape
+from rl_scaling.config import A2CConfig, ConfigError
+from tests.agents.reference import TapeSource, naive_gradient, sq_norm
+
+SHAPES = {"small": (4, 84, 84), "nature": (4, 84, 84), "mlp": (6,)}
+
+
+def rolled_out(network: str, num_envs: int = 6):
+    source = TapeSource(num_envs, SHAPES[network])
+    agent = A2C(A2CConfig(network=network), source.observation_shape, source.num_actions, total_updates=10, seed=3)
+    # Weights as after some training: with the tiny policy head of the start only the value part would be seen.
+    nn.init.orthogonal_(agent.network.policy_head.weight, 1.0)
+    agent.begin(source, source.reset(5))
+    assert agent._actor is not None
+    return agent, agent._actor, agent._actor.roll_out(5, 0.99, agent.generator)
+
+
+@pytest.mark.parametrize("network", list(SHAPES))
+def test_gradient_equals_that_of_a_second_forward_pass(network: str) -> None:
+    agent, actor, rollout = rolled_out(network)
+    assert not rollout.valid.all(), "the tape must contain steps that do not count"
+    loss, _ = agent._loss(*actor.tape.replay(rollout.observations), rollout)
+    loss.backward()
+    for parameter, expected in zip(agent.network.parameters(), naive_gradient(agent, rollout, list(range(30))), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", list(SHAPES))
+def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: str) -> None:
+    agent, actor, rollout = rolled_out(network)
+    norms = agent._part_norms(rollout, num_groups=4, frame_gradients=5)
+    loss, _ = agent._loss(*actor.tape.replay(rollout.observations, norms), rollout)
+    loss.backward()
+    groups = agent._gradient_groups(rollout, norms)
+    for k, group in enumerate(norms.groups):
+        rows = list(range(group.start, group.stop))
+        assert groups.sizes[k] == rollout.valid.flatten()[rows].sum()
+        assert groups.sq_norms[k] == pytest.approx(sq_norm(naive_gradient(agent, rollout, rows)), rel=1e-3)
+    for row, found in zip(norms.rows, groups.frame_sq_norms, strict=True):
+        assert found == pytest.approx(sq_norm(naive_gradient(agent, rollout, [int(row)])), rel=1e-3)
+    assert groups.batch_sq_norm == pytest.approx(sq_norm(naive_gradient(agent, rollout, list(range(30)))), rel=1e-3)
+
+
+def test_wide_and_narrow_batches_take_norms_alike() -> None:
+    # 5 rows per group go by scalar products, 500 by the gradient itself: same layer, same answer.
+    from rl_scaling.noise.groups import PartNorms
+
+    layer, generator = nn.Linear(7, 3), torch.Generator().manual_seed(0)
+    inputs, grads = torch.randn(500, 7, generator=generator), torch.randn(500, 3, generator=generator)
+    for size in (1, 2, 5, 500):
+        groups = [slice(i, i + size) for i in range(0, 500, size)]
+        norms = PartNorms(groups, [], torch.device("cpu"))
+        weight, bias = norms.linear(layer, inputs, grads)
+        torch.testing.assert_close(weight, grads.T @ inputs)
+        torch.testing.assert_close(bias, grads.sum(0))
+        expected = [sq_norm([grads[g].T @ inputs[g], grads[g].sum(0)]) for g in groups]
+        torch.testing.assert_close(norms.group_sq_norms, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_without_bias_count_none() -> None:
+    from rl_scaling.noise.groups import PartNorms
+
+    generator = torch.Generator().manual_seed(1)
+    inputs, grads = torch.randn(4, 7, generator=generator), torch.randn(4, 3, generator=generator)
+    norms = PartNorms([slice(0, 4)], [2], torch.device("cpu"))
+    norms.linear(nn.Linear(7, 3, bias=False), inputs, grads)
+    assert norms.group_sq_norms[0] == pytest.approx(sq_norm([grads.T @ inputs]), rel=1e-5)
+    assert norms.row_sq_norms[0] == pytest.approx(sq_norm([torch.outer(grads[2], inputs[2])]), rel=1e-5)
+
+
+def test_measuring_changes_no_weight() -> None:
+    def weights(**measure: int) -> list[Tensor]:
+        source = TapeSource(6)
+        agent = A2C(A2CConfig(network="small"), source.observation_shape, 4, total_updates=10)
+        agent.begin(source, source.reset(0))
+        for _ in range(3):
+            agent.step(**measure)
+        return [p.detach().clone() for p in agent.network.parameters()]
+
+    for plain, measured in zip(weights(), weights(num_groups=3, frame_gradients=4), strict=True):
+        torch.testing.assert_close(plain, measured, rtol=1e-4, atol=1e-6)
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.body(observations)
+        return out[:, :4], out[:, 4]
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.layer(self.layer(observations))
+        return out[:, :4], out[:, 4]
+
+
+def test_networks_that_cannot_be_replayed_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"body\.1\.weight is in no Linear or Conv2d layer"):
+        Tape(Normed())
+    tape, observations = Tape(Twice()), torch.zeros(2, 6)
+    with tape.recording():
+        tape.network(observations)
+    with pytest.raises(ConfigError, match="used 2 times in 1 passes"):
+        tape.replay([observations])
+
+
+def test_layers_are_left_as_they_were() -> None:
+    agent, actor, rollout = rolled_out("small")
+    actor.tape.replay(rollout.observations)
+    again = agent.network(rollout.observations[0])[1]
+    assert again.shape == (6,)
+    assert all("forward" not in vars(module) for module in agent.network.modules())

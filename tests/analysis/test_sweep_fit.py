@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rl_scaling.analysis import FIT_COLUMNS, fit_runs, fits_to_json
+from tests.analysis.made_runs import TASK, made_run, off_by, steady_run, steady_sweep
+
+BATCHES = [20, 40, 80, 160, 320]
+RATES = [5e-4, 1e-3, 2e-3]
+
+
+def exact(batch: int, rate: float, seed: int) -> float:
+    """Updates for one point of score: S_min = 100 and B_crit = 60 at every goal, best at 1e-3."""
+    return 100 * (1 + 60 / batch) * off_by(rate, 1e-3)
+
+
+def noisy(batch: int, rate: float, seed: int) -> float:
+    rng = np.random.default_rng([batch, int(rate * 1e6), seed])
+    return exact(batch, rate, seed) * math.exp(0.1 * rng.standard_normal())
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_runs_on_the_curve_give_it_back(seeds: list[int]) -> None:
+    found = fit_runs(steady_sweep(exact, batch_sizes=BATCHES, rates=RATES, seeds=seeds), [3, 5], resamples=50)
+    assert found.fits["status"].tolist() == ["ok", "ok"]
+    np.testing.assert_allclose(found.fits["critical_batch"], 60, rtol=1e-8)
+    np.testing.assert_allclose(found.fits["steps_min"], [300, 500], rtol=1e-8)
+    np.testing.assert_allclose(found.fits["examples_min"], [18_000, 30_000], rtol=1e-8)
+    assert (found.fronts["learning_rate"] == 1e-3).all()
+    assert not found.fronts["at_edge"].any()
+    assert (found.fronts["seeds"] == len(seeds)).all()
+    assert found.fits["batch_sizes"].tolist() == [5, 5]
+    assert found.fits["interval"].tolist() == ["residuals" if len(seeds) == 1 else "seeds"] * 2
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_runs_about_the_curve_give_an_interval_around_it(seeds: int) -> None:
+    fits = fit_runs(steady_sweep(noisy, batch_sizes=BATCHES, rates=RATES, seeds=range(seeds)), [4]).fits
+    row = fits.iloc[0]
+    assert row["status"] == "ok"
+    assert row["critical_batch_low"] < 60 < row["critical_batch_high"]
+    assert row["critical_batch_low"] < row["critical_batch"] < row["critical_batch_high"]
+    assert 0 < row["log_critical_batch_se"] < 0.5
+    assert row["interval"] == ("residuals" if seeds == 1 else "seeds")
+
+
+def test_the_order_of_rows_does_not_matter_and_nothing_is_random() -> None:
+    runs = steady_sweep(noisy, batch_sizes=BATCHES, rates=RATES, seeds=[0, 1])
+    first, second = fit_runs(runs, [2, 4]), fit_runs(runs.sample(frac=1, random_state=1), [4, 2])
+    pd.testing.assert_frame_equal(first.fits, second.fits)
+    pd.testing.assert_frame_equal(first.fronts, second.fronts)
+    pd.testing.assert_frame_equal(first.learning_rates, second.learning_rates)
+
+
+def test_learning_rate_curves_have_every_rate_and_say_why_one_is_missing() -> None:
+    runs = pd.concat(
+        [steady_sweep(exact, batch_sizes=[20], rates=RATES), steady_run(20, 1e-2, 0, 9, 1.5, status="diverged")],
+        ignore_index=True,
+    )
+    rates = fit_runs(runs, [3]).learning_rates
+    assert rates["learning_rate"].tolist() == [*RATES, 1e-2]
+    assert rates["status"].tolist() == ["reached"] * 3 + ["diverged"]
+    np.testing.assert_allclose(rates["updates"][:3], [3 * exact(20, rate, 0) for rate in RATES], rtol=1e-9)
+    assert math.isnan(rates["updates"][3])
+
+
+def test_statuses_of_goals() -> None:
+    runs = pd.concat(
+        [steady_run(b, 1e-3, 0, exact(b, 1e-3, 0), last) for b, last in ((20, 12.0), (80, 12.0), (320, 5.0))],
+        ignore_index=True,
+    )
+    fits = fit_runs(runs, [0.1, 4, 9, 50]).fits.set_index("goal")
+    assert fits["status"].tolist() == ["too few batch sizes", "ok", "too few batch sizes", "not reached"]
+    assert "left out" in fits["message"].tolist()[0]
+    assert fits["batch_sizes"].tolist() == [0, 3, 2, 0]
+    assert fits["interval"].tolist() == ["none", "residuals", "none", "none"]
+    assert fits["message"].tolist()[3] == "no run reached the goal"
+    assert "edge of the grid" in fits["message"].tolist()[1]
+
+
+def test_a_goal_that_only_some_seeds_reached_is_not_reached() -> None:
+    runs = pd.concat([steady_run(20, 1e-3, 0, 10, 9), steady_run(20, 1e-3, 1, 10, 3)], ignore_index=True)
+    fits = fit_runs(runs, [5]).fits
+    assert fits["message"][0] == "no learning rate reached the goal with all its seeds"
+
+
+@pytest.mark.parametrize(
+    ("turn", "status"), [(1e5, "all below the turn"), (0.01, "all above the turn")], ids=["below", "above"]
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_sided_sweeps_say_so(turn: float, status: str, seeds: int) -> None:
+    def updates(batch: int, rate: float, seed: int) -> float:
+        rng = np.random.default_rng([batch, seed])
+        return 100 * (1 + turn / batch) * math.exp(0.02 * rng.standard_normal())
+
+    fits = fit_runs(steady_sweep(updates, batch_sizes=BATCHES, seeds=range(seeds)), [4]).fits
+    assert fits["status"][0] == status
+    assert fits[["steps_min", "examples_min", "critical_batch"]].isna().all(axis=None)
+
+
+def test_losses_go_down() -> None:
+    runs = steady_sweep(exact, batch_sizes=BATCHES)
+    fits = fit_runs(runs.assign(score=10 - runs["score"]), [7, 5], direction="min").fits
+    assert fits["goal"].tolist() == [7, 5]
+    np.testing.assert_allclose(fits["steps_min"], [300, 500], rtol=1e-8)
+
+
+def test_seeds_weigh_points() -> None:
+    runs = steady_sweep(noisy, batch_sizes=BATCHES)
+    more = steady_sweep(exact, batch_sizes=[20], seeds=range(1, 40))
+    few, many = (fit_runs(table, [4]).fits for table in (runs, pd.concat([runs, more], ignore_index=True)))
+    point = fit_runs(pd.concat([runs, more], ignore_index=True), [4]).fronts.iloc[0]
+    for fits in (few, many):
+        row = fits.iloc[0]
+        at_20 = row["steps_min"] + row["examples_min"] / 20
+        fits.attrs["miss"] = abs(math.log(at_20 / point["updates"]))
+    assert many.attrs["miss"] < 0.2 * few.attrs["miss"]
+
+
+def test_json_is_strict_and_has_the_agreed_keys() -> None:
+    runs = steady_sweep(exact, batch_sizes=BATCHES, last=6)
+    rows = fits_to_json(fit_runs(runs, [4, 99]).fits)
+    read = json.loads(json.dumps(rows, allow_nan=False))
+    agreed = {
+        "task",
+        "goal",
+        "steps_min",
+        "examples_min",
+        "critical_batch",
+        "critical_batch_low",
+        "critical_batch_high",
+    }
+    assert all(agreed | {"status"} <= set(row) == set(FIT_COLUMNS) for row in read)
+    assert read[0]["critical_batch"] == pytest.approx(60)
+    assert isinstance(read[0]["batch_sizes"], int)
+    assert (read[1]["status"], read[1]["critical_batch"], read[1]["noise_scale_high"]) == ("not reached", None, None)
+    assert (read[0]["task"], read[0]["goal"]) == (TASK, 4.0)
+
+
+def test_no_runs_and_no_goals_give_empty_tables() -> None:
+    nothing = fit_runs(made_run(20, 1e-3, 0, updates=[], score=[], episodes=[]), [1, 2])
+    assert nothing.fits.columns.tolist() == list(FIT_COLUMNS)
+    assert nothing.fits.empty
+    assert nothing.fronts.empty
+    assert fits_to_json(nothing.fits) == []
+    assert fit_runs(steady_run(20, 1e-3, 0, 10, 5), []).fits.empty
+
+
+def test_refuses_bad_arguments() -> None:
+    runs = steady_run(20, 1e-3, 0, 10, 5)
+    with pytest.raises(ValueError, match="confidence is 95"):
+        fit_runs(runs, [1], confidence=95)
+    with pytest.raises(ValueError, match="resamples is 0"):
+        fit_runs(runs, [1], resamples=0)
+    with pytest.raises(ValueError, match="no goals for the task"):
+        fit_runs(runs, {"another": [1]})

@@ -1,0 +1,137 @@
+"""Sweeps run for real, in worker processes, on CartPole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rl_scaling.analysis import fit_runs
+from rl_scaling.config import A2CConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.store import Store, load_runs
+from rl_scaling.sweeps.plan import LearningRates, SweepPlan
+from rl_scaling.sweeps.sweep import Sweep
+
+AGENT = A2CConfig(network="mlp", rmsprop_epsilon_inside_root=False)
+
+
+def cartpole(frames: int = 2_000, **changes) -> SweepPlan:
+    base = RunConfig(
+        environment=GymnasiumConfig(env_id="CartPole-v1"),
+        agent=AGENT,
+        noise_scale=NoiseScaleConfig(every_updates=5, groups=4),
+        frames=frames,
+        record_every_frames=500,
+    )
+    rates = LearningRates(fixed=(1e-3, 3e-3), max_extensions=0)
+    return SweepPlan(**{"base": base, "num_envs": (4, 8), "learning_rates": rates, "goals": (20.0,), **changes})
+
+
+def run(plan: SweepPlan, folder: Path, **options) -> Sweep:
+    sweep = Sweep(plan, Store(folder), workers=2, **options)
+    sweep.run(lambda sweep: None)
+    return sweep
+
+
+def test_every_trial_is_run_once_and_not_again(tmp_path: Path) -> None:
+    plan = cartpole()
+    assert all(t.status == "done" for t in run(plan, tmp_path).trials.values())
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/records.parquet")}
+    assert len(stamps) == 4
+    again = Sweep(plan, Store(tmp_path), workers=2)
+    again.run(lambda sweep: pytest.fail("something was run") if sweep.running else None)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/records.parquet")} == stamps
+    runs = load_runs(tmp_path)
+    assert runs.groupby("run_id")["frames"].max().ge(2_000).all()
+    assert set(runs["batch_size"]) == {20, 40}
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
+    plan = cartpole(frames=6_000)
+    first = Sweep(plan, Store(tmp_path), workers=2)
+    first.run(lambda s: s.interrupt() if any(t.frames for t in s.running) else None)
+    assert first.interrupted
+    statuses = [t.status for t in first.trials.values()]
+    assert "interrupted" in statuses
+    assert None in statuses, "trials that had not begun must not begin"
+    kept = {run_id: [row.updates for row in Store(tmp_path).read_rows(run_id)] for run_id in first.trials}
+    second = run(plan, tmp_path)
+    assert all(t.status == "done" for t in second.trials.values())
+    for run_id, updates in kept.items():
+        assert [row.updates for row in Store(tmp_path).read_rows(run_id)][: len(updates)] == updates
+
+
+def test_edge_of_the_grid_is_extended(tmp_path: Path) -> None:
+    # Rates so small that nothing is learned, then larger: the best lies at the upper edge.
+    rates = LearningRates(fixed=(1e-6, 1e-3), spacing=3, max_extensions=1)
+    sweep = run(cartpole(frames=4_000, num_envs=(4,), learning_rates=rates, goals=(25.0,)), tmp_path)
+    tried = sorted(t.config.agent.learning_rate for t in sweep.trials.values())
+    assert len(tried) == 3
+    best = max(sweep.trials.values(), key=lambda t: t.goals.smoothed).config.agent.learning_rate
+    assert 3e-3 in tried or best < 1e-3
+
+
+def test_trials_that_cannot_win_are_stopped_and_the_front_stays(tmp_path: Path) -> None:
+    plan = cartpole(frames=8_000, num_envs=(4,), goals=(20.0, 25.0))
+    everything, early = run(plan, tmp_path / "all"), run(plan, tmp_path / "early", stop_early=True)
+    assert all(t.status == "done" for t in everything.trials.values())
+    assert any(t.status == "stopped" for t in early.trials.values())
+    assert early.frames_saved > 0
+    fronts = [fit_runs(load_runs(tmp_path / name), plan.goals).fronts for name in ("all", "early")]
+    columns = ["goal", "batch_size", "learning_rate", "updates", "frames"]
+    assert len(fronts[0])
+    assert fronts[0][columns].equals(fronts[1][columns])
+
+
+def test_divergence_is_a_result(tmp_path: Path) -> None:
+    plan = cartpole(num_envs=(4,), learning_rates=LearningRates(fixed=(1e38,), max_extensions=0))
+    plan = dataclasses.replace(
+        plan, base=dataclasses.replace(plan.base, agent=dataclasses.replace(AGENT, max_grad_norm=1e38))
+    )
+    (trial,) = run(plan, tmp_path).trials.values()
+    assert trial.status == "diverged"
+    assert not trial.failure
+
+
+def test_one_failing_trial_does_not_end_the_others(tmp_path: Path) -> None:
+    plan = cartpole(num_envs=(4,))
+    blocked = plan.trials()[0].run_id
+    tmp_path.joinpath(blocked).write_text("a file where the run's folder should be")
+    sweep = run(plan, tmp_path)
+    assert sweep.trials[blocked].failure
+    assert "\n" not in sweep.trials[blocked].failure
+    assert [t.status for t in sweep.trials.values() if not t.failure] == ["done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_a_killed_sweep_finishes_when_called_again(tmp_path: Path, number: signal.Signals) -> None:
+    command = [
+        sys.executable, "-c",
+        "import sys; from pathlib import Path; from tests.sweeps.test_sweep import *;"
+        "from rl_scaling.commands.sweep import run_sweep;"
+        "run_sweep(cartpole(frames=20_000, num_envs=(4,)), Store(Path(sys.argv[1])), workers=2)",
+        str(tmp_path),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while sum(1 for p in tmp_path.glob("*/records.jsonl") if p.stat().st_size) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    process.wait(timeout=60)
+    rows_before = len(load_runs(tmp_path))
+    assert rows_before >= 2
+    plan = cartpole(frames=20_000, num_envs=(4,))
+    deadline = time.monotonic() + 30
+    while any(Store(tmp_path).status(t.run_id) == "running" for t in plan.trials()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # orphaned workers end at their next record
+    sweep = run(plan, tmp_path)
+    assert [t.status for t in sweep.trials.values()] == ["done", "done"]
+    runs = load_runs(tmp_path)
+    assert runs["run_id"].nunique() == 2
+    assert all(rows["updates"].is_monotonic_increasing for _, rows in runs.groupby("run_id"))

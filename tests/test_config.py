@@ -1,0 +1,97 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_scaling.config import (
+    A2CConfig,
+    AtariConfig,
+    ConfigError,
+    GymnasiumConfig,
+    NoiseScaleConfig,
+    RunConfig,
+    run_config_from_dict,
+    to_dict,
+)
+
+RUN = RunConfig(environment=AtariConfig(game="Pong"), agent=A2CConfig())
+
+runs = st.builds(
+    RunConfig,
+    environment=st.one_of(
+        st.builds(AtariConfig, game=st.sampled_from(["Pong", "Breakout"]), num_envs=st.integers(2, 4096)),
+        st.builds(GymnasiumConfig, env_id=st.text(min_size=1), num_envs=st.integers(2, 64)),
+    ),
+    agent=st.builds(A2CConfig, learning_rate=st.floats(1e-8, 1), network=st.sampled_from(["nature", "small", "mlp"])),
+    frames=st.integers(1, 10**9),
+    seed=st.integers(0, 10**6),
+)
+
+
+@given(run=runs)
+def test_config_survives_json(run: RunConfig) -> None:
+    again = run_config_from_dict(json.loads(json.dumps(to_dict(run))))
+    assert again == run
+    assert again.run_id == run.run_id
+
+
+@given(first=runs, second=runs)
+def test_run_id_tells_configs_apart(first: RunConfig, second: RunConfig) -> None:
+    assert (first.run_id == second.run_id) == (first == second)
+
+
+def test_the_same_question_written_otherwise_is_the_same_run() -> None:
+    written = RunConfig(environment=AtariConfig(game="Pong"), agent=A2CConfig(learning_rate=1), frames=2e6)  # pyright: ignore[reportArgumentType]
+    assert written.run_id == dataclasses.replace(written, agent=A2CConfig(learning_rate=1.0), frames=2_000_000).run_id
+
+
+def test_run_id_is_stable() -> None:
+    """A change here makes every sweep on disk start again: only on purpose, and with a line in the CHANGELOG."""
+    assert RUN.run_id == "9ed180b160b9"
+
+
+@given(run=runs)
+def test_sizes_follow(run: RunConfig) -> None:
+    assert run.batch_size == run.environment.num_envs * run.agent.rollout_steps
+    assert (run.updates - 1) * run.batch_size < run.frames <= run.updates * run.batch_size
+
+
+def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
+    def task(**changes: object) -> str:
+        environment = dataclasses.replace(RUN.environment, **{k: v for k, v in changes.items() if hasattr(RUN.environment, k)})
+        agent = dataclasses.replace(RUN.agent, **{k: v for k, v in changes.items() if hasattr(RUN.agent, k)})
+        return dataclasses.replace(RUN, environment=environment, agent=agent).task
+
+    assert task() == task(num_envs=64, learning_rate=0.1) == "Pong a2c"
+    assert task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AtariConfig(game="Pong", num_envs=0), "num_envs is 0: give a positive number"),
+        (lambda: AtariConfig(game="Pong", num_envs=2.5), "num_envs is 2.5: give a whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: AtariConfig(game="Pong", sticky_action_probability=1.5), "give a number from 0 to 1"),
+        (lambda: A2CConfig(learning_rate=-1e-3), "learning_rate is -0.001: give a positive number"),
+        (lambda: A2CConfig(learning_rate=math.nan), "learning_rate is nan"),
+        (lambda: A2CConfig(network="big"), "no network 'big'"),  # pyright: ignore[reportArgumentType]
+        (lambda: NoiseScaleConfig(groups=1), "needs 2 groups or more"),
+        (lambda: dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=1)), "gives no groups to compare"),
+        (lambda: dataclasses.replace(RUN, frames=math.inf), "frames is inf"),
+        (lambda: run_config_from_dict({"environment": {}}), "not a run's config"),
+        (lambda: run_config_from_dict({**to_dict(RUN), "agent": {"kind": "dreamer"}}), "needs a newer rl-scaling"),
+        (lambda: run_config_from_dict({**to_dict(RUN), "colour": 1}), "not a run's config"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(make, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_one_environment_is_fine_without_a_noise_scale() -> None:
+    alone = AtariConfig(game="Pong", num_envs=1)
+    assert dataclasses.replace(RUN, environment=alone, noise_scale=NoiseScaleConfig(every_updates=0)).batch_size == 5

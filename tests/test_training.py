@@ -1,0 +1,121 @@
+"""The training loop on Gymnasium's CartPole and on the real emulator."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rl_scaling.agents import A2C
+from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.envs import make_vector
+from rl_scaling.records import TrainingRecord
+from rl_scaling.training import Diverged, Progress, run
+
+CARTPOLE = RunConfig(
+    environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=8),
+    agent=A2CConfig(network="mlp", learning_rate=2e-3),
+    noise_scale=NoiseScaleConfig(every_updates=2, groups=4),
+    frames=4_000,
+    record_every_frames=1_000,
+)
+PONG = RunConfig(
+    environment=AtariConfig(game="Pong", num_envs=4, max_start_steps=20),
+    agent=A2CConfig(network="small"),
+    frames=600,
+    record_every_frames=200,
+)
+
+
+def start(config: RunConfig):
+    source = make_vector(config.environment, num_threads=1)
+    agent = A2C(config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed)
+    return agent, source, Progress.start(config)
+
+
+def train(config: RunConfig) -> list[TrainingRecord]:
+    agent, source, progress = start(config)
+    records = list(run(agent, source, config, progress))
+    source.close()
+    return records
+
+
+def same_but_for_the_clock(a: TrainingRecord, b: TrainingRecord) -> bool:
+    timed = {"wall_seconds", "frames_per_second"}
+    return all(
+        (x := getattr(a, name)) == (y := getattr(b, name)) or (math.isnan(x) and math.isnan(y))
+        for name in vars(a)
+        if name not in timed
+    )
+
+
+@pytest.mark.parametrize("config", [CARTPOLE, PONG], ids=["CartPole", "Pong"])
+def test_same_seed_same_records_other_seed_others(config: RunConfig) -> None:
+    first, second = train(config), train(config)
+    other = train(dataclasses.replace(config, seed=1))
+    assert len(first) == len(second)
+    assert all(same_but_for_the_clock(a, b) for a, b in zip(first, second, strict=True))
+    assert not same_but_for_the_clock(first[-1], other[-1])
+
+
+def test_records_count_what_was_learned_from() -> None:
+    records = train(CARTPOLE)
+    assert [r.frames for r in records] == sorted(r.frames for r in records)
+    assert records[-1].frames >= CARTPOLE.frames
+    # Resets do not count, so that each update has at most a full batch.
+    assert all(r.frames <= r.updates * CARTPOLE.batch_size for r in records)
+    assert records[-1].frames < records[-1].updates * CARTPOLE.batch_size
+    assert sum(r.noise_measurements for r in records) == math.ceil(records[-1].updates / 2)
+    assert all(r.wall_seconds > 0 and r.frames_per_second > 0 for r in records)
+    assert all(r.trace_cov > 0 and r.trace_cov_frames > 0 for r in records)
+
+
+def test_cartpole_is_learned() -> None:
+    """A random policy keeps the pole up for 22 steps on average; the trained one for more than five times that."""
+    agent = A2CConfig(
+        network="mlp", learning_rate=3e-3, learning_rate_schedule="linear", rmsprop_epsilon_inside_root=False
+    )
+    records = train(dataclasses.replace(CARTPOLE, agent=agent, frames=25_000))
+    assert records[0].score < 40
+    late = [r for r in records[-10:] if r.episodes]
+    assert np.average([r.score for r in late], weights=[r.episodes for r in late]) > 120
+
+
+def test_goes_on_from_a_checkpoint_where_it_was() -> None:
+    agent, source, progress = start(CARTPOLE)
+    records = []
+    for record in run(agent, source, CARTPOLE, progress):
+        records.append(record)
+        if len(records) == 2:
+            break
+    state = {"learner": agent.state_dict(), "progress": progress.state_dict()}
+    again, source, resumed = start(CARTPOLE)
+    again.load_state_dict(state["learner"])
+    resumed.load_state_dict(state["progress"])
+    for old, new in zip(agent.network.parameters(), again.network.parameters(), strict=True):
+        torch.testing.assert_close(old, new, rtol=0, atol=0)
+    rest = list(run(again, source, CARTPOLE, resumed))
+    assert rest[0].updates > records[-1].updates
+    assert rest[0].wall_seconds > records[-1].wall_seconds
+    assert rest[-1].frames >= CARTPOLE.frames
+    # The environments begin anew, and not with the games the run began with.
+    assert rest[0].score != records[0].score
+
+
+def test_divergence_is_recorded_and_then_raised() -> None:
+    wild = dataclasses.replace(CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate=1e38, max_grad_norm=1e38))
+    agent, source, progress = start(wild)
+    records = []
+    with pytest.raises(Diverged, match="not finite after"):
+        for record in run(agent, source, wild, progress):
+            records.append(record)
+    assert not math.isfinite(records[-1].grad_norm) or not math.isfinite(records[-1].value_loss)
+
+
+def test_linear_learning_rate_reaches_nought() -> None:
+    config = dataclasses.replace(CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate_schedule="linear"))
+    rates = [r.current_learning_rate for r in train(config)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.5 * 2e-3
+    assert rates[-1] < 0.05 * 2e-3
