@@ -61,12 +61,16 @@ def test_sizes_follow(run: RunConfig) -> None:
 
 def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
     def task(**changes: object) -> str:
-        environment = dataclasses.replace(RUN.environment, **{k: v for k, v in changes.items() if hasattr(RUN.environment, k)})
+        environment = dataclasses.replace(
+            RUN.environment, **{k: v for k, v in changes.items() if hasattr(RUN.environment, k)}
+        )
         agent = dataclasses.replace(RUN.agent, **{k: v for k, v in changes.items() if hasattr(RUN.agent, k)})
         return dataclasses.replace(RUN, environment=environment, agent=agent).task
 
     assert task() == task(num_envs=64, learning_rate=0.1) == "Pong a2c"
-    assert task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
+    assert (
+        task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,10 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
         (lambda: A2CConfig(learning_rate=math.nan), "learning_rate is nan"),
         (lambda: A2CConfig(network="big"), "no network 'big'"),  # pyright: ignore[reportArgumentType]
         (lambda: NoiseScaleConfig(groups=1), "needs 2 groups or more"),
-        (lambda: dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=1)), "gives no groups to compare"),
+        (
+            lambda: dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=1)),
+            "gives no groups to compare",
+        ),
         (lambda: dataclasses.replace(RUN, frames=math.inf), "frames is inf"),
         (lambda: run_config_from_dict({"environment": {}}), "not a run's config"),
         (lambda: run_config_from_dict({**to_dict(RUN), "agent": {"kind": "dreamer"}}), "needs a newer rl-scaling"),

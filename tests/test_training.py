@@ -30,7 +30,9 @@ PONG = RunConfig(
 
 def start(config: RunConfig):
     source = make_vector(config.environment, num_threads=1)
-    agent = A2C(config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed)
+    agent = A2C(
+        config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed
+    )
     return agent, source, Progress.start(config)
 
 
@@ -104,7 +106,9 @@ def test_goes_on_from_a_checkpoint_where_it_was() -> None:
 
 
 def test_divergence_is_recorded_and_then_raised() -> None:
-    wild = dataclasses.replace(CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate=1e38, max_grad_norm=1e38))
+    wild = dataclasses.replace(
+        CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate=1e38, max_grad_norm=1e38)
+    )
     agent, source, progress = start(wild)
     records = []
     with pytest.raises(Diverged, match="not finite after"):

@@ -33,7 +33,7 @@ class SweepAtari:
     seeds: tuple[int, ...] = (0,)
     """Seeds of every combination."""
     learning_rates: tuple[float, ...] = ()
-    """These learning rates for every batch size, instead of a grid centred by A.3."""
+    """Just these learning rates for every batch size, instead of a grid centred by A.3 and its extensions."""
     reference_rate: float = LearningRates.reference_rate
     """A learning rate that works at a batch of 80 frames; the grids are scaled from it by A.3."""
     rates: int = LearningRates.count
@@ -104,7 +104,7 @@ class SweepAtari:
                 reference_rate=self.reference_rate,
                 count=self.rates,
                 spacing=self.spacing,
-                max_extensions=self.extensions,
+                max_extensions=0 if self.learning_rates else self.extensions,
                 fixed=self.learning_rates,
             ),
             goals=goals,

@@ -28,7 +28,9 @@ def test_gradient_equals_that_of_a_second_forward_pass(network: str) -> None:
     assert not rollout.valid.all(), "the tape must contain steps that do not count"
     loss, _ = agent._loss(*actor.tape.replay(rollout.observations), rollout)
     loss.backward()
-    for parameter, expected in zip(agent.network.parameters(), naive_gradient(agent, rollout, list(range(30))), strict=True):
+    for parameter, expected in zip(
+        agent.network.parameters(), naive_gradient(agent, rollout, list(range(30))), strict=True
+    ):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
@@ -62,7 +64,9 @@ def test_wide_and_narrow_batches_take_norms_alike() -> None:
         torch.testing.assert_close(weight, grads.T @ inputs)
         torch.testing.assert_close(bias, grads.sum(0))
         expected = [sq_norm([grads[g].T @ inputs[g], grads[g].sum(0)]) for g in groups]
-        torch.testing.assert_close(norms.group_sq_norms, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            norms.group_sq_norms, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_layers_without_bias_count_none() -> None:

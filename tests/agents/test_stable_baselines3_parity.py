@@ -63,14 +63,23 @@ def copy_weights(ours: A2C, model: TheirA2C) -> list[tuple[torch.nn.Parameter, t
     return pairs
 
 
-def hand_over(rollout: Rollout, values: torch.Tensor, last_values: torch.Tensor, rewards: np.ndarray, ends: np.ndarray, model: TheirA2C) -> None:
+def hand_over(
+    rollout: Rollout,
+    values: torch.Tensor,
+    last_values: torch.Tensor,
+    rewards: np.ndarray,
+    ends: np.ndarray,
+    model: TheirA2C,
+) -> None:
     """Fills their rollout buffer as their collect_rollouts would: (n, steps) arrays, step by step."""
     buffer = model.rollout_buffer
     buffer.reset()
     starts = np.zeros(NUM_ENVS)
     for t, observations in enumerate(rollout.observations):
         log_probs = torch.zeros(NUM_ENVS)  # not used by their A2C's update
-        buffer.add(observations.numpy(), rollout.actions[:, t, None].numpy(), rewards[:, t], starts, values[:, t], log_probs)
+        buffer.add(
+            observations.numpy(), rollout.actions[:, t, None].numpy(), rewards[:, t], starts, values[:, t], log_probs
+        )
         starts = ends[:, t].astype(float)
     buffer.compute_returns_and_advantage(last_values=last_values, dones=starts)
 
@@ -92,7 +101,9 @@ def both(inside_root: bool, max_grad_norm: float):
         values = torch.stack([agent.network(o)[1] for o in rollout.observations], dim=1)
         last_values = agent.network(agent._actor._current)[1]
     following = torch.cat([values[:, 1:], last_values[:, None]], dim=1).numpy()
-    rewards, terminated, truncated = (np.stack([getattr(s, name) for s in steps], axis=1) for name in ("rewards", "terminated", "truncated"))
+    rewards, terminated, truncated = (
+        np.stack([getattr(s, name) for s in steps], axis=1) for name in ("rewards", "terminated", "truncated")
+    )
     assert terminated.any()
     assert truncated.any()
     # Their way at a time limit: the discounted value of the last observation joins the reward, and the game is over.

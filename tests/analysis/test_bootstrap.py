@@ -33,7 +33,7 @@ def test_the_interval_covers_the_truth(seeds: int, expected: float) -> None:
     covered = []
     for _ in range(300):
         profile, cells = made(rng, seeds, 0.1)
-        interval = seed_interval(profile, cells, confidence=0.95, resamples=300)
+        interval = seed_interval(profile, cells, confidence=0.95, resamples=200)
         covered.append(interval.low <= TRUTH <= interval.high)
     assert np.mean(covered) == pytest.approx(expected, abs=0.045)
     assert np.mean(covered) > 0.89
@@ -72,7 +72,7 @@ def test_a_draw_with_a_failed_seed_rules_the_rate_out() -> None:
 def test_batch_sizes_that_drop_out_of_draws_widen_the_interval() -> None:
     profile, cells = made(np.random.default_rng(0), 3, 0.05)
     holes = [Cell(np.where(np.arange(3) == 0, FAILED, c.log_updates), c.best) for c in cells]
-    interval = seed_interval(profile, holes, confidence=0.95, resamples=300)
+    interval = seed_interval(profile, holes, confidence=0.95, resamples=200)
     assert interval.low == -math.inf
     assert interval.high == math.inf
 

@@ -21,7 +21,7 @@ def rates_of(runs: pd.DataFrame) -> pd.DataFrame:
     return rate_table(seed_table(reaches(split_runs(runs), GOALS)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     times=st.lists(
         st.tuples(

@@ -58,6 +58,12 @@ def test_a_score_that_is_not_finite_counts_as_not_observed(score: float) -> None
     assert smooth([1.0, score, 2.0], [30, 30, 30]).tolist() == smooth([1.0, 1.0, 2.0], [30, 0, 30]).tolist()
 
 
+def test_the_first_value_comes_with_exactly_half_the_horizon() -> None:
+    assert math.isnan(ScoreSmoother(horizon=50).update(7.0, 24))
+    assert ScoreSmoother(horizon=50).update(7.0, 25) == 7.0
+    assert smooth([7.0], [25], horizon=50).tolist() == [7.0]
+
+
 def test_forgets_by_one_e_fold_per_horizon() -> None:
     smoother = ScoreSmoother(horizon=10)
     smoother.update(0.0, 10_000)

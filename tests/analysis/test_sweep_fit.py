@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.analysis import FIT_COLUMNS, fit_runs, fits_to_json
+from rl_scaling.analysis import FIT_COLUMNS, fit_runs, fit_tradeoff, fits_to_json
 from tests.analysis.made_runs import TASK, made_run, off_by, steady_run, steady_sweep
 
 BATCHES = [20, 40, 80, 160, 320]
@@ -111,15 +111,17 @@ def test_losses_go_down() -> None:
 
 
 def test_seeds_weigh_points() -> None:
-    runs = steady_sweep(noisy, batch_sizes=BATCHES)
-    more = steady_sweep(exact, batch_sizes=[20], seeds=range(1, 40))
-    few, many = (fit_runs(table, [4]).fits for table in (runs, pd.concat([runs, more], ignore_index=True)))
-    point = fit_runs(pd.concat([runs, more], ignore_index=True), [4]).fronts.iloc[0]
-    for fits in (few, many):
-        row = fits.iloc[0]
-        at_20 = row["steps_min"] + row["examples_min"] / 20
-        fits.attrs["miss"] = abs(math.log(at_20 / point["updates"]))
-    assert many.attrs["miss"] < 0.2 * few.attrs["miss"]
+    runs = pd.concat(
+        [steady_sweep(noisy, batch_sizes=BATCHES), steady_sweep(noisy, batch_sizes=[20, 80], seeds=range(1, 9))],
+        ignore_index=True,
+    )
+    found = fit_runs(runs, [4])
+    assert found.fits["interval"][0] == "residuals"
+    points = found.fronts
+    assert points["seeds"].tolist() == [9, 1, 9, 1, 1]
+    weighted = fit_tradeoff(points["updates"], points["frames"], weights=points["seeds"])
+    assert found.fits["critical_batch"][0] == pytest.approx(weighted.critical_batch, rel=1e-9)
+    assert found.fits["critical_batch_high"][0] == pytest.approx(weighted.critical_batch_high, rel=1e-9)
 
 
 def test_json_is_strict_and_has_the_agreed_keys() -> None:

@@ -9,6 +9,8 @@ from ale_py import Action, ALEInterface, LoggerMode
 from ale_py.roms import get_rom_path
 from ale_py.vector_env import AtariVectorEnv
 
+from rl_scaling.envs import AtariVector, Transition
+
 
 def area_weights(out: int, size: int) -> np.ndarray:
     """(out, size): the share of each input pixel in each output pixel when an axis is shrunk by area."""
@@ -84,3 +86,22 @@ class Recorder(AtariVectorEnv):
         frames = self.last_info["episode_frame_number"]
         self.steps.append((rewards, ends, truncations, self.last_info["lives"], frames))
         return result
+
+
+def play(vector: AtariVector, steps: int, seed: int = 0) -> list[Transition]:
+    random = np.random.default_rng(seed)
+    return [vector.step(random.integers(vector.num_actions, size=vector.num_envs)) for _ in range(steps)]
+
+
+def episodes(transitions: list[Transition]) -> list[tuple[int, int, float, int]]:
+    """(step, environment, score, frames) of every game reported."""
+    return [
+        (t, int(env), float(score), int(frames))
+        for t, step in enumerate(transitions)
+        for env, score, frames in zip(step.finished, step.episode_scores, step.episode_frames, strict=True)
+    ]
+
+
+def play_from(vector: AtariVector, seed: int, steps: int) -> list[Transition]:
+    vector.reset(seed)
+    return play(vector, steps)

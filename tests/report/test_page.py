@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -51,8 +52,8 @@ def sweep() -> pd.DataFrame:
     return sweep_rows((20, 80, 320, 1280), seeds=(0,), rows=30, frames=3_000_000)
 
 
-def section(runs: pd.DataFrame, goals: list[float], **words: object) -> Section:
-    return Section(**({"heading": "Part", "runs": runs, "fit": known_fit(runs, goals)} | words))  # pyright: ignore[reportArgumentType]
+def section(runs: pd.DataFrame, goals: list[float], *, heading: str = "Part", **words: Any) -> Section:
+    return Section(heading=heading, runs=runs, fit=known_fit(runs, goals), **words)
 
 
 def test_vega_is_there_once_and_nothing_is_fetched(sweep: pd.DataFrame) -> None:

@@ -1,0 +1,141 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl_scaling import cli
+from rl_scaling.config import SCHEMA_VERSION
+
+SWEEP = (
+    "sweep atari --game pong --network small --num-envs 2 4 --learning-rates 1e-3 --frames 400 --goals -21 -20 --workers 2"
+).split()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny sweep of a real game, run by the real command."""
+    folder = tmp_path_factory.mktemp("cli") / "pong"
+    assert cli.main([*SWEEP, "--out", str(folder)]) == 0
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_sweep_is_run_once_then_read(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *SWEEP, "--out", swept, "--json")
+    assert code == 0
+    assert [row["status"] for row in json.loads(out)] == ["done", "done"]
+
+    code, out, _ = run(capsys, "status", swept, "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {row["batch_size"] for row in rows} == {10, 20}
+    assert all(row["status"] == "done" and row["frames"] >= 400 for row in rows)
+
+    code, out, err = run(capsys, "fit", swept, "--json")
+    rows = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [row["goal"] for row in rows] == [-21, -20]
+    assert all(row["critical_batch"] is None for row in rows), "400 frames show nothing, and that must be said"
+    keys = {"task", "goal", "steps_min", "examples_min", "critical_batch", "critical_batch_low", "critical_batch_high"}
+    assert keys | {"status"} <= rows[0].keys()
+
+
+def test_tables_are_for_people(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "2 done" in run(capsys, "status", swept)[1]
+    assert "Pong a2c network=small" in run(capsys, "fit", swept)[1]
+
+
+def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "report", swept, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    assert code == 0
+    assert out.strip() == str(tmp_path / "page.html")
+    assert "Pong" in (tmp_path / "page.html").read_text()
+    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".png"}
+
+
+def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "train a2c --env-id CartPole-v1 --network mlp --num-envs 4 --frames 1e3 --json --out".split()
+    code, out, err = run(capsys, *words, tmp_path)
+    assert code == 0
+    assert json.loads(out)["status"] == "done"
+    assert json.loads(out)["frames"] >= 1_000
+    assert "B_simple" in err
+    code, _, err = run(capsys, *words, tmp_path)
+    assert code == 1
+    assert "already done" in err
+
+
+def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "quickstart", "--frames", 300, "--out", tmp_path)
+    assert code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Measured just now" in page
+    assert "A longer sweep" in page, "the shipped results are part of the tour"
+    assert str(tmp_path / "report.html") in err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("sweep atari --game Braekout", 2, "no game 'Braekout'; nearest: Breakout"),
+        ("sweep atari --game Freeway", 2, "Freeway has no goals of its own: name scores to reach"),
+        ("sweep atari --game Pong --num-envs 1", 2, "one environment gives no groups to compare"),
+        ("sweep atari --game Pong --learning-rates 1e-3 -1e-3", 2, "learning rate -0.001 in the grid"),
+        ("sweep atari --game Pong --frames 1.5", 2, "'1.5' is not a whole number"),
+        ("train a2c", 2, "name one environment"),
+        ("train a2c --game Pong --device cuda:0 --frames 100", 2, "no GPU is to be seen"),
+        ("train a2c --env-id NoSuchThing-v0 --network mlp", 2, "no environment 'NoSuchThing-v0'"),
+        ("train a2c --env-id CartPole-v1 --frames 100", 2, "needs 84 x 84 pixels"),
+        ("fit nowhere", 1, "no such folder: nowhere"),
+        ("report .", 1, "no recorded rows in ."),
+        ("status .", 1, "no runs in ."),
+        ("fit", 2, "name a folder"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(
+    words: str,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run(capsys, *words.split())
+    assert found == code
+    assert message in err
+    assert out == ""
+    assert len([line for line in err.splitlines() if line.startswith("rl-scaling:")]) == 1
+    assert "Traceback" not in err
+
+
+def test_unknown_options_exit_with_2() -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sweep", "atari", "--gaem", "Pong"])
+    assert caught.value.code == 2
+
+
+def test_a_newer_schema_is_named(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads((swept / "sweep.json").read_text())
+    plan["schema"] = SCHEMA_VERSION + 1
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    code, _, err = run(capsys, "status", tmp_path)
+    assert code == 1
+    assert f"schema {SCHEMA_VERSION + 1}" in err
+    assert "upgrade rl-scaling" in err
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    script = "import sys, rl_scaling.cli; sys.exit('torch' in sys.modules or 'stable_baselines3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
