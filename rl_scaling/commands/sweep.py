@@ -50,6 +50,8 @@ class SweepAtari:
     """Steps of every environment per update."""
     learning_rate_schedule: Literal["constant", "linear"] = A2CConfig.learning_rate_schedule
     """Learning rate over a run: constant, or linear down to 0."""
+    rmsprop_epsilon_inside_root: bool = A2CConfig.rmsprop_epsilon_inside_root
+    """TensorFlow's RMSProp, which starts slowly, or torch's, which takes larger steps at the same rate."""
     frame_skip: int = 4
     """Emulator frames per agent step."""
     sticky_action_probability: float = 0.0
@@ -94,6 +96,7 @@ class SweepAtari:
             network=self.network,
             rollout_steps=self.rollout_steps,
             learning_rate_schedule=self.learning_rate_schedule,
+            rmsprop_epsilon_inside_root=self.rmsprop_epsilon_inside_root,
         )
         noise = NoiseScaleConfig(every_updates=self.noise_every_updates)
         return SweepPlan(
