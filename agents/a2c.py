@@ -160,7 +160,8 @@ class A2C:
         edges = np.linspace(0, num_envs, min(num_groups, num_envs) + 1).round().astype(int) * steps
         groups = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         (valid,) = rollout.valid.flatten().cpu().numpy().nonzero()
-        return PartNorms(groups, self._random.choice(valid, size=min(frame_gradients, len(valid))), self.device)
+        rows = self._random.choice(valid, size=min(frame_gradients, len(valid))).tolist()
+        return PartNorms(groups, rows, self.device)
 
     def _gradient_groups(self, rollout: Rollout, norms: PartNorms) -> GradientGroups:
         """From sums over rows that each count 1 / frames to means over a part's own frames."""

@@ -29,7 +29,7 @@ class ActorCritic(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        gains = {self.policy_head: 0.01, self.value_head: 1.0}
+        gains: dict[nn.Module, float] = {self.policy_head: 0.01, self.value_head: 1.0}
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)))

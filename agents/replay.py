@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from rl_scaling.config import ConfigError
 from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient
@@ -89,11 +88,11 @@ class Tape:
                 output = _by_environment(self._outputs[layer])
                 replay = next(function for kind, function in replays.items() if isinstance(layer, kind))
                 # An instance attribute hides the class's forward until it is deleted again.
-                layer.forward = _Handing(replay, layer, output, norms)
+                vars(layer)["forward"] = _Handing(replay, layer, output, norms)
             yield
         finally:
             for layer in self._layers:
-                layer.__dict__.pop("forward", None)
+                vars(layer).pop("forward", None)
 
 
 class _Handing:
@@ -114,13 +113,16 @@ def _by_environment(steps: list[Tensor]) -> Tensor:
 
 class _ReplayLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Linear, output: Tensor, norms: Any):
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Linear, output: Tensor, norms: Any
+    ) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.layer, ctx.norms = layer, norms
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (grad,) = grad_outputs
         inputs, weight = ctx.saved_tensors
         to_inputs = grad @ weight if ctx.needs_input_grad[0] else None
         parts = ctx.norms.linear(ctx.layer, inputs, grad) if ctx.norms else (grad.T @ inputs, grad.sum(0))
@@ -129,13 +131,16 @@ class _ReplayLinear(torch.autograd.Function):
 
 class _ReplayConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Conv2d, output: Tensor, norms: Any):
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Conv2d, output: Tensor, norms: Any
+    ) -> Tensor:
         ctx.save_for_backward(inputs)
         ctx.layer, ctx.norms = layer, norms
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (grad,) = grad_outputs
         (inputs,) = ctx.saved_tensors
         layer: nn.Conv2d = ctx.layer
         to_inputs = None
@@ -148,5 +153,5 @@ class _ReplayConv2d(torch.autograd.Function):
         return to_inputs, *_with_bias(ctx, parts), None, None, None
 
 
-def _with_bias(ctx: FunctionCtx, parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+def _with_bias(ctx: Any, parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
     return parts[0], parts[1] if ctx.needs_input_grad[2] else None

@@ -27,7 +27,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _as_declared(owner: Any) -> None:
-    """Make numbers what their fields declare, so that 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
+    """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):

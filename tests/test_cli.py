@@ -12,9 +12,10 @@ import pytest
 from rl_scaling import cli
 from rl_scaling.config import SCHEMA_VERSION
 
-SWEEP = (
-    "sweep atari --game pong --network small --num-envs 2 4 --learning-rates 1e-3 --frames 400 --goals -21 -20 --workers 2"
-).split()  # fmt: skip
+SWEEP = [
+    *("sweep", "atari", "--game", "pong", "--network", "small", "--num-envs", "2", "4", "--learning-rates", "1e-3"),
+    *("--frames", "400", "--goals", "-21", "-20", "--workers", "2"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "train a2c --env-id CartPole-v1 --network mlp --num-envs 4 --frames 1e3 --json --out".split()
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
+    words += ["--json", "--out"]
     code, out, err = run(capsys, *words, tmp_path)
     assert code == 0
     assert json.loads(out)["status"] == "done"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -93,7 +94,7 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
         (lambda: run_config_from_dict({**to_dict(RUN), "colour": 1}), "not a run's config"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_line(make, message: str) -> None:
+def test_what_cannot_be_run_is_refused_in_one_line(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -110,10 +110,9 @@ def test_divergence_is_recorded_and_then_raised() -> None:
         CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate=1e38, max_grad_norm=1e38)
     )
     agent, source, progress = start(wild)
-    records = []
+    records: list[TrainingRecord] = []
     with pytest.raises(Diverged, match="not finite after"):
-        for record in run(agent, source, wild, progress):
-            records.append(record)
+        records.extend(run(agent, source, wild, progress))
     assert not math.isfinite(records[-1].grad_norm) or not math.isfinite(records[-1].value_loss)
 
 

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from rl_scaling.commands.analyse import section
 from rl_scaling.commands.environments import available_cores
-from rl_scaling.commands.options import say
+from rl_scaling.commands.options import Count, say
 from rl_scaling.commands.sweep import run_sweep
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.report import write_report
@@ -29,11 +29,11 @@ def plan(frames: int) -> SweepPlan:
     return SweepPlan(
         base=RunConfig(
             environment=AtariConfig(game="Breakout", max_start_steps=100),
-            agent=A2CConfig(network="small"),
+            agent=A2CConfig(network="small", rmsprop_epsilon_inside_root=False),
             noise_scale=NoiseScaleConfig(every_updates=1),
             frames=frames,
         ),
-        num_envs=(4, 12, 36),
+        num_envs=(8, 24, 72),
         learning_rates=LearningRates(count=2, max_extensions=0),
         goals=(2.0, 3.0, 4.0),
     )
@@ -43,7 +43,7 @@ def plan(frames: int) -> SweepPlan:
 class Quickstart:
     """The tour: train A2C on Breakout at several batch sizes, measure, fit and show it all on one page."""
 
-    frames: int = 30_000
+    frames: Count = 36_000
     """Frames of every trial."""
     minutes: float = 4.5
     """Training stops after this time; what is measured by then is shown."""
@@ -51,7 +51,7 @@ class Quickstart:
     """Store of the runs and folder of the page."""
 
     def run(self) -> int:
-        say("Training A2C on Breakout with 4, 12 and 36 environments at two learning rates each.")
+        say("Training A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
         sweep = run_sweep(
             plan(self.frames), Store(self.out), workers=available_cores(), deadline_seconds=60 * self.minutes
         )

@@ -1,18 +1,23 @@
 """The replayed acting pass has the gradient of an ordinary one, and the norms of its parts."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.replay import Tape
+from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import A2CConfig, ConfigError
+from rl_scaling.noise.groups import PartNorms
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 
-SHAPES = {"small": (4, 84, 84), "nature": (4, 84, 84), "mlp": (6,)}
+Network = Literal["small", "nature", "mlp"]
+SHAPES: dict[Network, tuple[int, ...]] = {"small": (4, 84, 84), "nature": (4, 84, 84), "mlp": (6,)}
 
 
-def rolled_out(network: str, num_envs: int = 6):
+def rolled_out(network: Network, num_envs: int = 6) -> tuple[A2C, Actor, Rollout]:
     source = TapeSource(num_envs, SHAPES[network])
     agent = A2C(A2CConfig(network=network), source.observation_shape, source.num_actions, total_updates=10, seed=3)
     # Weights as after some training: with the tiny policy head of the start only the value part would be seen.
@@ -23,7 +28,7 @@ def rolled_out(network: str, num_envs: int = 6):
 
 
 @pytest.mark.parametrize("network", list(SHAPES))
-def test_gradient_equals_that_of_a_second_forward_pass(network: str) -> None:
+def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     assert not rollout.valid.all(), "the tape must contain steps that do not count"
     loss, _ = agent._loss(*actor.tape.replay(rollout.observations), rollout)
@@ -36,7 +41,7 @@ def test_gradient_equals_that_of_a_second_forward_pass(network: str) -> None:
 
 
 @pytest.mark.parametrize("network", list(SHAPES))
-def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: str) -> None:
+def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     norms = agent._part_norms(rollout, num_groups=4, frame_gradients=5)
     loss, _ = agent._loss(*actor.tape.replay(rollout.observations, norms), rollout)
@@ -53,8 +58,6 @@ def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: str) -> 
 
 def test_wide_and_narrow_batches_take_norms_alike() -> None:
     # 5 rows per group go by scalar products, 500 by the gradient itself: same layer, same answer.
-    from rl_scaling.noise.groups import PartNorms
-
     layer, generator = nn.Linear(7, 3), torch.Generator().manual_seed(0)
     inputs, grads = torch.randn(500, 7, generator=generator), torch.randn(500, 3, generator=generator)
     for size in (1, 2, 5, 500):
@@ -70,8 +73,6 @@ def test_wide_and_narrow_batches_take_norms_alike() -> None:
 
 
 def test_layers_without_bias_count_none() -> None:
-    from rl_scaling.noise.groups import PartNorms
-
     generator = torch.Generator().manual_seed(1)
     inputs, grads = torch.randn(4, 7, generator=generator), torch.randn(4, 3, generator=generator)
     norms = PartNorms([slice(0, 4)], [2], torch.device("cpu"))

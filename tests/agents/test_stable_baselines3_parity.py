@@ -1,5 +1,7 @@
 """From the same weights and the same rollout, our A2C and Stable-Baselines3's make the same update."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from rl_scaling.agents import A2C
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.config import A2CConfig
+from rl_scaling.envs import Transition
 from tests.agents.reference import TapeSource
 
 NUM_ENVS, STEPS, DISCOUNT = 6, 5, 0.99
@@ -21,23 +24,28 @@ class Pixels(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
     action_space = gymnasium.spaces.Discrete(4)
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         return np.zeros((4, 84, 84), np.uint8), {}
 
 
 class Endings(TapeSource):
-    """Games end and time runs out, but no step is a mere reset: their environments have none."""
+    """Games end and time runs out, but no step is a mere reset: their environments have none. Keeps what it gave."""
 
-    def step(self, actions: np.ndarray):
+    def __init__(self, num_envs: int):
+        super().__init__(num_envs)
+        self.given: list[Transition] = []
+
+    def step(self, actions: np.ndarray) -> Transition:
         step = super().step(actions)
         step.valid[:] = True
+        self.given.append(step)
         return step
 
 
 def theirs(inside_root: bool, max_grad_norm: float) -> TheirA2C:
     from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-    policy_kwargs: dict = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5}}
+    policy_kwargs: dict[str, Any] = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5}}
     return TheirA2C(
         "CnnPolicy",
         DummyVecEnv([Pixels] * NUM_ENVS),
@@ -84,16 +92,13 @@ def hand_over(
     buffer.compute_returns_and_advantage(last_values=last_values, dones=starts)
 
 
-def both(inside_root: bool, max_grad_norm: float):
+def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
     model = theirs(inside_root, max_grad_norm)
     model._setup_learn(total_timesteps=1000)
     config = A2CConfig(rmsprop_epsilon_inside_root=inside_root, max_grad_norm=max_grad_norm)
     source = Endings(NUM_ENVS)
     agent = A2C(config, source.observation_shape, 4, total_updates=10)
     pairs = copy_weights(agent, model)
-    steps = []
-    step = source.step
-    source.step = lambda actions: steps.append(step(actions)) or steps[-1]  # type: ignore[method-assign]
     agent.begin(source, source.reset(5))
     assert agent._actor is not None
     rollout = agent._actor.roll_out(STEPS, DISCOUNT, agent.generator)
@@ -102,7 +107,7 @@ def both(inside_root: bool, max_grad_norm: float):
         last_values = agent.network(agent._actor._current)[1]
     following = torch.cat([values[:, 1:], last_values[:, None]], dim=1).numpy()
     rewards, terminated, truncated = (
-        np.stack([getattr(s, name) for s in steps], axis=1) for name in ("rewards", "terminated", "truncated")
+        np.stack([getattr(s, name) for s in source.given], axis=1) for name in ("rewards", "terminated", "truncated")
     )
     assert terminated.any()
     assert truncated.any()

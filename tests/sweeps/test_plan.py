@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ BASE = RunConfig(
 )
 
 
-def plan(**changes) -> SweepPlan:
+def plan(**changes: Any) -> SweepPlan:
     return SweepPlan(**{"base": BASE, "num_envs": (4, 8), "goals": (50.0,), **changes})
 
 
@@ -64,7 +66,7 @@ def test_plan_survives_the_store() -> None:
         ({"spacing": 1.0}, "spacing above 1"),
     ],
 )
-def test_bad_grids_are_refused(options: dict, message: str) -> None:
+def test_bad_grids_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LearningRates(**options)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from rl_scaling.sweeps.sweep import Sweep
 AGENT = A2CConfig(network="mlp", rmsprop_epsilon_inside_root=False)
 
 
-def cartpole(frames: int = 2_000, **changes) -> SweepPlan:
+def cartpole(frames: int = 2_000, **changes: Any) -> SweepPlan:
     base = RunConfig(
         environment=GymnasiumConfig(env_id="CartPole-v1"),
         agent=AGENT,
@@ -33,7 +34,7 @@ def cartpole(frames: int = 2_000, **changes) -> SweepPlan:
     return SweepPlan(**{"base": base, "num_envs": (4, 8), "learning_rates": rates, "goals": (20.0,), **changes})
 
 
-def run(plan: SweepPlan, folder: Path, **options) -> Sweep:
+def run(plan: SweepPlan, folder: Path, **options: Any) -> Sweep:
     sweep = Sweep(plan, Store(folder), workers=2, **options)
     sweep.run(lambda sweep: None)
     return sweep
