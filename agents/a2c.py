@@ -198,5 +198,9 @@ class A2C:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
         self.updates = state["updates"]
+        generator = state["generator"].cpu()
+        if generator.shape == self.generator.get_state().shape:
+            self.generator.set_state(generator)
+        else:  # saved on another kind of device, whose random numbers cannot be continued here
+            self.generator.manual_seed(self.updates)

@@ -26,15 +26,17 @@ class Tape:
         network: all its parameters belong to Linear and Conv2d layers, each of which is used once per pass.
 
     Raises:
-        ConfigError: the network has other parameters, or an unusual padding.
+        ConfigError: the network has other parameters, or an unusual convolution.
     """
 
     def __init__(self, network: nn.Module):
         self.network = network
         self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         for layer in self._layers:
-            if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
-                raise ConfigError(f"{layer}: only zero padding given in numbers is supported")
+            if isinstance(layer, nn.Conv2d) and (
+                layer.padding_mode != "zeros" or isinstance(layer.padding, str) or layer.groups != 1
+            ):
+                raise ConfigError(f"{layer}: only zero padding given in numbers, and one group, are supported")
         covered = {id(p) for layer in self._layers for p in layer.parameters()}
         for name, parameter in network.named_parameters():
             if id(parameter) not in covered:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 SCHEMA_VERSION = 1
 
 
-class ConfigError(ValueError):
+class ConfigError(Exception):
     """A description of a run that cannot be run; the message is one line that says what to do."""
 
 
@@ -212,6 +212,8 @@ class RunConfig:
                 value = getattr(owner, f.name)
                 if f.name not in left_out and f.default is not dataclasses.MISSING and value != f.default:
                     parts.append(f"{f.name}={value}")
+        if self.agent.learning_rate_schedule != "constant":
+            parts.append(f"frames={self.frames}")  # the schedule is stretched over them
         return " ".join(parts)
 
     @property

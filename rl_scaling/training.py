@@ -108,7 +108,7 @@ def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
     groups = update.groups
     assert groups is not None
     filled = groups.sizes > 0  # a group may hold nothing but reset steps
-    if filled.sum() < 2 or not np.isfinite(groups.batch_sq_norm):
+    if filled.sum() < 2 or not np.isfinite([groups.batch_sq_norm, *groups.sq_norms[filled]]).all():
         return
     sq_norms, sizes = groups.sq_norms[filled], groups.sizes[filled]
     grad_sq_norm, trace = moments_from_groups(sq_norms, groups.batch_sq_norm, sizes)

@@ -82,7 +82,7 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
     code, _, err = run(capsys, "quickstart", "--frames", 300, "--out", tmp_path)
     assert code == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Measured just now" in page
+    assert "Measured on this machine" in page
     assert "A longer sweep" in page, "the shipped results are part of the tour"
     assert str(tmp_path / "report.html") in err.replace("\n", "")
 
@@ -99,6 +99,13 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
         ("train a2c --game Pong --device cuda:0 --frames 100", 2, "no GPU is to be seen"),
         ("train a2c --env-id NoSuchThing-v0 --network mlp", 2, "no environment 'NoSuchThing-v0'"),
         ("train a2c --env-id CartPole-v1 --frames 100", 2, "needs 84 x 84 pixels"),
+        ("train a2c --game Pong --learning-rate -1", 2, "learning_rate is -1.0: give a positive number"),
+        ("train a2c --game Pong --device foo", 2, "there is no device 'foo'"),
+        ("train a2c --game Pong --threads -2", 2, "--threads is -2: give 0 or more"),
+        ("sweep atari --game Pong --goals nan", 2, "goal nan is not a score"),
+        ("sweep atari --game Pong --workers -1", 2, "--workers is -1"),
+        ("sweep atari --game Pong --minutes nan", 2, "--minutes is nan"),
+        ("sweep atari --game Pong --device cuda", 2, "no GPU is to be seen"),
         ("fit nowhere", 1, "no such folder: nowhere"),
         ("report .", 1, "no recorded rows in ."),
         ("status .", 1, "no runs in ."),
@@ -120,6 +127,8 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert out == ""
     assert len([line for line in err.splitlines() if line.startswith("rl-scaling:")]) == 1
     assert "Traceback" not in err
+    assert list(tmp_path.rglob("config.json")) == [], "what cannot be run must leave nothing behind"
+    assert not (tmp_path / "runs").exists()
 
 
 def test_unknown_options_exit_with_2() -> None:

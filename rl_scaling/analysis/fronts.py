@@ -36,6 +36,7 @@ class Run:
     Attributes:
         number: position among the runs.
         rows: (rows,) positions of its rows in the table, in order of updates.
+        frames: (rows,) total frames at each.
         curve: its smoothed score.
     """
 
@@ -46,6 +47,7 @@ class Run:
     seed: int
     status: str
     rows: NDArray[np.intp]
+    frames: NDArray[np.float64]
     curve: Curve
 
 
@@ -63,8 +65,9 @@ def reaches(runs: list[Run], goals: Goals, *, direction: Direction = "max") -> p
 
     Returns:
         One row per run and goal: CELL, seed, status, run (its number), updates and frames (NaN where not reached),
-        at_start, row and previous_row (positions within the run at which this goal and the one before it were
-        reached; -1 where not, or where there is none before).
+        at_start, row and previous_row (positions within the run of the moments at which this goal and the one before
+        it were reached, which are earlier than the rows by which that was known; -1 where not, or where there is none
+        before).
 
     Raises:
         ValueError: a task without goals, or goals that are not numbers.
@@ -75,7 +78,11 @@ def reaches(runs: list[Run], goals: Goals, *, direction: Direction = "max") -> p
         wanted = by_task[run.task]
         previous = -1
         for goal, hit in zip(wanted, first_reach(run.curve, wanted, direction), strict=True):
-            moment = (np.nan, np.nan, False, -1) if hit is None else (hit.updates, hit.frames, hit.at_start, hit.row)
+            if hit is None:
+                moment = (np.nan, np.nan, False, -1)
+            else:
+                row = max(0, int(np.searchsorted(run.frames, hit.frames, side="right")) - 1)
+                moment = (hit.updates, hit.frames, hit.at_start, row)
             identity = (run.task, goal, run.batch_size, run.learning_rate, run.seed, run.status, run.number)
             found.append((*identity, *moment, previous))
             previous = moment[3]
@@ -199,6 +206,7 @@ def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iter
             seed=int(columns["seed"][first]),
             status=str(columns["status"][first]),
             rows=rows,
+            frames=frames[rows],
             curve=smoothed_curve(
                 updates[rows], frames[rows], score[rows], episodes[rows], horizon=horizon, minimum=minimum
             ),

@@ -87,12 +87,20 @@ class GoalTracker:
         horizon: float = DEFAULT_HORIZON,
         minimum: float | None = None,
     ) -> None:
-        self._open = list(ordered_goals(goals, direction))
+        self._goals = ordered_goals(goals, direction)
+        self._direction: Direction = direction
+        self._smoothing = (horizon, minimum)
+        self._open = list(self._goals)
         self._sign = 1.0 if direction == "max" else -1.0
         self._smoothers = [ScoreSmoother(horizon, minimum) for _ in range(3)]
         self._before = (math.nan, math.nan, math.nan)
         self._rows = 0
         self.reached: dict[float, Reach] = {}
+
+    def fresh(self) -> GoalTracker:
+        """A tracker with the same settings that has seen nothing."""
+        horizon, minimum = self._smoothing
+        return GoalTracker(self._goals, direction=self._direction, horizon=horizon, minimum=minimum)
 
     @property
     def smoothed(self) -> float:

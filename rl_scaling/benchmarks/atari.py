@@ -230,6 +230,7 @@ def _side_by_side(s: Settings) -> Generator[Callable[[], float]]:
         ours, theirs = context.Pipe()
         processes.append(context.Process(target=_trial, args=(theirs, alone), daemon=True))
         processes[-1].start()
+        theirs.close()
         connections.append(ours)
     for connection in connections:
         connection.recv()

@@ -17,7 +17,7 @@ from rl_scaling.config import ConfigError
 from rl_scaling.envs.games import find_game
 from rl_scaling.report import Section, write_report
 from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
-from rl_scaling.sweeps.plan import SweepPlan
+from rl_scaling.sweeps.plan import read_plan
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Status:
     def run(self) -> int:
         store = Store(self.folder)
         infos = {info.run_id: info for info in list_runs(self.folder)}
-        plan = store.load_plan()
-        planned = {config.run_id: config for config in SweepPlan.from_dict(plan).trials()} if plan else {}
+        plan = read_plan(store)
+        planned = {config.run_id: config for config in plan.trials()} if plan else {}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
         last = load_runs(self.folder).groupby("run_id")[["frames", "wall_seconds"]].last()
@@ -124,7 +124,8 @@ class Fit:
             print_json(fits_to_json(fit.fits))
             return 0
         table = Table(
-            "task", "goal", "S_min\nupdates", "E_min\nframes", "B_crit\nframes", "B_simple\nframes", "batches", "",
+            "task", "goal", "S_min\nupdates", "E_min\nframes", "B_crit\nframes", "B_simple\nframes", "design\neffect",
+            "batch\nsizes", "",
             box=None,
         )  # fmt: skip
         for row in fit.fits.to_dict("records"):
@@ -135,8 +136,9 @@ class Fit:
                 _number(row["examples_min"]),
                 _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
                 _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
+                f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
                 str(row["batch_sizes"]),
-                str(row["message"]),
+                str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
             )
         print_table(table)
         return 0
@@ -158,7 +160,8 @@ class Report:
     """Title of the page."""
 
     def run(self) -> int:
-        command = " ".join(["rl-scaling report", *map(str, self.folders)])
+        goals = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
+        command = " ".join(["rl-scaling report", *map(str, self.folders), *goals])
         measured = section(self.folders, "Measured runs", command=command, goals=self.goals)
         print_line(write_report([measured], self.out, title=self.title, figures=self.figures))
         return 0
@@ -209,8 +212,8 @@ def _goals_of(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
     """Goals kept with the sweeps that made the rows; else those of the game."""
     kept: set[float] = set()
     for folder in rows["store"].unique():
-        plan = Store(str(folder)).load_plan()
-        kept |= set(SweepPlan.from_dict(plan).goals if plan else ())
+        plan = read_plan(Store(str(folder)))
+        kept |= set(plan.goals if plan and plan.base.task == task else ())
     if kept:
         return tuple(sorted(kept))
     game = rows["environment.game"].dropna().unique() if "environment.game" in rows else []

@@ -7,10 +7,9 @@ from typing import Literal
 
 from rich.table import Table
 
-from rl_scaling.commands.environments import available_cores
 from rl_scaling.commands.options import print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
-from rl_scaling.envs.games import find_game
+from rl_scaling.envs import available_cpus, find_game
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class BenchAtari:
             network=self.network,
             num_envs=self.num_envs,
             device=str(choose_device(self.device)),
-            threads=self.threads or available_cores(),
+            threads=self.threads or available_cpus(),
             seconds=self.seconds,
             rounds=self.rounds,
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
-from rl_scaling.envs.games import find_game
+from rl_scaling.envs import find_game
 
 
 def environment_config(
@@ -26,8 +24,3 @@ def environment_config(
         frame_skip=frame_skip,
         sticky_action_probability=sticky_action_probability,
     )
-
-
-def available_cores() -> int:
-    """Cores this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

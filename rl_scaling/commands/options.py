@@ -44,8 +44,18 @@ Count = Annotated[
     ),
 ]
 
-Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+
+
+def at_least(lowest: float, **options: float) -> None:
+    """Refuse options that are too small.
+
+    Raises:
+        ConfigError: one of them is below `lowest`, or not a number.
+    """
+    for name, value in options.items():
+        if not value >= lowest:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}: give {lowest:g} or more")
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:

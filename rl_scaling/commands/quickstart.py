@@ -9,10 +9,10 @@ from typing import Annotated
 from tyro.conf import arg
 
 from rl_scaling.commands.analyse import section
-from rl_scaling.commands.environments import available_cores
 from rl_scaling.commands.options import Count, say
 from rl_scaling.commands.sweep import run_sweep
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.envs import available_cpus
 from rl_scaling.report import write_report
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
@@ -53,12 +53,14 @@ class Quickstart:
     def run(self) -> int:
         say("Training A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
         sweep = run_sweep(
-            plan(self.frames), Store(self.out), workers=available_cores(), deadline_seconds=60 * self.minutes
+            plan(self.frames), Store(self.out), workers=available_cpus(), deadline_seconds=60 * self.minutes
         )
         failed = [trial for trial in sweep.trials.values() if trial.failure]
         for trial in failed:
             say(f"failed: {trial.label}: {trial.failure}")
-        sections = [section((self.out,), "Measured just now", _LIVE, badge="this machine", command="make quickstart")]
+        sections = [
+            section((self.out,), "Measured on this machine", _LIVE, badge="by this command", command="make quickstart")
+        ]
         if SHIPPED.is_dir():
             sections.append(
                 section((SHIPPED,), "A longer sweep", _LONGER, badge="shipped with the project", command=_HOW_SHIPPED)
@@ -70,12 +72,12 @@ class Quickstart:
             lead="First what a few minutes on this machine show, then what a sweep of hours showed before.",
         )
         say(f"The page is here, open it in a browser: {page.resolve()}")
-        return 1 if failed else 0
+        return 1 if failed or sweep.stopped_by == "request" else 0
 
 
 _LIVE = (
-    "Real frames of a real game, trained and measured on this machine a moment ago. A few minutes are enough to see "
-    "the noise scale, not to learn to play: goals that were not reached are marked as such."
+    "Real frames of a real game, trained and measured on this machine by this command. A few minutes are enough to "
+    "see the noise scale, not to learn to play: goals that were not reached are marked as such."
 )
 _LONGER = (
     "The same task, trained far longer; these runs come with the project and were not made just now. Here the front "

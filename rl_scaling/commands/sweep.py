@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from rl_scaling.commands.environments import available_cores, environment_config
+from rl_scaling.commands.environments import environment_config
+from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.live import SweepDisplay
-from rl_scaling.commands.options import Count, print_json, say
+from rl_scaling.commands.options import Count, at_least, print_json, say
 from rl_scaling.config import A2CConfig, ConfigError, NoiseScaleConfig, RunConfig
-from rl_scaling.envs.games import find_game
+from rl_scaling.envs import available_cpus, find_game
 from rl_scaling.store import Store
-from rl_scaling.sweeps.plan import LearningRates, SweepPlan
+from rl_scaling.sweeps.plan import LearningRates, SweepPlan, read_plan
 from rl_scaling.sweeps.sweep import Sweep
 
 
@@ -115,11 +116,12 @@ class SweepAtari:
 
     def run(self) -> int:
         plan = self.plan()
+        at_least(0, workers=self.workers, minutes=self.minutes)
         store = Store(self.out or Path("runs") / f"{plan.base.environment.name.lower()}-a2c")
         sweep = run_sweep(
             plan,
             store,
-            workers=self.workers or available_cores(),
+            workers=self.workers or available_cpus(),
             stop_early=self.stop_early,
             device=self.device,
             deadline_seconds=60 * self.minutes,
@@ -138,18 +140,36 @@ def run_sweep(
     device: str = "auto",
     deadline_seconds: float = math.inf,
 ) -> Sweep:
-    """Carry out a plan with live progress on stderr; Ctrl-C and SIGTERM save what runs and return."""
-    plan.trials()  # a trial that cannot be is refused before anything is written
+    """Carry out a plan with live progress on stderr; Ctrl-C and SIGTERM save what runs and return.
+
+    Raises:
+        ConfigError: no such device, or the store holds a sweep of another task.
+    """
+    from rl_scaling.sweeps.trial import choose_device
+
+    plan.trials()  # what cannot be run is refused before anything is written
+    choose_device(device)
+    plan = _joined(plan, store)
     store.save_plan(plan.to_dict())
     sweep = Sweep(plan, store, workers=workers, stop_early=stop_early, device=device)
     say(f"{len(sweep.trials)} trials of {plan.base.task} in {store.root}, {workers} side by side")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with SweepDisplay() as display:
-            sweep.run(display.show, deadline_seconds=deadline_seconds)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with Interruptible() as stop, SweepDisplay() as display:
+        sweep.run(display.show, asked_to_stop=lambda: stop.asked, deadline_seconds=deadline_seconds)
     return sweep
+
+
+def _joined(plan: SweepPlan, store: Store) -> SweepPlan:
+    """The plan with the goals that earlier sweeps of the same task kept in this store.
+
+    Raises:
+        ConfigError: the store holds a sweep of another task.
+    """
+    earlier = read_plan(store)
+    if earlier is None:
+        return plan
+    if earlier.base.task != plan.base.task:
+        raise ConfigError(f"{store.root} holds a sweep of {earlier.base.task}: give another --out")
+    return dataclasses.replace(plan, goals=tuple(sorted({*earlier.goals, *plan.goals})))
 
 
 def report_outcome(sweep: Sweep) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from rl_scaling.commands.environments import available_cores, environment_config
-from rl_scaling.commands.options import Count, as_json, print_json, say
+from rl_scaling.commands.environments import environment_config
+from rl_scaling.commands.interrupt import Interruptible
+from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.envs import available_cpus
 from rl_scaling.records import TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
@@ -26,7 +26,7 @@ class TrainA2C:
     game: str | None = None
     """Atari game, for instance Breakout (this or --env-id)."""
     env_id: str | None = None
-    """Gymnasium environment, for instance CartPole-v1 (this or --game)."""
+    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: int = 16
     """Environments stepped together; the batch is this times --rollout-steps, in frames."""
     sticky_action_probability: float = 0.0
@@ -47,6 +47,8 @@ class TrainA2C:
     """cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    replace: bool = False
+    """Run again what is done already; the old run is moved aside, not deleted."""
     json: bool = False
     """Print the run's id, status and last row as JSON on stdout."""
 
@@ -73,17 +75,19 @@ class TrainA2C:
 
     def run(self) -> int:
         config = self.config()
+        at_least(0, threads=self.threads)
         from rl_scaling.sweeps.trial import run_trial
 
         store = Store(self.out)
         say(f"{config.task}, batch {config.batch_size:,} frames, run {config.run_id} in {self.out}")
-        with Interruptible() as interruptible:
+        with Interruptible() as stop:
             status = run_trial(
                 config,
                 store,
                 device=self.device,
-                threads=self.threads or available_cores(),
-                listen=lambda record: _show(record, config.frames) or interruptible.verdict,
+                replace=self.replace,
+                threads=self.threads or available_cpus(),
+                listen=lambda record: _show(record, config.frames) or (INTERRUPT if stop.asked else None),
                 starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
             )
         say(f"{status}: {self.out / config.run_id}" + (" (the same command goes on)" * (status == "interrupted")))
@@ -91,24 +95,6 @@ class TrainA2C:
             rows = store.read_rows(config.run_id)
             print_json({"run_id": config.run_id, "status": status, **(as_json(to_row(rows[-1])) if rows else {})})
         return 1 if status == "interrupted" else 0
-
-
-class Interruptible:
-    """While open, the first Ctrl-C has the run save itself at its next record; a second one ends it at once."""
-
-    verdict: str | None = None
-
-    def __enter__(self) -> Interruptible:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
-        return self
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.verdict = INTERRUPT
-        say("saving at the next record; Ctrl-C again ends at once")
-        signal.signal(signal.SIGINT, self._before)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
 
 
 def _show(record: TrainingRecord, frames: int) -> None:

@@ -169,7 +169,7 @@ def _refuse_sealed(directory: Path) -> None:
     if (directory / SEALED_FILE).exists():
         info = read_info(directory)
         status = f" (status {info.status})" if info else ""
-        raise StoreError(f"{directory} is already done{status}: nothing to run; ask for a replacement to run it again")
+        raise StoreError(f"{directory} is already done{status}: nothing to run; --replace runs it again")
 
 
 def _start_or_resume(directory: Path, document: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_scaling.config import ConfigError, RunConfig, run_config_from_dict, to_dict
+from rl_scaling.store import Store, StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,9 @@ class SweepPlan:
     def __post_init__(self) -> None:
         if not self.num_envs or not self.seeds:
             raise ConfigError("a sweep needs at least one number of environments and one seed")
+        for goal in self.goals:
+            if not math.isfinite(goal):
+                raise ConfigError(f"goal {goal} is not a score: give finite numbers")
 
     def trials(self) -> list[RunConfig]:
         """The first trials, the cheap small batches of the first seed coming first."""
@@ -134,5 +138,18 @@ class SweepPlan:
                 learning_rates=LearningRates(**rates),
                 goals=tuple(plain["goals"]),
             )
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError(f"not a sweep's plan: {error}") from error
+
+
+def read_plan(store: Store) -> SweepPlan | None:
+    """The plan kept in a store; None if there is none.
+
+    Raises:
+        StoreError: the file is damaged, or of another version.
+    """
+    plain = store.load_plan()
+    try:
+        return SweepPlan.from_dict(plain) if plain else None
+    except ConfigError as error:
+        raise StoreError(f"{store.root / 'sweep.json'}: {error}; move it away to go on without it") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rl_scaling.analysis import GoalTracker, Progress, rate_can_still_win
 from rl_scaling.config import RunConfig
@@ -31,8 +32,19 @@ class Trial:
     starting: str = ""
     failure: str = ""
 
+    _heard: list[TrainingRecord] = field(default_factory=list)
+
     def hear(self, record: TrainingRecord) -> None:
-        """Take in a row: how far, how fast, and which goals the smoothed score has reached."""
+        """Take in a row: how far, how fast, and which goals the smoothed score has reached.
+
+        A resumed run begins again at its checkpoint: rows that it says anew take the place of those heard before.
+        """
+        if self._heard and record.updates <= self._heard[-1].updates:
+            kept = [old for old in self._heard if old.updates < record.updates]
+            self.goals, self._heard = self.goals.fresh(), []
+            for old in kept:
+                self.hear(old)
+        self._heard.append(record)
         self.frames, self.frames_per_second = record.frames, record.frames_per_second
         self.goals.update(record.updates, record.frames, record.score, record.episodes)
 
@@ -81,7 +93,7 @@ class Sweep:
         self.plan = plan
         self.store = store
         self.stop_early = stop_early
-        self.interrupted = False
+        self.stopped_by: Literal["", "request", "deadline"] = ""
         self.frames_saved = 0
         self.trials: dict[str, Trial] = {}
         self._workers = [Worker() for _ in range(workers)]
@@ -90,23 +102,29 @@ class Sweep:
         for config in plan.trials():
             self._add(config)
 
-    def run(self, on_change: Callable[[Sweep], None], *, deadline_seconds: float = math.inf) -> None:
+    def run(
+        self,
+        on_change: Callable[[Sweep], None],
+        *,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        deadline_seconds: float = math.inf,
+    ) -> None:
         """Run all trials; `on_change` hears of every event and about twice a second.
 
-        A KeyboardInterrupt or the deadline has every running trial save itself and leaves the rest for a later call;
-        a second KeyboardInterrupt ends the processes at once, losing at most what came after the last checkpoint.
+        When asked to stop, or at the deadline, every running trial saves itself at its next record and the rest is
+        left for a later call. An exception ends the processes at once; then at most what came after the last
+        checkpoints is lost.
         """
         begun = time.monotonic()
         try:
             while self._fill():
-                try:
-                    self._listen(on_change)
-                except KeyboardInterrupt:
-                    if self.interrupted:
-                        raise
-                    self.interrupt()
-                if time.monotonic() - begun > deadline_seconds:
-                    self.interrupt()
+                for worker, event in events(self._workers, timeout_seconds=0.5):
+                    self._hear(worker, event)
+                on_change(self)
+                if asked_to_stop():
+                    self.interrupt("request")
+                elif time.monotonic() - begun > deadline_seconds:
+                    self.interrupt("deadline")
         except BaseException:
             for worker in self._workers:
                 worker.close(kill=True)
@@ -115,12 +133,16 @@ class Sweep:
             worker.close()
         on_change(self)
 
-    def interrupt(self) -> None:
+    def interrupt(self, why: Literal["request", "deadline"] = "request") -> None:
         """Have running trials save themselves at their next record, and start no more."""
-        if not self.interrupted:
-            self.interrupted = True
+        if not self.stopped_by:
+            self.stopped_by = why
             for worker in self._workers:
                 worker.tell(INTERRUPT)
+
+    @property
+    def interrupted(self) -> bool:
+        return bool(self.stopped_by)
 
     @property
     def running(self) -> list[Trial]:
@@ -157,7 +179,7 @@ class Sweep:
         self.trials[config.run_id] = trial
 
     def _fill(self) -> bool:
-        """Give idle workers something to do; False when nothing runs any more."""
+        """Give idle workers something to do; False when there is nothing left to wait for."""
         for worker in self._workers:
             if worker.job is None and not self.interrupted:
                 trial = self._next()
@@ -165,24 +187,31 @@ class Sweep:
                     break
                 trial.status = "running"
                 worker.start(Job(trial.config, Path(self.store.root), self._device, self._threads))
-        return any(worker.job is not None for worker in self._workers)
+        return bool(self.running or (self._elsewhere() and not self.interrupted))
+
+    def _elsewhere(self) -> list[Trial]:
+        """Trials that another process is running: another sweep, or workers of a killed one that have not noticed."""
+        ours = {id(trial) for trial in self.running}
+        return [t for t in self.trials.values() if t.status == "running" and id(t) not in ours]
 
     def _next(self) -> Trial | None:
-        for trial in [*self.trials.values(), *self._extensions()]:
-            if trial.status in (None, "interrupted") and not trial.failure:
-                return trial
-        return None
+        for trial in self._elsewhere():
+            self._add(trial.config)  # it may have ended or been given up since
+        while True:
+            for trial in self.trials.values():
+                if trial.status in (None, "interrupted") and not trial.failure:
+                    return trial
+            if not self._extend():
+                return None
 
-    def _extensions(self) -> list[Trial]:
-        """Trials added because the best rate of a finished batch size lies on the edge of what was tried."""
-        added = []
+    def _extend(self) -> bool:
+        """Add trials where the best rate of a finished batch size lies on the edge of what was tried."""
+        before = len(self.trials)
         for num_envs in self.plan.num_envs:
             for rate in self._next_rates(num_envs):
                 for seed in self.plan.seeds:
-                    config = self.plan.trial(num_envs, rate, seed)
-                    self._add(config)
-                    added.append(self.trials[config.run_id])
-        return added
+                    self._add(self.plan.trial(num_envs, rate, seed))
+        return len(self.trials) > before
 
     def _next_rates(self, num_envs: int) -> list[float]:
         """The rate to add for a batch size whose trials have all ended, if any."""
@@ -191,13 +220,10 @@ class Sweep:
         if any(not t.sealed and not t.failure for t in cells):
             return []
         best = max(by_rate, key=lambda rate: _merit(by_rate[rate]))
+        if math.isinf(_merit(by_rate[best])[2]):
+            return []  # no rate has a score yet: nothing says on which side to look
         rate = self.plan.learning_rates.beyond(list(by_rate), best, cells[0].config.batch_size)
         return [] if rate is None else [rate]
-
-    def _listen(self, on_change: Callable[[Sweep], None]) -> None:
-        for worker, event in events(self._workers, timeout_seconds=0.5):
-            self._hear(worker, event)
-        on_change(self)
 
     def _hear(self, worker: Worker, event: Event) -> None:
         trial = self.trials[event.run_id]

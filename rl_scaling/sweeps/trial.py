@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -28,9 +29,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}: give cpu, cuda or auto") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"no GPU is to be seen for device {name!r}: use --device cpu, or install torch for CUDA")
-    return torch.device(name)
+    return device
 
 
 def run_trial(
@@ -41,6 +46,7 @@ def run_trial(
     threads: int = 1,
     listen: Callable[[TrainingRecord], Verdict] = lambda record: None,
     starting: Callable[[int, int], None] | None = None,
+    replace: bool = False,
 ) -> Status:
     """Train as `config` says, appending to the store as it goes; go on from a checkpoint if there is one.
 
@@ -48,36 +54,38 @@ def run_trial(
         device: "cpu", "cuda", or "auto".
         threads: for torch and for the emulator, each.
         listen: hears every record and answers with a verdict on the run (see `rl_scaling.sweeps`).
-        starting: hears how many environments of how many have been started.
+        starting: hears how far the start of the environments is, as (done, total).
+        replace: run again what is sealed; the old run is moved aside.
 
     Returns:
         The run's status in the store: "done", "diverged", "stopped" or "interrupted".
     """
     chosen = choose_device(device)
     torch.set_num_threads(threads)
-    with store.open_run(config, provenance(device=str(chosen), threads=threads)) as writer:
-        source = make_vector(config.environment, num_threads=threads, progress=starting)
-        try:
-            return _train(config, writer, source, chosen, listen)
-        finally:
-            source.close()
+    origin = provenance(device=str(chosen), threads=threads)
+    if not replace and store.status(config.run_id) not in (None, "interrupted"):
+        store.open_run(config, origin)  # refuses, and says why
+    # Before the run is given its place: one that cannot be started must leave nothing behind.
+    with closing(make_vector(config.environment, num_threads=threads, progress=starting)) as source:
+        learner = A2C(
+            config.agent,
+            source.observation_shape,
+            source.num_actions,
+            total_updates=config.updates,
+            seed=config.seed,
+            device=chosen,
+        )
+        with store.open_run(config, origin, replace=replace) as writer:
+            return _train(config, writer, source, learner, listen)
 
 
 def _train(
     config: RunConfig,
     writer: RunWriter,
     source: VectorSource,
-    device: torch.device,
+    learner: A2C,
     listen: Callable[[TrainingRecord], Verdict],
 ) -> Status:
-    learner = A2C(
-        config.agent,
-        source.observation_shape,
-        source.num_actions,
-        total_updates=config.updates,
-        seed=config.seed,
-        device=device,
-    )
     progress = Progress.start(config)
     _restore(writer, learner, progress)
     saved = time.monotonic()

@@ -6,6 +6,7 @@ it when to stop. If the parent is gone, the next record cannot be sent and the w
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
@@ -74,20 +75,33 @@ class Worker:
         self.job: Job | None = None
 
     def start(self, job: Job) -> None:
-        if self._process is None or not self._process.is_alive():
-            context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-            self._process.start()
-            theirs.close()
-        assert self._connection is not None
+        """Hand the process a job; a new process if there is none alive."""
         self.job = job
-        self._connection.send(("run", to_dict(job.config), str(job.store), job.device, job.threads))
+        message = ("run", to_dict(job.config), str(job.store), job.device, job.threads)
+        if self._process is not None and self._process.is_alive():
+            with contextlib.suppress(OSError):  # it may have died a moment ago
+                self.connection.send(message)
+                return
+        self._spawn()
+        self.connection.send(message)
+
+    def _spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        # Inherited: a Ctrl-C while the child is still importing is the parent's business too.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        theirs.close()
 
     def tell(self, verdict: str) -> None:
         """Have the running trial hear `verdict` (see `rl_scaling.sweeps`) at its next record."""
-        if self.job is not None and self._connection is not None:
-            self._connection.send(("verdict", verdict))
+        if self.job is not None:
+            with contextlib.suppress(OSError):  # a process that has died is reported by `receive`
+                self.connection.send(("verdict", verdict))
 
     def receive(self) -> Event:
         """The next thing that happened to the job; a process that died is reported as `Failed`."""
@@ -132,7 +146,6 @@ def events(workers: Iterable[Worker], timeout_seconds: float) -> Iterator[tuple[
 
 def _work(connection: Connection) -> None:
     """The worker process: trials until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         while True:
             message = connection.recv()
@@ -143,7 +156,7 @@ def _work(connection: Connection) -> None:
 
 
 def _run(connection: Connection, config: dict[str, Any], store: str, device: str, threads: int) -> Event:
-    # torch and the emulator are imported in the worker alone: the parent stays light.
+    # torch is imported in the worker alone.
     from rl_scaling.store import Store
     from rl_scaling.sweeps.trial import run_trial
 

@@ -36,11 +36,10 @@ def test_a_goals_noise_scale_is_pooled_between_the_goal_before_and_this_one() ->
     fits = fit_runs(runs, [3.0, 6.0], resamples=10).fits
     parts: list[list[pd.DataFrame]] = [[], []]
     for _, run in runs.groupby("run_id"):
-        # The rows by which goals were reached: the first whose smoothed moment lies at or past the crossing.
-        moments = reach(run, [3.0, 6.0])["updates"].tolist()
-        smoothed = [reach(run.iloc[: n + 1], [3.0, 6.0])["updates"].notna().tolist() for n in range(len(run))]
-        ends = [next(n for n, hit in enumerate(smoothed) if hit[k]) for k in (0, 1)]
+        # Phases end at the moments of the goals, not at the later rows by which the smoothed score showed them.
+        moments = reach(run, [3.0, 6.0])["frames"].tolist()
         assert moments[0] < moments[1]
+        ends = [int((run["frames"] <= moment).sum()) - 1 for moment in moments]
         parts[0].append(run.iloc[: ends[0] + 1])
         parts[1].append(run.iloc[ends[0] + 1 : ends[1] + 1])
     for k in (0, 1):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rl_scaling.analysis import fit_runs
+from rl_scaling.analysis import GoalTracker, fit_runs
 from rl_scaling.config import A2CConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
-from rl_scaling.sweeps.sweep import Sweep
+from rl_scaling.sweeps.sweep import Sweep, Trial
 
 AGENT = A2CConfig(network="mlp", rmsprop_epsilon_inside_root=False)
 
@@ -76,6 +79,50 @@ def test_edge_of_the_grid_is_extended(tmp_path: Path) -> None:
     assert len(tried) == 3
     best = max(sweep.trials.values(), key=lambda t: t.goals.smoothed).config.agent.learning_rate
     assert 3e-3 in tried or best < 1e-3
+
+
+def test_an_unfinished_second_extension_is_taken_up_again(tmp_path: Path) -> None:
+    # So low a grid that each higher rate is better: it is extended as far as it may be.
+    rates = LearningRates(fixed=(1e-6, 3e-4), spacing=3, max_extensions=2)
+    plan = cartpole(frames=4_000, num_envs=(4,), learning_rates=rates, goals=(22.0,))
+    first = run(plan, tmp_path)
+    added = [t for t in first.trials.values() if t.config.agent.learning_rate not in rates.fixed]
+    assert len(added) >= 2
+    shutil.rmtree(tmp_path / added[-1].config.run_id)
+    again = run(plan, tmp_path)
+    assert {t.config.run_id: t.status for t in again.trials.values()} == dict.fromkeys(first.trials, "done")
+
+
+def test_a_trial_that_another_process_runs_is_waited_for(tmp_path: Path) -> None:
+    plan = cartpole(num_envs=(4,))
+    held = plan.trials()[0]
+    writer = Store(tmp_path).open_run(held, {})
+    threading.Timer(3.0, writer.close).start()
+    sweep = run(plan, tmp_path)
+    assert [t.status for t in sweep.trials.values()] == ["done", "done"]
+
+
+def test_rows_said_again_take_the_place_of_the_first() -> None:
+    def record(updates: int, score: float) -> TrainingRecord:
+        nothing = dict.fromkeys(("policy_loss", "value_loss", "entropy", "grad_norm", "episode_frames"), 0.0)
+        times = {"wall_seconds": 1.0, "frames_per_second": 1.0, "current_learning_rate": 1e-3}
+        return TrainingRecord(
+            updates=updates, frames=10 * updates, episodes=30, score=score, **nothing, **times
+        )  # fmt: skip
+
+    def heard(rows: list[tuple[int, float]]) -> Trial:
+        trial = Trial(cartpole().base, GoalTracker((5.0, 50.0)))
+        for row in rows:
+            trial.hear(record(*row))
+        return trial
+
+    early = [(1, 1.0), (2, 2.0), (3, 3.0)]
+    lost, again = [(4, 90.0), (5, 99.0)], [(4, 4.0), (5, 6.0), (6, 12.0)]
+    resumed, straight = heard(early + lost + again), heard(early + again)
+    assert 50.0 not in resumed.goals.reached, "a goal reached in rows that were dropped was not reached"
+    assert resumed.progress == straight.progress
+    assert resumed.goals.smoothed == straight.goals.smoothed
+    assert resumed.frames == 60
 
 
 def test_trials_that_cannot_win_are_stopped_and_the_front_stays(tmp_path: Path) -> None:
