@@ -104,11 +104,8 @@ def ratio_of_means(
     >>> print(f"{estimate.ratio:.3f}: {estimate.low:.3f} to {estimate.high:.3f}")
     0.500: 0.175 to 0.825
     """
+    _check_options(blocks, confidence)
     num, den, w = _checked(numerators, denominators, weights)
-    if blocks < 2:
-        raise ValueError(f"blocks is {blocks}: an interval needs 2 or more")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
     total_num, total_den = float(w @ num), float(w @ den)
     ratio = _divide(total_num, total_den)
     starts = block_starts(w, blocks)
@@ -125,6 +122,13 @@ def ratio_of_means(
     error = math.sqrt(factor * float(influences @ influences))
     quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
     return RatioEstimate(ratio, quantile * error, error, freedom, bias=-float(influences.sum()))
+
+
+def _check_options(blocks: int, confidence: float) -> None:
+    if blocks < 2:
+        raise ValueError(f"blocks is {blocks}: an interval needs 2 or more")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
 
 
 def invert(estimate: RatioEstimate) -> InverseEstimate:

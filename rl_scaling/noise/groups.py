@@ -64,6 +64,7 @@ class PartNorms:
             bias += bias_share
         if self.rows:
             # One product for all rows: a call of its own for each would cost far more than its arithmetic.
+            assert not isinstance(layer.padding, str)
             patches = unfold(inputs[self.rows], layer.kernel_size, layer.dilation, layer.padding, layer.stride)
             shares = torch.bmm(output_grads[self.rows].flatten(2), patches.transpose(1, 2))
             self.row_sq_norms += (shares**2).sum((1, 2)) + (bias_terms[self.rows] ** 2).sum(1)

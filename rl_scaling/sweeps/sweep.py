@@ -12,7 +12,7 @@ from typing import Literal
 from rl_scaling.analysis import GoalTracker, Progress, rate_can_still_win
 from rl_scaling.config import RunConfig
 from rl_scaling.records import Status, TrainingRecord
-from rl_scaling.store import Store
+from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT
 from rl_scaling.sweeps.plan import SweepPlan
 from rl_scaling.sweeps.workers import Ended, Event, Failed, Job, Recorded, Starting, Worker, events
@@ -172,10 +172,13 @@ class Sweep:
         ]
 
     def _add(self, config: RunConfig) -> None:
-        trial = Trial(config, GoalTracker(self.plan.goals), self.store.status(config.run_id))
-        if trial.status is not None:
+        trial = Trial(config, GoalTracker(self.plan.goals))
+        try:
+            trial.status = self.store.status(config.run_id)
             for record in self.store.read_rows(config.run_id):
                 trial.hear(record)
+        except StoreError as error:  # one damaged run must not end the others
+            trial.failure = str(error)
         self.trials[config.run_id] = trial
 
     def _fill(self) -> bool:
@@ -240,7 +243,7 @@ class Sweep:
                 if status == "stopped":
                     self.frames_saved += max(0, trial.config.frames - trial.frames)
             case Failed(_, reason):
-                trial.status, trial.failure = self.store.status(event.run_id), reason
+                trial.status, trial.failure = None, reason
 
     def _can_win(self, trial: Trial) -> bool:
         """Whether the trial's learning rate can still come onto some goal's front."""

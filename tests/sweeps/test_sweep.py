@@ -104,11 +104,20 @@ def test_a_trial_that_another_process_runs_is_waited_for(tmp_path: Path) -> None
 
 def test_rows_said_again_take_the_place_of_the_first() -> None:
     def record(updates: int, score: float) -> TrainingRecord:
-        nothing = dict.fromkeys(("policy_loss", "value_loss", "entropy", "grad_norm", "episode_frames"), 0.0)
-        times = {"wall_seconds": 1.0, "frames_per_second": 1.0, "current_learning_rate": 1e-3}
         return TrainingRecord(
-            updates=updates, frames=10 * updates, episodes=30, score=score, **nothing, **times
-        )  # fmt: skip
+            updates=updates,
+            frames=10 * updates,
+            wall_seconds=1.0,
+            frames_per_second=1.0,
+            episodes=30,
+            score=score,
+            episode_frames=1.0,
+            policy_loss=0.0,
+            value_loss=0.0,
+            entropy=0.0,
+            grad_norm=0.0,
+            current_learning_rate=1e-3,
+        )
 
     def heard(rows: list[tuple[int, float]]) -> Trial:
         trial = Trial(cartpole().base, GoalTracker((5.0, 50.0)))
