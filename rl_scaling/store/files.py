@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_scaling.config import SCHEMA_VERSION, RunConfig, run_config_from_dict, to_dict
+from rl_scaling.config import SCHEMA_VERSION, ConfigError, RunConfig, run_config_from_dict, to_dict
 from rl_scaling.records import Status, TrainingRecord
 from rl_scaling.store.disk import StoreError, read_json, replace_file, storage_errors
 from rl_scaling.store.lock import is_locked
@@ -36,7 +36,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 LOCK_FILE = "lock"
 
 _METADATA_KEY = b"rl_scaling"
-_MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError, ConfigError)
 
 
 @dataclass(frozen=True, kw_only=True)
