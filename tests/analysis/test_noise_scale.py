@@ -17,7 +17,8 @@ def measured(runs: pd.DataFrame, *, noise_scale: float = 300.0, spread: float = 
     rows = len(runs)
     hole = np.arange(rows) % 7 == 3
     counts = np.where(hole, 0, rng.integers(1, 9, rows))
-    trace = 0.5 * noise_scale * (1 + spread * rng.standard_normal(rows))
+    # It is |G|^2 that is hard to measure: tr(Sigma) never scatters so far that its mean could be negative.
+    trace = 0.5 * noise_scale * (1 + min(spread, 0.2) * rng.standard_normal(rows))
     return runs.assign(
         noise_measurements=counts,
         grad_sq_norm=np.where(hole, math.nan, 0.5 * (1 + spread * rng.standard_normal(rows))),
