@@ -116,7 +116,7 @@ class A2C:
 
     def _learn(self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None) -> Update:
         """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
-        logits, values = tape.replay(rollout.observations, norms)
+        logits, values = tape.replay(norms)
         loss, parts = self._loss(logits, values, rollout)
         self._optimizer.zero_grad()
         loss.backward()

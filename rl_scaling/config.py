@@ -146,7 +146,7 @@ class NoiseScaleConfig:
         frame_gradients: single frames per measurement whose gradients are taken too, for the design effect.
     """
 
-    every_updates: int = 10
+    every_updates: int = 20
     groups: int = 8
     window_measurements: int = 50
     frame_gradients: int = 8
