@@ -23,6 +23,7 @@ from rl_scaling.envs import VectorSource, available_cpus, make_vector
 
 
 def median_ms(work: Callable[[], object], times: int) -> float:
+    """Median milliseconds of one call."""
     work()
     taken = []
     for _ in range(times):
@@ -69,6 +70,7 @@ def parts_of(agent: A2C, source: VectorSource, num_envs: int) -> dict[str, Calla
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--num-envs", type=int, default=16)
