@@ -19,7 +19,6 @@ SealedStatus = Literal["done", "diverged", "stopped"]
 Status = Literal["running", "interrupted"] | SealedStatus
 SEALED: tuple[SealedStatus, ...] = ("done", "diverged", "stopped")
 
-Unit = Literal["frames", "examples"]
 Direction = Literal["max", "min"]
 _DIRECTIONS: dict[str, Direction] = {"score": "max", "loss": "min", "validation_loss": "min"}
 
@@ -37,7 +36,7 @@ class Measure:
         ValueError: there is no such unit or quantity.
     """
 
-    unit: Unit = "frames"
+    unit: str = "frames"
     quantity: str = "score"
 
     def __post_init__(self) -> None:

@@ -174,6 +174,7 @@ class Sweep:
         try:
             trial.status = self.store.status(config.run_id)
             for record in self.store.read_rows(config.run_id):
+                assert isinstance(record, TrainingRecord)  # the config counts frames
                 trial.hear(record)
         except StoreError as error:  # one damaged run must not end the others
             trial.failure = str(error)

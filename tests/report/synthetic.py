@@ -120,8 +120,10 @@ def sweep_rows(
     return pd.concat([run_rows(*trial, **options) for trial in trials], ignore_index=True)
 
 
-FRONT_COLUMNS = ["task", "goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds"]
-FRONT_COLUMNS += ["at_edge", "at_start"]
+FRONT_COLUMNS = [
+    *("task", "goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds"),
+    *("at_edge", "at_start"),
+]
 RATE_COLUMNS = ["task", "goal", "batch_size", "learning_rate", "setting", "updates", "status"]
 _FIT = {
     "unit": "frames",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ def bits(row: Record) -> tuple[tuple[type, bytes | int], ...]:
     )
 
 
-def all_bits(rows: list[Record] | tuple[Record, ...]) -> list[tuple[tuple[type, bytes | int], ...]]:
+def all_bits(rows: Sequence[Record]) -> list[tuple[tuple[type, bytes | int], ...]]:
     return [bits(row) for row in rows]
 
 

@@ -18,8 +18,10 @@ from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning, disk
 from rl_scaling.store.files import new_document, write_sealed
 from tests.store.builders import INTEGERS, PROVENANCE, Descent, all_bits, atari, cartpole, loss_record, record
 
-IDENTITY = ["run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"]
-IDENTITY += ["unit", "quantity"]
+IDENTITY = [
+    *("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"),
+    *("unit", "quantity"),
+]
 COUNTS = [IN_A_TABLE.get(name, name) for name in INTEGERS]
 
 
