@@ -13,7 +13,6 @@ from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.envs import available_cpus
 from rl_scaling.records import TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
@@ -76,6 +75,7 @@ class TrainA2C:
     def run(self) -> int:
         config = self.config()
         at_least(0, threads=self.threads)
+        from rl_scaling.envs import available_cpus
         from rl_scaling.sweeps.trial import run_trial
 
         store = Store(self.out)
