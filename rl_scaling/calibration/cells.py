@@ -103,8 +103,8 @@ def calibrate(
         NaN where no series is resolved.
 
     >>> rows = calibrate(Plan(repeats=50, measurements=30, groups=(8,), problems=("gaussian",)))
-    >>> [row["unresolved"] for row in rows]
-    [0.98, 0.94, 0.44, 0.0, 0.0, 0.0, 0.0]
+    >>> [round(float(row["unresolved"]), 2) for row in rows]
+    [0.96, 0.86, 0.08, 0.0, 0.0, 0.0, 0.0]
     """
     chunks = math.ceil(plan.repeats / _CHUNK)
     tasks = [_Task(plan, *setting, chunk) for setting in plan.settings() for chunk in range(chunks)]

@@ -80,32 +80,32 @@ class Problem:
         return squares, trace * terms.trace
 
 
+_ALIKE = equal_spectrum(100)
 PROBLEMS = {
     problem.name: problem
     for problem in (
-        Problem("gaussian", "Gaussian noise, 100 directions alike", equal_spectrum(100)),
+        Problem("gaussian", "Gaussian noise, 100 directions alike", _ALIKE),
         Problem("anisotropic", "Gaussian noise in 510 directions, eigenvalues falling as 1 / i", inverse_spectrum(8)),
         Problem(
             "heavy-tailed",
-            "Student-t noise with 5 degrees of freedom, one example to a group",
+            "Student-t noise in 20 directions, 5 degrees of freedom, one example to a group",
             equal_spectrum(20),
             freedom=5,
         ),
         Problem(
-            "drifting", "|G|^2 falls and tr(Sigma) grows, each by 4; the whole series", equal_spectrum(100), drifts=True
+            "drifting", "|G|^2 falls to a quarter, tr(Sigma) grows fourfold; the whole series", _ALIKE, drifts=True
         ),
         Problem(
             "drifting-window",
             "the same drift, estimated over a window of 50 measurements",
-            equal_spectrum(100),
+            _ALIKE,
             drifts=True,
             window=WINDOW,
         ),
         Problem(
             "environments",
-            "16 frames of each environment share a part of their noise (the correlation), which lasts into the next"
-            " measurement (with the same autocorrelation)",
-            equal_spectrum(100),
+            "16 frames of an environment share that part of their noise, and it lasts, with that autocorrelation",
+            _ALIKE,
             correlated=True,
         ),
     )

@@ -67,9 +67,7 @@ class Calibrate:
 def _print(plan: Plan, rows: list[dict[str, float | str]]) -> None:
     print_line(f"{plan.repeats:,} series of {plan.measurements:,} measurements in each setting, seed {plan.seed}.")
     print_line("Each cell: bias in % of the truth / coverage of the 95 % interval in %; * where an aim is missed.")
-    print_line(
-        "Where 1 in 100 series or more are unresolved, instead: coverage of intervals and bounds (unresolved).\n"
-    )
+    print_line("Where 1 in 100 series or more are unresolved: coverage of intervals and bounds (unresolved).\n")
     for (name, correlation), part in groupby(rows, key=lambda row: (str(row["problem"]), row["correlation"])):
         print_line(f"{name}{f', correlation {correlation}' if PROBLEMS[name].correlated else ''}:")
         print_line(f"  {PROBLEMS[name].description}")
