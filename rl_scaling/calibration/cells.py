@@ -37,11 +37,11 @@ class Plan:
         ValueError: a number out of range, or an unknown problem.
     """
 
-    repeats: int = 1_000
+    repeats: int = 4_000
     measurements: int = 400
     seed: int = 0
     batch_over_noise_scale: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    groups: tuple[int, ...] = (2, 4, 8, 16, 64)
+    groups: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     correlations: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
     problems: tuple[str, ...] = tuple(PROBLEMS)
 
@@ -101,6 +101,10 @@ def calibrate(
         - shuffled_frames, time_step_groups: these recipes over the truth, for environments; NaN elsewhere.
 
         NaN where no series is resolved.
+
+    >>> rows = calibrate(Plan(repeats=50, measurements=30, groups=(8,), problems=("gaussian",)))
+    >>> [round(float(row["unresolved"]), 2) for row in rows]
+    [0.96, 0.86, 0.08, 0.0, 0.0, 0.0, 0.0]
     """
     chunks = math.ceil(plan.repeats / _CHUNK)
     tasks = [_Task(plan, *setting, chunk) for setting in plan.settings() for chunk in range(chunks)]

@@ -5,10 +5,10 @@ A measurement of k groups with mean gradients G + e_i, noise covariance of trace
     |G|^2_est = |G|^2 + 2 G . e + pair,        tr(Sigma)_est = trace,
 
 with e the mean of the e_i, pair the mean of e_i . e_j over i != j and trace their scatter sum |e_i - e|^2 / (k - 1).
-Three numbers are all that the estimators see, and noise of another size only scales them. For Gaussian noise they follow
-exactly from chi-squared variables: e and the scatter are independent (Cochran), in each eigenspace of the covariance
-the scatter is chi-squared with (k - 1) m degrees of freedom and |e|^2 the square of its part along G plus chi-squared
-with m - 1. The tests compare them with the same numbers from whole gradient vectors.
+These numbers are all that the estimators see, and noise of another size only scales them. For Gaussian noise they
+follow exactly from chi-squared variables: e and the scatter are independent (Cochran), in each eigenspace of the
+covariance the scatter is chi-squared with (k - 1) m degrees of freedom and |e|^2 the square of its part along G plus
+chi-squared with m - 1. The tests compare them with the same numbers from whole gradient vectors.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Carried:
         autocorrelation: between successive measurements (AR(1)).
     """
 
-    part: float = 0.0
-    autocorrelation: float = 0.0
+    part: float
+    autocorrelation: float
 
 
 def gaussian_noise(
@@ -98,7 +98,7 @@ def gaussian_noise(
     shape: tuple[int, int],
     groups: int,
     spectrum: Spectrum,
-    carried: Carried | None = None,
+    carried: Carried,
 ) -> NoiseTerms:
     """Terms of Gaussian noise.
 
@@ -107,9 +107,8 @@ def gaussian_noise(
         shape: (repeats, measurements).
         groups: k.
         spectrum: of the noise.
-        carried: what stays from one measurement to the next; None: nothing.
+        carried: what stays from one measurement to the next.
     """
-    carried = carried or Carried()
     along, mean_sq, scatter = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     bins = zip(spectrum.eigenvalues, spectrum.multiplicities, spectrum.parts, strict=True)
     for eigenvalue, dimensions, part in bins:
@@ -123,7 +122,7 @@ def gaussian_noise(
 def student_noise(
     rng: np.random.Generator, shape: tuple[int, int], groups: int, dimensions: int, freedom: float
 ) -> NoiseTerms:
-    """Terms of groups of one example each, its noise multivariate Student-t; drawn as whole vectors, a repeat at a time.
+    """Terms of groups of one example each, its noise multivariate Student-t; drawn as whole vectors.
 
     Args:
         rng: source of randomness.

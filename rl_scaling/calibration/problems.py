@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from rl_scaling.calibration.noise import (
     Carried,
     FloatArray,
     NoiseTerms,
+    Spectrum,
     equal_spectrum,
     gaussian_noise,
     inverse_spectrum,
@@ -23,8 +23,6 @@ WINDOW = 50.0
 # Over a drifting series |G|^2 falls and tr(Sigma) grows by this factor each, so B_simple grows by its square.
 DRIFT = 4.0
 
-Draw = Callable[[np.random.Generator, tuple[int, int], int, float], NoiseTerms]
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -33,7 +31,8 @@ class Problem:
     Attributes:
         name: as printed.
         description: one sentence.
-        draw: noise terms from a source of randomness, (repeats, measurements), groups and a correlation.
+        spectrum: of the noise of a group.
+        freedom: degrees of freedom of Student-t noise; None: Gaussian.
         correlated: whether it is run at several correlations.
         drifts: whether |G|^2 and tr(Sigma) change over the series.
         window: time constant of the estimate; None: the whole series.
@@ -41,10 +40,25 @@ class Problem:
 
     name: str
     description: str
-    draw: Draw
+    spectrum: Spectrum
+    freedom: float | None = None
     correlated: bool = False
     drifts: bool = False
     window: float | None = None
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], groups: int, correlation: float = 0.0
+    ) -> NoiseTerms:
+        """The noise of (repeats, measurements) batches.
+
+        With a correlation, frames of an environment share that part of their noise; in the variance of a group's mean
+        it is `FRAMES_PER_GROUP` times that part over the design effect.
+        """
+        if self.freedom is not None:
+            return student_noise(rng, shape, groups, sum(self.spectrum.multiplicities), self.freedom)
+        effect = design_effect_of_clusters([FRAMES_PER_GROUP], correlation)
+        carried = Carried(FRAMES_PER_GROUP * correlation / effect, correlation)
+        return gaussian_noise(rng, shape, groups, self.spectrum, carried)
 
     def weights(self, measurements: int) -> FloatArray:
         """(measurements,) what each measurement counts."""
@@ -66,44 +80,32 @@ class Problem:
         return squares, trace * terms.trace
 
 
-def _isotropic(rng: np.random.Generator, shape: tuple[int, int], groups: int, correlation: float) -> NoiseTerms:
-    return gaussian_noise(rng, shape, groups, equal_spectrum(100))
-
-
-def _anisotropic(rng: np.random.Generator, shape: tuple[int, int], groups: int, correlation: float) -> NoiseTerms:
-    return gaussian_noise(rng, shape, groups, inverse_spectrum(8))
-
-
-def _heavy_tailed(rng: np.random.Generator, shape: tuple[int, int], groups: int, correlation: float) -> NoiseTerms:
-    return student_noise(rng, shape, groups, dimensions=20, freedom=5)
-
-
-def _environments(rng: np.random.Generator, shape: tuple[int, int], groups: int, correlation: float) -> NoiseTerms:
-    """The part of a group mean's variance that its frames share is theirs over the design effect."""
-    effect = design_effect_of_clusters([FRAMES_PER_GROUP], correlation)
-    carried = Carried(FRAMES_PER_GROUP * correlation / effect, correlation)
-    return gaussian_noise(rng, shape, groups, equal_spectrum(100), carried)
-
-
+_ALIKE = equal_spectrum(100)
 PROBLEMS = {
     problem.name: problem
     for problem in (
-        Problem("gaussian", "Gaussian noise, 100 directions alike", _isotropic),
-        Problem("anisotropic", "Gaussian noise in 510 directions, eigenvalues falling as 1 / i", _anisotropic),
-        Problem("heavy-tailed", "Student-t noise with 5 degrees of freedom, one example to a group", _heavy_tailed),
-        Problem("drifting", "|G|^2 falls and tr(Sigma) grows, each by 4; the whole series", _isotropic, drifts=True),
+        Problem("gaussian", "Gaussian noise, 100 directions alike", _ALIKE),
+        Problem("anisotropic", "Gaussian noise in 510 directions, eigenvalues falling as 1 / i", inverse_spectrum(8)),
+        Problem(
+            "heavy-tailed",
+            "Student-t noise in 20 directions, 5 degrees of freedom, one example to a group",
+            equal_spectrum(20),
+            freedom=5,
+        ),
+        Problem(
+            "drifting", "|G|^2 falls to a quarter, tr(Sigma) grows fourfold; the whole series", _ALIKE, drifts=True
+        ),
         Problem(
             "drifting-window",
             "the same drift, estimated over a window of 50 measurements",
-            _isotropic,
+            _ALIKE,
             drifts=True,
             window=WINDOW,
         ),
         Problem(
             "environments",
-            "16 frames of each environment share a part of their noise (the correlation), which lasts into the next"
-            " measurement (with the same autocorrelation)",
-            _environments,
+            "16 frames of an environment share that part of their noise, and it lasts, with that autocorrelation",
+            _ALIKE,
             correlated=True,
         ),
     )

@@ -32,8 +32,8 @@ def mean_of_ratios(squares: FloatArray, traces: FloatArray, weights: FloatArray)
 def shuffled_frames(noise_scale: float, groups: int, frames: int, correlation: float) -> float:
     """Groups of frames dealt at random from all environments, in the limit of many measurements, over the truth.
 
-    Frames of different groups come from the same environment with probability (frames - 1) / (groups * frames - 1); what
-    they share of their noise is taken for signal.
+    Frames of different groups come from the same environment with probability (frames - 1) / (groups * frames - 1);
+    what they share of their noise is taken for signal.
 
     Args:
         noise_scale: the true one, of whole environments, in frames, for |G|^2 = 1.
