@@ -125,11 +125,12 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
             start = [_slug(heading)] if len(headings) > 1 else []
             start += [_slug(part.task)] if len(of_section) > 1 else []
             for figure in part.figures:
-                written += _export(figure, folder / "-".join([*start, figure.name]))
+                written += export_figure(figure, folder / "-".join([*start, figure.name]))
     return written
 
 
-def _export(figure: Figure, stem: Path) -> list[Path]:
+def export_figure(figure: Figure, stem: Path) -> list[Path]:
+    """One chart as SVG and PNG: `stem` with each ending; replaces files of these names."""
     spec = specification(figure) | {"width": FIGURE_WIDTH, "padding": 14}
     spec["datasets"] = {name: rows_of(columns) for name, columns in figure.tables.items()}
     spec["config"] = config() | {"background": "#ffffff"}
