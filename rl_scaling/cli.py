@@ -20,6 +20,7 @@ from rl_scaling.commands.bench import BenchAtari
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
@@ -69,6 +70,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Bench, subcommand("bench")]
+    | Annotated[Temperature, subcommand("temperature")]
 )
 
 

@@ -1,4 +1,4 @@
-"""Real data that are always at hand: scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, and a network for them."""
+"""Real data that are always at hand: scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a network for them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Does the noise scale follow the temperature? (McCandlish et al. 2018, appendix C and Figure 15)
+"""Does the noise scale follow the temperature (McCandlish et al. 2018, appendix C and Figure 15)?
 
 SGD near the minimum of a loss wanders about it: the larger T = learning rate / batch size, the further, and the larger
-|G|^2, while tr(Sigma) stays. So B_simple = tr(Sigma) / |G|^2 goes as 1 / T (eqs. C.1, C.2). Here a network is trained until
-its loss is flat; then T is lowered by a factor for a while, through the learning rate, the batch size or both, and
-raised again.
+|G|^2, while tr(Sigma) stays. So B_simple = tr(Sigma) / |G|^2 goes as 1 / T (eqs. C.1, C.2). Here a network is trained
+until its loss is flat; then T is lowered by a factor for a while, through the learning rate, the batch size or both,
+and raised again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class TemperatureSettings:
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning rate is {self.learning_rate}: give a positive number")
         if self.groups < 2 or self.batch_size < 1 or self.batch_size % self.groups:
-            raise ConfigError(f"batch size {self.batch_size} does not divide into {self.groups} groups of 1 or more each")
+            raise ConfigError(
+                f"batch size {self.batch_size} does not divide into {self.groups} groups of 1 or more each"
+            )
         if self.phase_updates < 8 or self.pretrain_updates < 0:
             raise ConfigError(f"{self.phase_updates} updates per phase are too few: give 8 or more")
 
@@ -87,7 +89,11 @@ class TemperatureSettings:
         rate_factor = {"learning-rate": self.factor, "batch-size": 1.0, "both": math.sqrt(self.factor)}[what]
         group_size = round(self.batch_size / self.groups * self.factor / rate_factor)
         outer = (self.learning_rate, self.batch_size)
-        return ("before", *outer), ("during", self.learning_rate / rate_factor, group_size * self.groups), ("after", *outer)
+        return (
+            ("before", *outer),
+            ("during", self.learning_rate / rate_factor, group_size * self.groups),
+            ("after", *outer),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +172,7 @@ class TemperatureRun:
 def ratio_of_estimates(numerator: NoiseScaleEstimate, denominator: NoiseScaleEstimate) -> Ratio:
     """The ratio of two independent noise scales.
 
-    Each end adds the two distances in logs in squares (MOVER, Donner and Zou 2012): the intervals need not be symmetric.
+    Each end adds the two distances in logs in squares (MOVER, Donner and Zou 2012): intervals need not be symmetric.
     """
     if not denominator.resolved:
         return Ratio(value=math.nan, low=0.0, high=math.inf)
@@ -255,7 +261,12 @@ def _run(
     every = max(1, settings.phase_updates // _CURVE_POINTS)
     places, values, lows, highs = np.array(curve).T
     return TemperatureRun(
-        what=what, phases=tuple(phases), updates=(places.astype(np.int64) + 1) * every, b_simple=values, low=lows, high=highs
+        what=what,
+        phases=tuple(phases),
+        updates=(places.astype(np.int64) + 1) * every,
+        b_simple=values,
+        low=lows,
+        high=highs,
     )
 
 
