@@ -252,27 +252,22 @@ def _run(
     settings: TemperatureSettings, what: What, training: _Training, progress: Callable[[str], None]
 ) -> TemperatureRun:
     running = NoiseScaleMeter(settings.batch_size / settings.groups, window=settings.window)
-    phases, curve = [], []
+    phases, points = [], []
     for name, learning_rate, batch_size in settings.phases(what):
-        phase, points = _phase(settings, training, running, (name, learning_rate, batch_size))
+        phase, found = _phase(settings, training, running, (name, learning_rate, batch_size))
+        points += [(len(phases) * settings.phase_updates + update, *rest) for update, *rest in found]
         phases.append(phase)
-        curve += [(len(curve) + i, *point) for i, point in enumerate(points)]
         progress(f"{what}, {name}: {phase.estimate}")
-    every = max(1, settings.phase_updates // _CURVE_POINTS)
-    places, values, lows, highs = np.array(curve).T
+    updates, values, lows, highs = np.array(points).T
     return TemperatureRun(
-        what=what,
-        phases=tuple(phases),
-        updates=(places.astype(np.int64) + 1) * every,
-        b_simple=values,
-        low=lows,
-        high=highs,
+        what=what, phases=tuple(phases), updates=updates.astype(np.int64), b_simple=values, low=lows, high=highs
     )
 
 
 def _phase(
     settings: TemperatureSettings, training: _Training, running: NoiseScaleMeter, plan: tuple[str, float, int]
-) -> tuple[Phase, list[tuple[float, float, float]]]:
+) -> tuple[Phase, list[tuple[float, float, float, float]]]:
+    """The phase, and (update in the phase, running B_simple, low, high) at some points of it."""
     name, learning_rate, batch_size = plan
     size = batch_size / settings.groups
     meter = NoiseScaleMeter(size)
@@ -290,7 +285,7 @@ def _phase(
             meter.update(norms, batch)
         if update % every == 0:
             now = running.estimate()
-            points.append((now.b_simple, now.low, now.high))
+            points.append((update, now.b_simple, now.low, now.high))
     estimate = meter.estimate()
     square, loss = np.mean(exact or [training.whole()], axis=0)
     found = Phase(
