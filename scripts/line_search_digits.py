@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.experiments.digits import load_digits, small_mlp
+from rl_scaling.experiments.digits import load_digits, small_mlp, train
 from rl_scaling.noise.hessian import Curvature, HessianNoiseScale, hessian_noise_scale
-from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
+from rl_scaling.noise.line_search import LineSearchNoiseScale, draw_examples, line_search_noise_scale
 from rl_scaling.report.data import Tables
 from rl_scaling.report.page import export_figure
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
@@ -30,26 +30,10 @@ BATCH_SIZES = [2**power for power in range(1, 12)]
 Data = tuple[Tensor, Tensor]
 
 
-def draw(data: Data, size: int, generator: torch.Generator) -> Data:
-    """`size` examples with replacement."""
-    rows = torch.randint(len(data[0]), (size,), generator=generator)
-    return data[0][rows], data[1][rows]
-
-
-def train(model: nn.Module, data: Data, updates: int, generator: torch.Generator) -> None:
-    """SGD with batches of 64 and a learning rate of 0.1."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(updates):
-        images, classes = draw(data, 64, generator)
-        optimizer.zero_grad()
-        cross_entropy(model(images), classes).backward()
-        optimizer.step()
-
-
 def by_products(model: nn.Module, data: Data, measurements: int, curvature: Curvature) -> HessianNoiseScale:
     """B_noise from `measurements` batches of 8 groups of 64."""
     generator = torch.Generator().manual_seed(2)
-    batches = ([draw(data, 64, generator) for _ in range(8)] for _ in range(measurements))
+    batches = ([draw_examples(data, 64, generator) for _ in range(8)] for _ in range(measurements))
     return hessian_noise_scale(model, cross_entropy, batches, [data], curvature=curvature)
 
 
@@ -60,7 +44,8 @@ def rows_of(updates: int, search: LineSearchNoiseScale, hessian: HessianNoiseSca
     table["own"] = search.own_gains / search.full_gain
     table["fit"] = search.gain_fit.curve / search.full_gain
     table["hessian"] = 1 / (1 + hessian.b_noise.value / search.batch_sizes)
-    table["low"], table["high"] = table["gain"] - table["error"], table["gain"] + table["error"]
+    # A logarithmic axis has no place for an error bar that reaches zero.
+    table["low"], table["high"] = (table["gain"] - table["error"]).clip(lower=4e-4), table["gain"] + table["error"]
     return table
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from rl_scaling.config import ConfigError
+from rl_scaling.noise.line_search import draw_examples
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
@@ -28,3 +30,21 @@ def small_mlp(hidden: int, seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
+
+
+def train(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    updates: int,
+    generator: torch.Generator,
+    *,
+    learning_rate: float = 0.1,
+    batch_size: int = 64,
+) -> None:
+    """Plain SGD on the cross-entropy, with batches drawn with replacement."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    for _ in range(updates):
+        images, classes = draw_examples(data, batch_size, generator)
+        optimizer.zero_grad()
+        cross_entropy(model(images), classes).backward()
+        optimizer.step()

@@ -128,9 +128,15 @@ def line_search_noise_scale(
     full_step, full_gain = best_steps(grid, _gains(model, loss_fn, data, full_gradient, grid))
     measured = []
     for size in sizes.tolist():
-        gradients = (mean_gradient(model, loss_fn, _draw(data, size, generator)) for _ in range(draws))
+        gradients = (mean_gradient(model, loss_fn, draw_examples(data, size, generator)) for _ in range(draws))
         measured.append(np.stack([_gains(model, loss_fn, data, gradient, grid) for gradient in gradients]))
     return _summarised(sizes.astype(np.float64), grid, measured, (float(full_step), float(full_gain)), confidence)
+
+
+def draw_examples(data: tuple[Tensor, Tensor], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`size` examples of inputs and targets, with replacement: independent draws from the data as they are."""
+    rows = torch.randint(len(data[0]), (size,), generator=generator).to(data[0].device)
+    return data[0][rows], data[1][rows]
 
 
 def best_steps(grid: FloatArray, gains: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -280,8 +286,3 @@ def _gains(
     values = torch.stack(losses).cpu().numpy()
     with np.errstate(invalid="ignore"):
         return np.where(np.isfinite(values[1:]), values[0] - values[1:], -math.inf)
-
-
-def _draw(data: tuple[Tensor, Tensor], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    rows = torch.randint(len(data[0]), (size,), generator=generator).to(data[0].device)
-    return data[0][rows], data[1][rows]
