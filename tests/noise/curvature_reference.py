@@ -12,7 +12,7 @@ Data = tuple[Tensor, Tensor]
 
 
 class Bowl(nn.Module):
-    """Examples c with the loss (theta - c)^T diag(h) (theta - c) / 2: the toy model of McCandlish et al., appendix C."""
+    """Examples c with the loss (theta - c)^T diag(h) (theta - c) / 2: the toy model of M18's appendix C."""
 
     def __init__(self, dimensions: int = 12) -> None:
         super().__init__()

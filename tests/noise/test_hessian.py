@@ -102,7 +102,7 @@ def test_half_trained_digits_agree_with_every_example_and_the_whole_hessian(digi
     """One 99.9 % interval each, so one in a thousand by chance; and it must be narrow enough to mean something."""
     model, data = digits
     b_noise, eps_max = exact_noise_scale(model, cross_entropy, data)
-    found = hessian_noise_scale(model, cross_entropy, measurements(data, 80, 8, 64), [data], confidence=0.999)
+    found = hessian_noise_scale(model, cross_entropy, measurements(data, 400, 8, 64), [data], confidence=0.999)
     assert found.b_noise.low < b_noise < found.b_noise.high < 2 * found.b_noise.low
     assert found.eps_max.low < eps_max < found.eps_max.high
 
