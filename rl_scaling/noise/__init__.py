@@ -1,7 +1,40 @@
-"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training."""
+"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training.
+
+What needs torch is loaded when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 
-__all__ = ["NoiseScaleEstimate", "NoiseScaleMeter", "estimate_noise_scale", "example_trace", "moments_from_groups"]
+if TYPE_CHECKING:
+    from rl_scaling.noise.hessian import HessianNoiseScale, hessian_noise_scale
+    from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
+
+__all__ = [
+    "HessianNoiseScale",
+    "LineSearchNoiseScale",
+    "NoiseScaleEstimate",
+    "NoiseScaleMeter",
+    "estimate_noise_scale",
+    "example_trace",
+    "hessian_noise_scale",
+    "line_search_noise_scale",
+    "moments_from_groups",
+]
+
+_LAZY = {
+    "HessianNoiseScale": "rl_scaling.noise.hessian",
+    "LineSearchNoiseScale": "rl_scaling.noise.line_search",
+    "hessian_noise_scale": "rl_scaling.noise.hessian",
+    "line_search_noise_scale": "rl_scaling.noise.line_search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

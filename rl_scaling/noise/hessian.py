@@ -97,8 +97,7 @@ def hessian_noise_scale(
         confidence: of the intervals.
 
     Raises:
-        ValueError: no measurements, fewer than two groups, weights that are tied or that share memory, or another
-            name than the two for `curvature`.
+        ValueError: no measurements, fewer than two groups, tied weights, or another name than the two for `curvature`.
         RuntimeError: from curvlinops, for a model whose output is random.
 
     L = (a^2 + 4 b^2) / 2 - (x a + y b) with noise (x, y) of unit variance in both directions, at (1, 0): G = (1, 0),
@@ -121,22 +120,7 @@ def hessian_noise_scale(
     rows = np.array([_moments(model, loss_fn, groups, operator) for groups in measurements])
     if len(rows) == 0:
         raise ValueError("no measurements: give at least one batch of two or more groups")
-    squares, traces, grad_curvatures, noise_curvatures = rows.T
-
-    def ratio(numerators: FloatArray, denominators: FloatArray) -> RatioEstimate:
-        return ratio_of_means(numerators, denominators, blocks=blocks, confidence=confidence)
-
-    return HessianNoiseScale(
-        b_noise=invert(ratio(grad_curvatures, noise_curvatures)),
-        eps_max=invert(ratio(grad_curvatures, squares)),
-        delta_loss_max=invert(ratio(2 * grad_curvatures, _linear_in_the_mean(squares))),
-        b_simple=estimate_noise_scale(squares, traces, blocks=blocks, confidence=confidence),
-        curvature_along_gradient=ratio(grad_curvatures, squares),
-        grad_curvature=float(grad_curvatures.mean()),
-        noise_curvature=float(noise_curvatures.mean()),
-        measurements=len(rows),
-        confidence=confidence,
-    )
+    return _summarised(rows, blocks, confidence)
 
 
 def curvature_operator(
@@ -189,12 +173,33 @@ def _moments(
         raise ValueError(f"{len(sizes)} group(s) of examples: the noise scale compares groups and needs at least two")
     gradients = torch.stack([mean_gradient(model, loss_fn, group) for group in groups], dim=1)  # (P, k)
     products = operator @ gradients
+    assert isinstance(products, Tensor)
     shares = sizes / sizes.sum()
     moments: list[float] = []
     for right in (gradients, products):
         pairs = (gradients.double().T @ right.double()).cpu().numpy()  # (k, k): g_i . g_j, then g_i . H g_j
         moments += moments_from_groups(np.diag(pairs), float(shares @ pairs @ shares), sizes)
     return moments[0], moments[1], moments[2], moments[3]
+
+
+def _summarised(rows: FloatArray, blocks: int, confidence: float) -> HessianNoiseScale:
+    """From (n, 4) measurements as `_moments` gives them."""
+    squares, traces, grad_curvatures, noise_curvatures = rows.T
+
+    def ratio(numerators: FloatArray, denominators: FloatArray) -> RatioEstimate:
+        return ratio_of_means(numerators, denominators, blocks=blocks, confidence=confidence)
+
+    return HessianNoiseScale(
+        b_noise=invert(ratio(grad_curvatures, noise_curvatures)),
+        eps_max=invert(ratio(grad_curvatures, squares)),
+        delta_loss_max=invert(ratio(2 * grad_curvatures, _linear_in_the_mean(squares))),
+        b_simple=estimate_noise_scale(squares, traces, blocks=blocks, confidence=confidence),
+        curvature_along_gradient=ratio(grad_curvatures, squares),
+        grad_curvature=float(grad_curvatures.mean()),
+        noise_curvature=float(noise_curvatures.mean()),
+        measurements=len(rows),
+        confidence=confidence,
+    )
 
 
 def _linear_in_the_mean(values: FloatArray) -> FloatArray:

@@ -22,9 +22,9 @@ from rl_scaling.noise.hessian import LossFunction, mean_gradient, trainable
 
 FloatArray = NDArray[np.float64]
 
-_COARSE_STEPS = 4.0 ** np.arange(-20, 21)
+_COARSE_STEPS = np.exp2(np.arange(-40.0, 41.0, 2.0))
 # Around the full gradient's best step: down to where B = B_noise / 4096 would have its own, up for lucky draws.
-_FINE_STEPS = 2.0 ** np.arange(-12, 3.5, 0.5)
+_FINE_STEPS = np.exp2(np.arange(-12.0, 3.5, 0.5))
 # An end of an interval further than this factor from every batch size is an extrapolation and counts as open.
 _SEEN = 100.0
 
@@ -202,7 +202,7 @@ def fit_saturation(
     found = least_squares(residuals, start, x_scale="jac")
     scatter = math.sqrt(2 * found.cost / (len(values) - 2))
     quantile = float(stdtrit(len(values) - 2, 0.5 + confidence / 2))
-    reach = quantile * max(scatter, 1.0) * _standard_errors(found.jac)
+    reach = quantile * max(scatter, 1.0) * _standard_errors(np.asarray(found.jac))
     limit, scale = (float(value) for value in found.x)
     low, high = np.exp(np.clip(scale + np.array([-1, 1]) * reach[1], -700, 700))
     low, high = low if low > batch_sizes.min() / _SEEN else 0.0, high if high < batch_sizes.max() * _SEEN else math.inf

@@ -19,8 +19,9 @@ def test_the_seed_makes_the_network_and_leaves_the_global_generator_alone() -> N
     state = torch.get_rng_state()
     first, again, other = small_mlp(4, 0), small_mlp(4, 0), small_mlp(4, 1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first[0].weight, again[0].weight)
-    assert not torch.equal(first[0].weight, other[0].weight)
+    pixels = torch.ones(1, 64)
+    assert torch.equal(first(pixels), again(pixels))
+    assert not torch.equal(first(pixels), other(pixels))
 
 
 def test_training_learns() -> None:

@@ -77,7 +77,7 @@ def test_the_noise_scale_follows_the_temperature_and_returns() -> None:
     """
     settings = TemperatureSettings(factor=4, pretrain_updates=4_000, phase_updates=6_000)
     (found,) = temperature_runs(settings, ("batch-size",), silent)
-    assert 2.5 < found.ratio.low
+    assert found.ratio.low > 2.5
     assert found.ratio.high < 6.5
     assert found.return_ratio.value == pytest.approx(1, rel=0.2)
     for phase in found.phases:

@@ -99,11 +99,11 @@ def test_products_are_those_of_the_whole_matrix(digits: tuple[nn.Module, Data], 
 
 @pytest.mark.statistical
 def test_half_trained_digits_agree_with_every_example_and_the_whole_hessian(digits: tuple[nn.Module, Data]) -> None:
-    """One 99.9 % interval each, so one in a thousand by chance; and it must be narrow enough to mean something."""
+    """Two intervals of 99.9 %, so once in 500 by chance; narrow enough to tell noise scales a factor of three apart."""
     model, data = digits
     b_noise, eps_max = exact_noise_scale(model, cross_entropy, data)
     found = hessian_noise_scale(model, cross_entropy, measurements(data, 400, 8, 64), [data], confidence=0.999)
-    assert found.b_noise.low < b_noise < found.b_noise.high < 2 * found.b_noise.low
+    assert found.b_noise.low < b_noise < found.b_noise.high < 3 * found.b_noise.low
     assert found.eps_max.low < eps_max < found.eps_max.high
 
 

@@ -20,14 +20,14 @@ SIZES = [4, 16, 64, 256, 1024]
 
 @given(st.floats(0.01, 6), st.floats(0.1, 10))
 def test_the_best_step_of_a_parabola_is_exact(place: float, height: float) -> None:
-    grid = 2.0 ** np.arange(-8, 4)
+    grid = np.exp2(np.arange(-8.0, 4.0))
     step, gain = best_steps(grid, height * (1 - (grid / place - 1) ** 2))
     assert step == pytest.approx(place, rel=1e-6)
     assert gain == pytest.approx(height, rel=1e-6)
 
 
 def test_a_step_uphill_gains_nothing() -> None:
-    grid = 2.0 ** np.arange(-3, 4)
+    grid = np.exp2(np.arange(-3.0, 4.0))
     step, gain = best_steps(grid, np.stack([-grid - grid**2, np.where(grid > 1, -np.inf, grid)]))
     np.testing.assert_array_equal(step, [0, 1])
     np.testing.assert_array_equal(gain, [0, 1])
@@ -35,7 +35,7 @@ def test_a_step_uphill_gains_nothing() -> None:
 
 @given(st.floats(10, 1000), st.floats(1e-6, 1e6))
 def test_the_fit_finds_what_the_points_were_made_of(b_noise: float, limit: float) -> None:
-    sizes = 4.0 ** np.arange(1, 8)
+    sizes = np.exp2(np.arange(2.0, 16.0, 2.0))
     values = limit / (1 + b_noise / sizes)
     fit = fit_saturation(sizes, values, values / 100)
     assert fit.b_noise == pytest.approx(b_noise, rel=1e-4)
@@ -45,7 +45,7 @@ def test_the_fit_finds_what_the_points_were_made_of(b_noise: float, limit: float
 
 @pytest.mark.parametrize(("b_noise", "low_open"), [(1e-4, True), (1e7, False)])
 def test_batch_sizes_that_never_see_the_turn_leave_an_end_open(b_noise: float, low_open: bool) -> None:
-    sizes = 4.0 ** np.arange(1, 6)
+    sizes = np.exp2(np.arange(2.0, 12.0, 2.0))
     values = 1 / (1 + b_noise / sizes)
     fit = fit_saturation(sizes, values, values / 20)
     assert math.isnan(fit.b_noise)
@@ -94,7 +94,7 @@ def test_searching_for_each_draw_gains_more_than_eq_2_7() -> None:
 
 @pytest.mark.statistical
 def test_both_ways_agree_on_half_trained_digits() -> None:
-    """No quadratic: 35 % apart was the most at five stages of training (docs/curvature.md); 60 % is allowed here."""
+    """No quadratic: 36 % apart was the most at five stages of training (docs/curvature.md); 60 % is allowed here."""
     data, model = load_digits(), small_mlp(8, 0)
     train(model, data, 60, torch.Generator().manual_seed(1))
     search = line_search_noise_scale(model, cross_entropy, data, [8, 32, 128, 512, 2048], draws=32)
