@@ -21,6 +21,7 @@ from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
@@ -71,6 +72,7 @@ Command = (
     | Annotated[Report, subcommand("report")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Bench, subcommand("bench")]
+    | Annotated[Temperature, subcommand("temperature")]
 )
 
 

@@ -118,6 +118,10 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
         ("sweep atari --game Pong --workers -1", 2, "--workers is -1"),
         ("sweep atari --game Pong --minutes nan", 2, "--minutes is nan"),
         ("sweep atari --game Pong --device cuda", 2, "no GPU is to be seen"),
+        ("temperature --factor 1", 2, "factor is 1.0: give a number above 1"),
+        ("temperature --batch-size 60", 2, "batch size 60 does not divide into 8 groups"),
+        ("temperature --learning-rate nan", 2, "learning rate is nan"),
+        ("temperature --phase-updates 2", 2, "give 8 or more"),
         ("fit nowhere", 1, "no such folder: nowhere"),
         ("report .", 1, "no recorded rows in ."),
         ("status .", 1, "no runs in ."),
@@ -141,6 +145,36 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert "Traceback" not in err
     assert list(tmp_path.rglob("config.json")) == [], "what cannot be run must leave nothing behind"
     assert not (tmp_path / "runs").exists()
+
+
+def test_temperature_writes_its_numbers_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["temperature", "--what", "both", "--pretrain-updates", 10, "--phase-updates", 60, "--json"]
+    code, out, _ = run(capsys, *words, "--out", tmp_path / "t")
+    assert code == 0
+    (found,) = json.loads(out)["runs"]
+    assert found["expected_ratio"] == pytest.approx(16)
+    assert [(phase["phase"], phase["batch_size"]) for phase in found["phases"]] == [
+        ("before", 64),
+        ("during", 256),
+        ("after", 64),
+    ]
+    assert json.loads((tmp_path / "t" / "temperature.json").read_text()) == json.loads(out)
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {
+        f"temperature.{end}" for end in ("json", "png", "svg")
+    }
+
+
+def test_temperature_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "temperature", "--pretrain-updates", 0, "--phase-updates", 8, "--what", "learning-rate")
+    assert code == 0
+    assert "1/T rose by 16" in out
+
+
+def test_missing_scikit_learn_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    code, out, err = run(capsys, "temperature")
+    assert (code, out) == (2, "")
+    assert "pip install 'rl-scaling[data]'" in err
 
 
 def test_unknown_options_exit_with_2() -> None:

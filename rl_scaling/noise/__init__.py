@@ -1,4 +1,10 @@
-"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training."""
+"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training.
+
+Names that need torch, or another library that is not always there, are imported when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rl_scaling.noise.clusters import cluster_groups
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
@@ -6,12 +12,33 @@ from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.parts import PartMeters
 
+if TYPE_CHECKING:
+    from rl_scaling.noise.hessian import HessianNoiseScale, hessian_noise_scale
+    from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
+
 __all__ = [
+    "HessianNoiseScale",
+    "LineSearchNoiseScale",
     "NoiseScaleEstimate",
     "NoiseScaleMeter",
     "PartMeters",
     "cluster_groups",
     "estimate_noise_scale",
     "example_trace",
+    "hessian_noise_scale",
+    "line_search_noise_scale",
     "moments_from_groups",
 ]
+
+_LAZY = {
+    "HessianNoiseScale": "rl_scaling.noise.hessian",
+    "LineSearchNoiseScale": "rl_scaling.noise.line_search",
+    "hessian_noise_scale": "rl_scaling.noise.hessian",
+    "line_search_noise_scale": "rl_scaling.noise.line_search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

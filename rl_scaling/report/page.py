@@ -143,7 +143,7 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
 
 
 def export_figure(figure: Figure, stem: Path) -> list[Path]:
-    """One chart as SVG and PNG, named `stem` with their endings."""
+    """One chart as SVG and PNG: `stem` with each ending; replaces files of these names."""
     spec = specification(figure) | {"width": FIGURE_WIDTH, "padding": 14}
     spec["datasets"] = {name: rows_of(columns) for name, columns in figure.tables.items()}
     spec["config"] = config() | {"background": "#ffffff"}
