@@ -7,7 +7,6 @@ The weights do not change between acting and learning, so the acting pass itself
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from rl_scaling.agents.rmsprop import RMSpropInsideRoot
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import A2CConfig
 from rl_scaling.envs import VectorSource
-from rl_scaling.noise.groups import PartNorms
+from rl_scaling.noise.groups import PartNorms, whole_environments
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,7 @@ class A2C:
     def _part_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> PartNorms:
         """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
         num_envs, steps = rollout.valid.shape
-        edges = np.linspace(0, num_envs, min(num_groups, num_envs) + 1).round().astype(int) * steps
-        groups = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+        groups = whole_environments(num_envs, steps, num_groups)
         (valid,) = rollout.valid.flatten().cpu().numpy().nonzero()
         rows = self._random.choice(valid, size=min(frame_gradients, len(valid))).tolist()
         return PartNorms(groups, rows, self.device)

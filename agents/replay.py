@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient
+from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient, is_measurable
 
 
 class Tape:
@@ -33,9 +33,7 @@ class Tape:
         self.network = network
         self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         for layer in self._layers:
-            if isinstance(layer, nn.Conv2d) and (
-                layer.padding_mode != "zeros" or isinstance(layer.padding, str) or layer.groups != 1
-            ):
+            if not is_measurable(layer):
                 raise ConfigError(f"{layer}: only zero padding given in numbers, and one group, are supported")
         covered = {id(p) for layer in self._layers for p in layer.parameters()}
         for name, parameter in network.named_parameters():

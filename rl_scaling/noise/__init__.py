@@ -1,7 +1,33 @@
-"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training."""
+"""The gradient noise scale: moments of one batch, an estimate with its interval, a meter for training.
+
+Names that need torch, or another library that is not always there, are imported when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 
-__all__ = ["NoiseScaleEstimate", "NoiseScaleMeter", "estimate_noise_scale", "example_trace", "moments_from_groups"]
+if TYPE_CHECKING:
+    from rl_scaling.noise.adapters.sb3 import NoiseScaleCallback
+
+__all__ = [
+    "NoiseScaleCallback",
+    "NoiseScaleEstimate",
+    "NoiseScaleMeter",
+    "estimate_noise_scale",
+    "example_trace",
+    "moments_from_groups",
+]
+
+_LAZY = {
+    "NoiseScaleCallback": "rl_scaling.noise.adapters.sb3",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

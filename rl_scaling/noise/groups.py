@@ -7,7 +7,9 @@ group by group costs no more arithmetic than adding it up at once, and each grou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import unfold
@@ -69,6 +71,28 @@ class PartNorms:
             shares = torch.bmm(output_grads[self.rows].flatten(2), patches.transpose(1, 2))
             self.row_sq_norms += (shares**2).sum((1, 2)) + (bias_terms[self.rows] ** 2).sum(1)
         return weight, bias
+
+
+def whole_environments(num_envs: int, steps: int, num_groups: int) -> list[slice]:
+    """Rows of groups of whole environments, as many environments in each as can be, for rows that are in their order.
+
+    Args:
+        num_envs: environments, each of which has `steps` rows: all rows of the first, then of the second, and so on.
+        steps: rows of one environment.
+        num_groups: groups; no more than there are environments are made.
+
+    >>> whole_environments(num_envs=5, steps=10, num_groups=2)
+    [slice(0, 20, None), slice(20, 50, None)]
+    """
+    edges = np.linspace(0, num_envs, min(num_groups, num_envs) + 1).round().astype(int) * steps
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def is_measurable(layer: nn.Module) -> bool:
+    """Whether `PartNorms` knows the layer: Linear, or Conv2d with zero padding given in numbers and one group."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and layer.groups == 1
+    return isinstance(layer, nn.Linear)
 
 
 def conv2d_input_gradient(layer: nn.Conv2d, inputs: Tensor, output_grads: Tensor) -> Tensor:
