@@ -169,8 +169,9 @@ class NoiseScaleCallback(BaseCallback):
         self._rollouts += 1
 
     def _on_training_end(self) -> None:
-        if self.verbose:
-            print(f"noise scale: {self.estimate()}")  # noqa: T201 - as Stable-Baselines3's own callbacks do
+        estimate = self._estimate_if_any()
+        if self.verbose and estimate is not None:
+            print(f"noise scale: {estimate}")  # noqa: T201 - as Stable-Baselines3's own callbacks do
 
     def _measure(self, progress_remaining: float) -> None:
         assert isinstance(self.model, A2C | PPO)
@@ -195,9 +196,8 @@ class NoiseScaleCallback(BaseCallback):
         return self._passes.take(lambda rows: losses(drawn[rows]), singles).group_sq_norms.tolist()
 
     def _log(self, learning_rate: float) -> None:
-        try:
-            estimate = self.estimate()
-        except ValueError:  # all measurements so far had norms that are not finite
+        estimate = self._estimate_if_any()
+        if estimate is None:
             return
         batch_size = self.model.batch_size if isinstance(self.model, PPO) else self._slices[-1].stop
         values = {
@@ -214,6 +214,13 @@ class NoiseScaleCallback(BaseCallback):
             self.logger.record(f"noise_scale/{name}", value)
         if self.verbose >= 2:
             print(f"{self.num_timesteps:,} frames: {estimate}")  # noqa: T201 - as Stable-Baselines3's own callbacks do
+
+    def _estimate_if_any(self) -> NoiseScaleEstimate | None:
+        """None where all measurements so far had norms that are not finite: a diverged policy must not end training."""
+        try:
+            return self.estimate()
+        except ValueError:
+            return None
 
 
 class _RowLosses:
