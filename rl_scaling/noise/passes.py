@@ -16,7 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from rl_scaling.noise.groups import PartNorms, is_measurable
 
-RowLosses = Callable[[slice], Tensor]
+Rows = slice | list[int]
+RowLosses = Callable[[Rows], Tensor]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INPUT_DIMENSIONS = {nn.Linear: 2, nn.Conv2d: 4}
@@ -32,11 +33,13 @@ class GroupGradients:
         gradient: mean gradient over the rows of all groups: one tensor per trained parameter, in the module's order.
         group_sq_norms: (k,) float64, squared norms of the groups' mean gradients.
         group_sizes: (k,) rows in each group.
+        row_sq_norms: (m,) float64, squared norms of the gradients of single rows.
     """
 
     gradient: tuple[Tensor, ...]
     group_sq_norms: Tensor
     group_sizes: tuple[int, ...]
+    row_sq_norms: Tensor
 
     @property
     def batch_sq_norm(self) -> float:
@@ -81,41 +84,43 @@ class GroupPasses:
         self.in_one_pass = _is_plain(module)
         self._compared = False
 
-    def take(self, row_losses: RowLosses, groups: Sequence[slice]) -> GroupGradients:
+    def take(self, row_losses: RowLosses, groups: Sequence[slice], rows: Sequence[int] = ()) -> GroupGradients:
         """Mean gradients of the groups, of which only the norms are kept, and the mean gradient over all rows.
 
         Args:
             row_losses: (n,) losses of the n rows it is asked for, from one pass through the module.
             groups: slices of rows, none empty, that follow each other without gap; the first begins at 0.
+            rows: single rows whose gradients' norms are wanted as well.
         """
         if self.in_one_pass and groups[-1].stop <= self.rows_per_pass:
-            together = self._together(row_losses, groups)
+            together = self._together(row_losses, groups, rows)
             if together is not None:
                 return together
             self.in_one_pass = False
-        return self._one_by_one(row_losses, groups)
+        return self._one_by_one(row_losses, groups, rows)
 
-    def _together(self, row_losses: RowLosses, groups: Sequence[slice]) -> GroupGradients | None:
+    def _together(self, row_losses: RowLosses, groups: Sequence[slice], rows: Sequence[int]) -> GroupGradients | None:
         """All groups in one pass; None where the module turns out to forbid it."""
-        rows = groups[-1].stop
+        total = groups[-1].stop
         layers = [layer for layer in _plain_layers(self.module) if layer.weight.requires_grad]
         with _watching(layers) as uses:
-            losses = row_losses(slice(0, rows)) / rows
-        if not all(_used_once_per_row(layer, uses[layer], rows) for layer in layers):
+            losses = row_losses(slice(0, total)) / total
+        if not all(_used_once_per_row(layer, uses[layer], total) for layer in layers):
             return None
-        norms = PartNorms(groups, [], losses.device)
+        norms = PartNorms(groups, rows, losses.device)
         shares = _of_layers({layer: uses[layer][0] for layer in layers}, losses, norms)
         shares |= _of_its_own(self.module, losses, norms)
         gradient = tuple(shares[parameter] for parameter in _trained(self.module))
         if not self._compared and not _agree(gradient, _gradient(losses.sum(), _trained(self.module))):
             return None
         self._compared = True
-        sizes = _sizes(groups)
-        to_means = torch.tensor([(rows / size) ** 2 for size in sizes], device=losses.device, dtype=torch.float64)
-        return GroupGradients(gradient, norms.group_sq_norms * to_means, sizes)
+        sizes = torch.tensor(_sizes(groups), device=losses.device)
+        return GroupGradients(
+            gradient, norms.group_sq_norms * (total / sizes) ** 2, _sizes(groups), norms.row_sq_norms * total**2
+        )
 
-    def _one_by_one(self, row_losses: RowLosses, groups: Sequence[slice]) -> GroupGradients:
-        parameters, rows, sq_norms = _trained(self.module), groups[-1].stop, []
+    def _one_by_one(self, row_losses: RowLosses, groups: Sequence[slice], rows: Sequence[int]) -> GroupGradients:
+        parameters, total, sq_norms = _trained(self.module), groups[-1].stop, []
         gradient = [torch.zeros_like(parameter) for parameter in parameters]
         for group, size in zip(groups, _sizes(groups), strict=True):
             mean = [torch.zeros_like(parameter) for parameter in parameters]
@@ -123,8 +128,12 @@ class GroupPasses:
                 losses = row_losses(slice(start, min(start + self.rows_per_pass, group.stop)))
                 mean = [m + g for m, g in zip(mean, _gradient(losses.sum() / size, parameters), strict=True)]
             sq_norms.append(_sq_norm(mean))
-            gradient = [g + m * (size / rows) for g, m in zip(gradient, mean, strict=True)]
-        return GroupGradients(tuple(gradient), torch.stack(sq_norms), _sizes(groups))
+            gradient = [g + m * (size / total) for g, m in zip(gradient, mean, strict=True)]
+        row_sq_norms = [_sq_norm(_gradient(row_losses([row]).sum(), parameters)) for row in rows]
+        none = torch.zeros(0, dtype=torch.float64, device=sq_norms[0].device)
+        return GroupGradients(
+            tuple(gradient), torch.stack(sq_norms), _sizes(groups), torch.stack(row_sq_norms) if rows else none
+        )
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,8 @@ def _of_its_own(module: nn.Module, losses: Tensor, norms: PartNorms) -> dict[nn.
         return {}
     shares = [_gradient(losses[group].sum(), own) for group in norms.groups]
     norms.group_sq_norms += torch.stack([_sq_norm(share) for share in shares])
+    for k, row in enumerate(norms.rows):
+        norms.row_sq_norms[k] += _sq_norm(_gradient(losses[row], own))
     return {parameter: torch.stack(parts).sum(0) for parameter, *parts in zip(own, *shares, strict=True)}
 
 

@@ -38,7 +38,7 @@ from rl_scaling.noise.estimate import NoiseScaleEstimate
 from rl_scaling.noise.groups import whole_environments
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
-from rl_scaling.noise.passes import GroupPasses
+from rl_scaling.noise.passes import GroupPasses, Rows
 
 # A2C passes over a rollout once, PPO n_epochs times: a measurement costs about one such pass.
 _DEFAULT_EVERY = {A2C: 10, PPO: 1}
@@ -177,23 +177,17 @@ class NoiseScaleCallback(BaseCallback):
         assert isinstance(self.model, A2C | PPO)
         losses = _RowLosses(self.model, progress_remaining)
         with _left_as_it_was(self.model.policy):
-            taken = self._passes.take(losses, self._slices)
-            frame_sq_norms = self._single_frames(losses)
-        sq_norms, batch_sq_norm = taken.group_sq_norms.tolist(), taken.batch_sq_norm
-        trace = None
-        if frame_sq_norms:
+            taken = self._passes.take(losses, self._slices, self._drawn_frames())
+        sq_norms, batch_sq_norm, trace = taken.group_sq_norms.tolist(), taken.batch_sq_norm, None
+        if self._frames:
             grad_sq_norm, _ = moments_from_groups(sq_norms, batch_sq_norm, taken.group_sizes)
-            trace = example_trace(frame_sq_norms, grad_sq_norm)
+            trace = example_trace(taken.row_sq_norms.tolist(), grad_sq_norm)
         self.meter.update(sq_norms, batch_sq_norm, group_sizes=taken.group_sizes, example_trace=trace)
 
-    def _single_frames(self, losses: _RowLosses) -> list[float]:
-        """Squared gradient norms of a few frames; the draw follows from the rollout's number alone."""
+    def _drawn_frames(self) -> list[int]:
+        """A few frames for the design effect; the draw follows from the rollout's number alone."""
         total = self._slices[-1].stop
-        drawn = np.random.default_rng(self._rollouts).choice(total, min(self._frames, total), replace=False)
-        if not len(drawn):
-            return []
-        singles = [slice(i, i + 1) for i in range(len(drawn))]
-        return self._passes.take(lambda rows: losses(drawn[rows]), singles).group_sq_norms.tolist()
+        return np.random.default_rng(self._rollouts).choice(total, min(self._frames, total), replace=False).tolist()
 
     def _log(self, learning_rate: float) -> None:
         estimate = self._estimate_if_any()
@@ -247,7 +241,7 @@ class _RowLosses:
             for schedule in (getattr(model, "clip_range", None), getattr(model, "clip_range_vf", None))
         )
 
-    def __call__(self, rows: slice | np.ndarray) -> Tensor:
+    def __call__(self, rows: Rows) -> Tensor:
         """(n,) losses of n frames."""
         values, log_probs, entropy = self._model.policy.evaluate_actions(*self._seen_and_done(rows))
         policy_losses = self._policy_losses(log_probs, rows)
@@ -256,7 +250,7 @@ class _RowLosses:
         entropies = -log_probs if entropy is None else entropy
         return policy_losses + self._model.vf_coef * value_losses - self._model.ent_coef * entropies
 
-    def _seen_and_done(self, rows: slice | np.ndarray) -> tuple[Any, Tensor]:
+    def _seen_and_done(self, rows: Rows) -> tuple[Any, Tensor]:
         seen = self._observations
         observations = (
             {k: self._to_torch(v[rows]) for k, v in seen.items()}
@@ -266,14 +260,14 @@ class _RowLosses:
         actions = self._to_torch(self._actions[rows].astype(np.float32, copy=False))
         return observations, actions.long().flatten() if isinstance(self._model.action_space, Discrete) else actions
 
-    def _policy_losses(self, log_probs: Tensor, rows: slice | np.ndarray) -> Tensor:
+    def _policy_losses(self, log_probs: Tensor, rows: Rows) -> Tensor:
         advantages = self._advantages[rows]
         if self._clip_range is None:  # A2C
             return -advantages * log_probs
         ratios = torch.exp(log_probs - self._log_probs[rows])
         return -torch.min(advantages * ratios, advantages * ratios.clamp(1 - self._clip_range, 1 + self._clip_range))
 
-    def _clipped(self, values: Tensor, rows: slice | np.ndarray) -> Tensor:
+    def _clipped(self, values: Tensor, rows: Rows) -> Tensor:
         if self._clip_range_vf is None:
             return values
         old = self._values[rows]

@@ -38,11 +38,11 @@ def noise_envs(observations: spaces.Space[Any], actions: spaces.Space[Any], num_
 
 
 def naive_gradients(model: A2C | PPO, groups: list[np.ndarray]) -> list[Tensor]:
-    """(parameters,) gradient of the mean loss over each group's environments, with advantages normalised together.
+    """(parameters,) gradient of the mean loss over each group's frames, with advantages normalised all together.
 
     Args:
         model: its rollout buffer is full and still by step and environment.
-        groups: numbers of environments.
+        groups: numbers of frames: all of the first environment, then of the second, and so on.
     """
     buffer = model.rollout_buffer
     advantages = torch.tensor(buffer.advantages)
@@ -50,21 +50,24 @@ def naive_gradients(model: A2C | PPO, groups: list[np.ndarray]) -> list[Tensor]:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     gradients = []
     for group in groups:
+        envs, steps = np.divmod(group, buffer.buffer_size)
         seen: Any = buffer.observations
-        rows = {k: torch.tensor(v[:, group]).flatten(0, 1) for k, v in seen.items()} if isinstance(seen, dict) else (
-            torch.tensor(seen[:, group]).flatten(0, 1)
-        )  # fmt: skip
-        actions = torch.tensor(buffer.actions[:, group]).flatten(0, 1).float()
+        rows = (
+            {k: torch.tensor(v[steps, envs]) for k, v in seen.items()}
+            if isinstance(seen, dict)
+            else torch.tensor(seen[steps, envs])
+        )
+        actions = torch.tensor(buffer.actions[steps, envs]).float()
         if isinstance(model.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         values, log_probs, entropy = model.policy.evaluate_actions(rows, actions)
-        a = advantages[:, group].flatten()
+        a = advantages[steps, envs]
         if isinstance(model, PPO):
-            ratio = (log_probs - torch.tensor(buffer.log_probs[:, group]).flatten()).exp()
+            ratio = (log_probs - torch.tensor(buffer.log_probs[steps, envs])).exp()
             policy_loss = -torch.minimum(a * ratio, a * ratio.clip(1 - 0.2, 1 + 0.2)).mean()
         else:
             policy_loss = -(a * log_probs).mean()
-        value_loss = mse_loss(torch.tensor(buffer.returns[:, group]).flatten(), values.flatten())
+        value_loss = mse_loss(torch.tensor(buffer.returns[steps, envs]), values.flatten())
         entropy_loss = log_probs.mean() if entropy is None else -entropy.mean()
         loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
         gradients.append(flat(torch.autograd.grad(loss, list(model.policy.parameters()))))

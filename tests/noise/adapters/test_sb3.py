@@ -96,11 +96,13 @@ class Listening:
         self.taken: list[GroupGradients] = []
         self.stepped: list[Tensor] = []
         self.naive: list[list[Tensor]] = []
+        self.naive_rows: list[list[Tensor]] = []
         take = GroupPasses.take
 
-        def listen(passes: GroupPasses, *args: Any) -> GroupGradients:
+        def listen(passes: GroupPasses, losses: Any, slices: Any, rows: list[int]) -> GroupGradients:
             self.naive.append(naive_gradients(model, groups))
-            self.taken.append(take(passes, *args))
+            self.naive_rows.append(naive_gradients(model, [np.array([row]) for row in rows]))
+            self.taken.append(take(passes, losses, slices, rows))
             return self.taken[-1]
 
         monkeypatch.setattr(GroupPasses, "take", listen)
@@ -115,21 +117,22 @@ class Listening:
 def test_gradients_equal_those_of_stable_baselines3(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, observations, actions, settings, in_one_pass = CASES[name]
     model = made(algorithm, observations, actions, settings)
-    callback = NoiseScaleCallback(every=1, groups=4, frames=0, frames_per_pass=1024 if in_one_pass else 7)
-    groups = [np.arange(a, b) for a, b in ((0, 2), (2, 3), (3, 4), (4, 6))]
+    callback = NoiseScaleCallback(every=1, groups=4, frames=3, frames_per_pass=1024 if in_one_pass else 7)
+    groups = [np.arange(a * STEPS, b * STEPS) for a, b in ((0, 2), (2, 3), (3, 4), (4, 6))]
     heard = Listening(monkeypatch, model, groups)
     model.learn(3 * NUM_ENVS * STEPS, callback=callback)
     assert len(heard.taken) == len(heard.stepped) == 3
     assert callback._passes.in_one_pass
-    for taken, stepped, naive in zip(heard.taken, heard.stepped, heard.naive, strict=True):
+    for taken, stepped, naive, rows in zip(heard.taken, heard.stepped, heard.naive, heard.naive_rows, strict=True):
         scale = float(stepped.norm())
         torch.testing.assert_close(flat(taken.gradient), stepped, rtol=0, atol=1e-6 * max(scale, 1))
         sizes = torch.tensor(taken.group_sizes, dtype=torch.float64)
-        assert taken.group_sizes == tuple(STEPS * len(group) for group in groups)
+        assert taken.group_sizes == tuple(len(group) for group in groups)
         mean = (torch.stack(naive).double() * sizes[:, None]).sum(0) / sizes.sum()
         torch.testing.assert_close(mean, stepped.double(), rtol=0, atol=1e-6 * max(scale, 1))
-        expected = torch.stack([gradient.double().pow(2).sum() for gradient in naive])
-        torch.testing.assert_close(taken.group_sq_norms, expected, rtol=1e-4, atol=0)
+        for norms, gradients in ((taken.group_sq_norms, naive), (taken.row_sq_norms, rows)):
+            expected = torch.stack([gradient.double().pow(2).sum() for gradient in gradients])
+            torch.testing.assert_close(norms, expected, rtol=1e-4, atol=0)
         assert taken.batch_sq_norm == pytest.approx(scale**2, rel=1e-4)
 
 
