@@ -34,6 +34,11 @@ class PartNorms:
         self.group_sq_norms = torch.zeros(len(groups), dtype=torch.float64, device=device)
         self.row_sq_norms = torch.zeros(len(rows), dtype=torch.float64, device=device)
 
+    def reset(self) -> None:
+        """Forget the norms, for another backward pass through the same graph."""
+        self.group_sq_norms.zero_()
+        self.row_sq_norms.zero_()
+
     def linear(self, layer: nn.Linear, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
         """Weight gradient (out, in) and bias gradient (out,) of a layer with (n, in) inputs.
 
