@@ -125,7 +125,7 @@ class A2C:
         self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None, *, measure_parts: bool = False
     ) -> Update:
         """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
-        logits, values = tape.replay(rollout.observations, norms)
+        logits, values = tape.replay(norms)
         loss, losses = self._loss(logits, values, rollout)
         parts = self._measured_parts(losses, rollout, norms) if norms and measure_parts else {}
         self._optimizer.zero_grad()

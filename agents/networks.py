@@ -38,10 +38,21 @@ class ActorCritic(nn.Module):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, num_actions) and values (n,) for observations (n, *shape); uint8 pixels are scaled to 0..1."""
-        inputs = observations.float() / 255 if observations.dtype == torch.uint8 else observations
+        inputs = observations
+        if observations.dtype == torch.uint8:
+            inputs = observations.to(torch.float32, memory_format=pixel_layout(observations)).div_(255)
         features = self.policy_body(inputs)
         value_features = features if self.value_body is None else self.value_body(inputs)
         return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+
+def pixel_layout(observations: Tensor) -> torch.memory_format:
+    """How observations (n, *shape) are best laid out in memory: pixels with the channels last.
+
+    The weight gradient of a convolution with few input channels is then several times faster.
+    """
+    pixels = observations.dim() == 4 and observations.dtype == torch.uint8
+    return torch.channels_last if pixels else torch.contiguous_format
 
 
 def _nature(channels: int) -> nn.Sequential:

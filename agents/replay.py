@@ -8,6 +8,7 @@ pass runs over the whole batch at once, which is faster than through the many sm
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_scaling.agents.networks import pixel_layout
 from rl_scaling.config import ConfigError
 from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient, is_measurable
 
 
 class Tape:
-    """Remembers the outputs of a network's layers while it acts, and replays them for the update.
+    """Remembers what a network's layers gave while it acted, and replays it for the update.
+
+    Everything is kept in one buffer per layer whose rows are already in the order of the update: all steps of the
+    first environment, then of the second, and so on. Buffers are used again by the next recording.
 
     Args:
         network: all its parameters belong to Linear and Conv2d layers, each of which is used once per pass.
@@ -39,12 +44,20 @@ class Tape:
         for name, parameter in network.named_parameters():
             if id(parameter) not in covered:
                 raise ConfigError(f"parameter {name} is in no Linear or Conv2d layer: such a network is not supported")
-        self._outputs: dict[nn.Module, list[Tensor]] = {}
+        self._buffers: dict[nn.Module | None, Tensor] = {}
+        self._uses: Counter[nn.Module] = Counter()
+        self._steps = self._passes = 0
+
+    @property
+    def observations(self) -> Tensor:
+        """(n * steps, *shape) what the network was given, environment by environment."""
+        return self._buffers[None]
 
     @contextmanager
-    def recording(self) -> Generator[None]:
-        """Inside, passes through the network are remembered (from the beginning) and not differentiated."""
-        self._outputs = {layer: [] for layer in self._layers}
+    def recording(self, steps: int) -> Generator[None]:
+        """Inside, `act` remembers this many passes (from the beginning), and nothing is differentiated."""
+        self._steps, self._passes = steps, 0
+        self._uses.clear()
         handles = [layer.register_forward_hook(self._remember) for layer in self._layers]
         try:
             with torch.no_grad():
@@ -53,42 +66,56 @@ class Tape:
             for handle in handles:
                 handle.remove()
 
-    def _remember(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._outputs[layer].append(output)
+    def act(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """One remembered pass: logits (n, num_actions) and values (n,) for (n, *shape) observations."""
+        result = self.network(self._keep(None, observations, pixel_layout(observations)))
+        self._passes += 1
+        return result
 
-    def replay(self, observations: list[Tensor], norms: PartNorms | None = None) -> tuple[Tensor, Tensor]:
+    def _remember(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._uses[layer] += 1
+        # Laid out as the output is: putting it there is then a plain copy.
+        channels_last = output.dim() == 4 and output.is_contiguous(memory_format=torch.channels_last)
+        self._keep(layer, output, torch.channels_last if channels_last else torch.contiguous_format)
+
+    def _keep(self, key: nn.Module | None, values: Tensor, layout: torch.memory_format) -> Tensor:
+        """Put one step's (n, ...) values into their rows; returns those rows."""
+        shape = (len(values) * self._steps, *values.shape[1:])
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.shape != shape or buffer.dtype != values.dtype:
+            buffer = torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=layout)
+            self._buffers[key] = buffer
+        rows = buffer.unflatten(0, (len(values), self._steps))[:, self._passes]
+        return rows.copy_(values)
+
+    def replay(self, norms: PartNorms | None = None) -> tuple[Tensor, Tensor]:
         """The network's outputs for the remembered passes, differentiable.
 
         Args:
-            observations: what the passes were given, each (n, *shape).
             norms: collects norms of parts of the gradient when it is taken; rows are environment by environment.
 
         Returns:
-            Logits (n * steps, num_actions) and values (n * steps,): all steps of the first environment, then of the
-            second, and so on.
+            Logits (n * steps, num_actions) and values (n * steps,), environment by environment.
 
         Raises:
             ConfigError: a layer was not used just once in every pass.
         """
-        for layer, outputs in self._outputs.items():
-            if len(outputs) != len(observations):
+        for layer in self._layers:
+            if self._uses[layer] != self._passes:
                 raise ConfigError(
-                    f"{layer} is used {len(outputs)} times in {len(observations)} passes: it must be once"
+                    f"{layer} is used {self._uses[layer]} times in {self._passes} passes: it must be once"
                 )
         with self._handing_out(norms):
-            logits, values = self.network(_by_environment(observations))
-        self._outputs = {}
-        return logits, values
+            return self.network(self.observations)
 
     @contextmanager
     def _handing_out(self, norms: PartNorms | None) -> Generator[None]:
         replays = {nn.Linear: _ReplayLinear, nn.Conv2d: _ReplayConv2d}
         try:
             for layer in self._layers:
-                output = _by_environment(self._outputs[layer])
                 replay = next(function for kind, function in replays.items() if isinstance(layer, kind))
                 # An instance attribute hides the class's forward until it is deleted again.
-                vars(layer)["forward"] = _Handing(replay, layer, output, norms)
+                vars(layer)["forward"] = _Handing(replay, layer, self._buffers[layer], norms)
             yield
         finally:
             for layer in self._layers:
@@ -104,11 +131,6 @@ class _Handing:
     def __call__(self, inputs: Tensor) -> Tensor:
         function, layer, output, norms = self.arguments
         return function.apply(inputs, layer.weight, layer.bias, layer, output, norms)
-
-
-def _by_environment(steps: list[Tensor]) -> Tensor:
-    """(n, ...) for each step to (n * steps, ...)."""
-    return torch.stack(steps, dim=1).flatten(0, 1)
 
 
 class _ReplayLinear(torch.autograd.Function):

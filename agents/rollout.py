@@ -19,13 +19,14 @@ class Rollout:
     """`steps` steps of n environments; tensors are (n, steps) and on the agent's device.
 
     Attributes:
-        observations: what was acted on, one tensor of (n, *shape) per step.
+        observations: (n * steps, *shape) what was acted on, all steps of the first environment, then of the second,
+            and so on; the tape's own, so the next rollout overwrites it.
         frames: valid frames in all.
         valid: False for steps that only reset an environment and must not count.
         episode_scores, episode_frames: raw scores and lengths of the games that ended in this rollout.
     """
 
-    observations: list[Tensor]
+    observations: Tensor
     actions: Tensor
     returns: Tensor
     frames: int
@@ -55,34 +56,26 @@ class Actor:
 
     def roll_out(self, steps: int, discount: float, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
-        seen, taken, values, transitions = [], [], [], []
-        with self.tape.recording():
+        taken, values, transitions = [], [], []
+        with self.tape.recording(steps):
             for _ in range(steps):
-                step_logits, step_values = self.network(self._current)
+                step_logits, step_values = self.tape.act(self._current)
                 actions = sample_actions(step_logits, generator)
                 transitions.append(self.source.step(actions.cpu().numpy()))
-                seen.append(self._current)
                 taken.append(actions)
                 values.append(step_values)
                 self._current = self._to_device(transitions[-1].observations)
-        return self._assemble(seen, torch.stack(taken, 1), torch.stack(values, 1), transitions, discount)
+        return self._assemble(torch.stack(taken, 1), torch.stack(values, 1), transitions, discount)
 
     @torch.no_grad()
-    def _assemble(
-        self,
-        observations: list[Tensor],
-        actions: Tensor,
-        values: Tensor,
-        transitions: list[Transition],
-        discount: float,
-    ) -> Rollout:
+    def _assemble(self, actions: Tensor, values: Tensor, transitions: list[Transition], discount: float) -> Rollout:
         rewards, terminated, truncated, valid = (
             self._to_device(np.stack([getattr(t, name) for t in transitions], axis=1))
             for name in ("rewards", "terminated", "truncated", "valid")
         )
         last_values = self.network(self._current)[1]
         return Rollout(
-            observations=observations,
+            observations=self.tape.observations,
             actions=actions,
             returns=n_step_returns(rewards, terminated, truncated, values, last_values, discount),
             frames=int(sum(t.valid.sum() for t in transitions)),

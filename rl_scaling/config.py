@@ -156,7 +156,7 @@ class NoiseScaleConfig:
             more backward passes per measurement.
     """
 
-    every_updates: int = 10
+    every_updates: int = 20
     groups: int = 8
     window_measurements: int = 50
     frame_gradients: int = 8

@@ -67,7 +67,7 @@ def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
-    code, out, _ = run(capsys, *words, "--noise.parts", "--json", "--out", tmp_path)
+    code, out, _ = run(capsys, *words, "--parts", "--json", "--out", tmp_path)
     assert code == 0
     parts = json.loads(out)["parts"]
     assert set(parts) == {"policy", "value", "entropy"}

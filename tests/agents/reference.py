@@ -35,11 +35,10 @@ def naive_returns(
 
 def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor]:
     """Gradient of the mean loss over some rows (environment by environment), by a fresh forward pass and autograd."""
-    observations = torch.stack(rollout.observations, dim=1).flatten(0, 1)
     rows = [row for row in rows if rollout.valid.flatten()[row]]
     total = torch.zeros(())
     for row in rows:
-        logits, values = agent.network(observations[row : row + 1])
+        logits, values = agent.network(rollout.observations[row : row + 1])
         log_probs = torch.distributions.Categorical(logits=logits)
         returns = rollout.returns.flatten()[row]
         advantage = (returns - values[0]).detach()

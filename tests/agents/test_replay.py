@@ -31,7 +31,7 @@ def rolled_out(network: Network, num_envs: int = 6) -> tuple[A2C, Actor, Rollout
 def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     assert not rollout.valid.all(), "the tape must contain steps that do not count"
-    loss, _ = agent._loss(*actor.tape.replay(rollout.observations), rollout)
+    loss, _ = agent._loss(*actor.tape.replay(), rollout)
     loss.backward()
     for parameter, expected in zip(
         agent.network.parameters(), naive_gradient(agent, rollout, list(range(30))), strict=True
@@ -44,7 +44,7 @@ def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None
 def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     norms = agent._part_norms(rollout, num_groups=4, frame_gradients=5)
-    loss, _ = agent._loss(*actor.tape.replay(rollout.observations, norms), rollout)
+    loss, _ = agent._loss(*actor.tape.replay(norms), rollout)
     loss.backward()
     gradient = [p.grad for p in agent.network.parameters() if p.grad is not None]
     groups = agent._gradient_groups(rollout, norms, gradient)
@@ -119,15 +119,15 @@ def test_networks_that_cannot_be_replayed_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"body\.1\.weight is in no Linear or Conv2d layer"):
         Tape(Normed())
     tape, observations = Tape(Twice()), torch.zeros(2, 6)
-    with tape.recording():
-        tape.network(observations)
+    with tape.recording(steps=1):
+        tape.act(observations)
     with pytest.raises(ConfigError, match="used 2 times in 1 passes"):
-        tape.replay([observations])
+        tape.replay()
 
 
 def test_layers_are_left_as_they_were() -> None:
     agent, actor, rollout = rolled_out("small")
-    actor.tape.replay(rollout.observations)
-    again = agent.network(rollout.observations[0])[1]
-    assert again.shape == (6,)
+    actor.tape.replay()
+    again = agent.network(rollout.observations)[1]
+    assert again.shape == (30,)
     assert all("forward" not in vars(module) for module in agent.network.modules())

@@ -83,13 +83,17 @@ def hand_over(
     buffer = model.rollout_buffer
     buffer.reset()
     starts = np.zeros(NUM_ENVS)
-    for t, observations in enumerate(rollout.observations):
+    for t, observations in enumerate(by_step(rollout)):
         log_probs = torch.zeros(NUM_ENVS)  # not used by their A2C's update
         buffer.add(
             observations.numpy(), rollout.actions[:, t, None].numpy(), rewards[:, t], starts, values[:, t], log_probs
         )
         starts = ends[:, t].astype(float)
     buffer.compute_returns_and_advantage(last_values=last_values, dones=starts)
+
+
+def by_step(rollout: Rollout) -> list[torch.Tensor]:
+    return list(rollout.observations.unflatten(0, (NUM_ENVS, STEPS)).unbind(1))
 
 
 def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
@@ -103,7 +107,7 @@ def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Paramet
     assert agent._actor is not None
     rollout = agent._actor.roll_out(STEPS, DISCOUNT, agent.generator)
     with torch.no_grad():
-        values = torch.stack([agent.network(o)[1] for o in rollout.observations], dim=1)
+        values = torch.stack([agent.network(o)[1] for o in by_step(rollout)], dim=1)
         last_values = agent.network(agent._actor._current)[1]
     following = torch.cat([values[:, 1:], last_values[:, None]], dim=1).numpy()
     rewards, terminated, truncated = (
