@@ -169,16 +169,17 @@ def _used_once_per_row(layer: nn.Module, uses: list[_Use], rows: int) -> bool:
 def _of_layers(uses: dict[nn.Module, _Use], losses: Tensor, norms: PartNorms) -> dict[nn.Parameter, Tensor]:
     """Gradients of the layers' parameters; their groups' norms go to `norms`."""
     outputs = [use.output for use in uses.values()]
-    grads = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+    grads: tuple[Tensor | None, ...] = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
     gradients: dict[nn.Parameter, Tensor] = {}
     for (layer, use), grad in zip(uses.items(), grads, strict=True):
-        if grad is None:  # its output does not reach the loss
+        # torch declares no None here, and gives it all the same where an output does not reach the loss
+        if grad is None:  # pyright: ignore[reportUnnecessaryComparison]
             gradients |= {parameter: torch.zeros_like(parameter) for parameter in layer.parameters()}
             continue
         take: Any = norms.linear if isinstance(layer, nn.Linear) else norms.conv2d
         with torch.no_grad():
-            shares = dict(zip(("weight", "bias"), take(layer, use.inputs, grad), strict=True))
-        gradients |= {parameter: shares[name] for name, parameter in layer.named_parameters()}
+            weight, bias = take(layer, use.inputs, grad)
+        gradients |= {p: weight if name == "weight" else bias for name, p in layer.named_parameters()}
     return gradients
 
 

@@ -302,7 +302,7 @@ def _default_every(model: BaseAlgorithm) -> int:
         " A2C and PPO",
     )
     for algorithm, every in _DEFAULT_EVERY.items():
-        if isinstance(model, algorithm) and type(model).train is algorithm.train:
+        if getattr(type(model), "train", None) is algorithm.train:
             return every
     raise ValueError(
         f"{name} has a train() of its own (recurrent, masked or otherwise changed), whose loss NoiseScaleCallback does"
