@@ -1,6 +1,6 @@
 """Print how A2C of Stable-Baselines3 learns CartPole with few environments and with many, for the same frames.
 
-    python scripts/why_more_environments.py                  # 100,000 frames, 5 seeds; about 3 minutes on one core
+    python scripts/why_more_environments.py                  # 100,000 frames, 5 seeds; a few minutes
     python scripts/why_more_environments.py --frames 20000 --seeds 1
 
 Rows: few environments at the default learning rate and at higher ones; many at the same rates; many with rollouts so
