@@ -175,7 +175,7 @@ def _of_layers(uses: dict[nn.Module, _Use], losses: Tensor, norms: PartNorms) ->
         if grad is None:  # its output does not reach the loss
             gradients |= {parameter: torch.zeros_like(parameter) for parameter in layer.parameters()}
             continue
-        take: Any = norms.linear if isinstance(layer, nn.Linear) else norms.conv2d
+        take: Any = norms.linear if isinstance(layer, nn.Linear) else norms.convolution
         with torch.no_grad():
             shares = dict(zip(("weight", "bias"), take(layer, use.inputs, grad), strict=True))
         gradients |= {parameter: shares[name] for name, parameter in layer.named_parameters()}
