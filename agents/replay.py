@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.networks import pixel_layout
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient, is_measurable
+from rl_scaling.noise.groups import PartNorms, convolution_input_gradient, convolution_weight_gradient, is_measurable
 
 
 class Tape:
@@ -167,11 +167,11 @@ class _ReplayConv2d(torch.autograd.Function):
         layer: nn.Conv2d = ctx.layer
         to_inputs = None
         if ctx.needs_input_grad[0]:
-            to_inputs = conv2d_input_gradient(layer, inputs, grad)
+            to_inputs = convolution_input_gradient(layer, inputs, grad)
         if ctx.norms:
-            parts = ctx.norms.conv2d(layer, inputs, grad)
+            parts = ctx.norms.convolution(layer, inputs, grad)
         else:
-            parts = conv2d_weight_gradient(layer, inputs, grad), grad.sum((0, 2, 3))
+            parts = convolution_weight_gradient(layer, inputs, grad), grad.sum((0, 2, 3))
         return to_inputs, *_with_bias(ctx, parts), None, None, None
 
 

@@ -176,7 +176,7 @@ def _of_layers(uses: dict[nn.Module, _Use], losses: Tensor, norms: PartNorms) ->
         if grad is None:  # pyright: ignore[reportUnnecessaryComparison]
             gradients |= {parameter: torch.zeros_like(parameter) for parameter in layer.parameters()}
             continue
-        take: Any = norms.linear if isinstance(layer, nn.Linear) else norms.conv2d
+        take: Any = norms.linear if isinstance(layer, nn.Linear) else norms.convolution
         with torch.no_grad():
             weight, bias = take(layer, use.inputs, grad)
         gradients |= {p: weight if name == "weight" else bias for name, p in layer.named_parameters()}
