@@ -41,8 +41,8 @@ class PartNorms:
 
     def reset(self) -> None:
         """Forget the norms, for another backward pass through the same graph."""
-        self.group_sq_norms.zero_()
-        self.row_sq_norms.zero_()
+        for norms in (self.group_sq_norms, self.bias_sq_norms, self.row_sq_norms):
+            norms.zero_()
 
     def linear(self, layer: nn.Linear, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
         """Weight gradient (out, in) and bias gradient (out,) of a layer with (n, ..., in) inputs.

@@ -108,7 +108,7 @@ class NoiseScaleCallback(BaseCallback):
         return self._meter
 
     def estimate(self, confidence: float | None = None) -> NoiseScaleEstimate:
-        """The noise scale as measured so far, in frames.
+        """The noise scale as measured so far, in frames; its `batch_size` is the rollout, for PPO too.
 
         Raises:
             ValueError: no measurements yet.
@@ -163,9 +163,11 @@ class NoiseScaleCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         if self._rollouts % self._interval == 0:
+            # What the update will find; the model's own value is still that of the update before.
             progress_remaining = 1 - self.num_timesteps / self.locals["total_timesteps"]
-            self._measure(progress_remaining)
-            self._log(self.model.lr_schedule(progress_remaining))
+            learning_rate = self.model.lr_schedule(progress_remaining)
+            self._measure(progress_remaining, learning_rate)
+            self._log(learning_rate)
         self._rollouts += 1
 
     def _on_training_end(self) -> None:
@@ -173,7 +175,7 @@ class NoiseScaleCallback(BaseCallback):
         if self.verbose and estimate is not None:
             print(f"noise scale: {estimate}")  # noqa: T201 - as Stable-Baselines3's own callbacks do
 
-    def _measure(self, progress_remaining: float) -> None:
+    def _measure(self, progress_remaining: float, learning_rate: float) -> None:
         assert isinstance(self.model, A2C | PPO)
         losses = _RowLosses(self.model, progress_remaining)
         with _left_as_it_was(self.model.policy):
@@ -182,7 +184,13 @@ class NoiseScaleCallback(BaseCallback):
         if self._frames:
             grad_sq_norm, _ = moments_from_groups(sq_norms, batch_sq_norm, taken.group_sizes)
             trace = example_trace(taken.row_sq_norms.tolist(), grad_sq_norm)
-        self.meter.update(sq_norms, batch_sq_norm, group_sizes=taken.group_sizes, example_trace=trace)
+        self.meter.update(
+            sq_norms,
+            batch_sq_norm,
+            group_sizes=taken.group_sizes,
+            example_trace=trace,
+            learning_rate=learning_rate,
+        )
 
     def _drawn_frames(self) -> list[int]:
         """A few frames for the design effect; the draw follows from the rollout's number alone."""

@@ -185,9 +185,9 @@ def test_measuring_leaves_the_policy_as_it_was(monkeypatch: pytest.MonkeyPatch) 
 
     measure = NoiseScaleCallback._measure
 
-    def between(callback: NoiseScaleCallback, progress: float) -> None:
+    def between(callback: NoiseScaleCallback, *args: float) -> None:
         seen.append(state())
-        measure(callback, progress)
+        measure(callback, *args)
         seen.append(state())
 
     monkeypatch.setattr(NoiseScaleCallback, "_measure", between)
@@ -241,7 +241,8 @@ def test_what_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert noise["learning_rate"] == logged["train/learning_rate"]
     assert noise["batch_size"] == [20] * 4
     estimate = callback.estimate()
-    assert (estimate.confidence, estimate.steps) == (0.9, 4)
+    assert (estimate.confidence, estimate.steps, estimate.batch_size) == (0.9, 4, NUM_ENVS * STEPS)
+    assert estimate.learning_rate == pytest.approx((0.75 * 0.5 * 0.25) ** (1 / 3) * 1e-3)
     last = [noise[name][-1] for name in ("b_simple", "low", "high", "resolved", "design_effect")]
     expected = [estimate.b_simple, estimate.low, estimate.high, int(estimate.resolved), estimate.design_effect]
     assert np.array_equal(last, expected, equal_nan=True)
