@@ -12,13 +12,51 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
-SCHEMA_VERSION = 1
+from rl_scaling.records import Measure
+
+# 2: identities say how a run counts; runs of losses.
+SCHEMA_VERSION = 2
 
 
 class ConfigError(Exception):
     """A description of a run that cannot be run; the message is one line that says what to do."""
+
+
+class StorableConfig(Protocol):
+    """What the store asks of the description of a run, whatever its domain: a frozen dataclass with these as well."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def task(self) -> str:
+        """What is learned and how, without batch size, seed and what is tuned: runs of one task are compared."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Frames or examples per update."""
+        ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def setting(self) -> str:
+        """What is tuned beside the learning rate, such as "momentum=0.9"; empty where nothing is."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def measure(self) -> Measure:
+        """What the run counts and what its goals are about."""
+        ...
+
+    @property
+    def run_id(self) -> str: ...
 
 
 def _require(condition: bool, message: str) -> None:
@@ -228,10 +266,30 @@ class RunConfig:
         return " ".join(parts)
 
     @property
+    def learning_rate(self) -> float:
+        """The rate at the start."""
+        return self.agent.learning_rate
+
+    @property
+    def setting(self) -> str:
+        """Nothing but the learning rate is tuned."""
+        return ""
+
+    @property
+    def measure(self) -> Measure:
+        """Frames, and goals of the score."""
+        return Measure("frames", "score")
+
+    @property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits that follow from the canonical config alone."""
-        text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """See `run_id_of`."""
+        return run_id_of(self)
+
+
+def run_id_of(config: Any) -> str:
+    """Twelve hexadecimal digits that follow from the canonical config alone."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def to_dict(config: Any) -> dict[str, Any]:

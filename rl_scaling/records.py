@@ -1,18 +1,66 @@
-"""What a run says while it goes: typed rows with the units in their names."""
+"""What a run says while it goes: typed rows with the units in their names.
+
+A domain has its own type of row, and columns that mean the same have the same name in all of them but one: what
+reinforcement learning counts in frames others count in examples. Side by side in one table (`COLUMNS`) both are
+examples, and the `Measure` of the task says what an example is there and what its goals are about.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 NAN = float("nan")
 
+# How a run ended, and how it stands on disk before that.
+SealedStatus = Literal["done", "diverged", "stopped"]
+Status = Literal["running", "interrupted"] | SealedStatus
+SEALED: tuple[SealedStatus, ...] = ("done", "diverged", "stopped")
+
+Direction = Literal["max", "min"]
+_DIRECTIONS: dict[str, Direction] = {"score": "max", "loss": "min", "validation_loss": "min"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a task counts, and what its goals are about.
+
+    Attributes:
+        unit: of the batch size and of all totals: "frames" as an agent sees them, or "examples".
+        quantity: the column that is compared with the goals: "score" (reached from below), "loss" or
+            "validation_loss" (reached from above).
+
+    Raises:
+        ValueError: there is no such unit or quantity.
+    """
+
+    unit: str = "frames"
+    quantity: str = "score"
+
+    def __post_init__(self) -> None:
+        if self.unit not in RECORD_TYPES or self.quantity not in _DIRECTIONS:
+            raise ValueError(f"no runs count {self.unit!r} and have goals of {self.quantity!r}")
+
+    @property
+    def direction(self) -> Direction:
+        """Whether goals are reached from below ("max") or from above ("min")."""
+        return _DIRECTIONS[self.quantity]
+
+    @property
+    def over_episodes(self) -> bool:
+        """Whether the quantity is a mean over episodes, which is smoothed; a loss is compared as it is."""
+        return self.quantity == "score"
+
+    @property
+    def words(self) -> str:
+        """The quantity for people."""
+        return self.quantity.replace("_", " ")
+
+
 # The terms of an actor-critic's loss whose gradients can be measured apart.
 PARTS = ("policy", "value", "entropy")
-
-# "running" and "interrupted" are seen on disk only; a sealed run has one of the other three.
-Status = Literal["running", "interrupted", "done", "diverged", "stopped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +119,73 @@ class TrainingRecord:
     entropy_trace_cov: float = NAN
 
 
-COLUMNS = tuple(f.name for f in dataclasses.fields(TrainingRecord))
+@dataclass(frozen=True, kw_only=True)
+class LossRecord:
+    """One row of a run that brings a loss down: totals so far, and what holds since the row before.
+
+    Attributes:
+        updates: optimiser updates so far; a row at 0 says where the run starts.
+        examples: examples learned from so far.
+        wall_seconds: seconds spent training so far.
+        loss: the training loss: exact where it is known (the risk of the noisy quadratic model), otherwise the mean
+            over the updates since the row before.
+        validation_loss: on data that is not trained on; NaN where it was not measured.
+        current_learning_rate: the rate of the last update.
+        examples_per_second: throughput since the row before.
+        grad_norm: mean norm of the gradient before clipping.
+        noise_measurements, grad_sq_norm, trace_cov, noise_scale, noise_scale_low, noise_scale_high: as in
+            `TrainingRecord`, per example.
+        trace_cov_examples: where examples depend on each other, tr(Sigma) as if they did not.
+        hessian_noise_scale: B_noise = tr(H Sigma) / (G^T H G) (2.8) in examples; NaN where it is not known.
+    """
+
+    updates: int
+    examples: int
+    wall_seconds: float
+    loss: float
+    validation_loss: float = NAN
+    current_learning_rate: float = NAN
+    examples_per_second: float = NAN
+    grad_norm: float = NAN
+    noise_measurements: int = 0
+    grad_sq_norm: float = NAN
+    trace_cov: float = NAN
+    trace_cov_examples: float = NAN
+    noise_scale: float = NAN
+    noise_scale_low: float = NAN
+    noise_scale_high: float = NAN
+    hessian_noise_scale: float = NAN
 
 
-def to_row(record: TrainingRecord) -> dict[str, Any]:
-    """A record as a flat dictionary, in column order."""
-    return {name: getattr(record, name) for name in COLUMNS}
+Record = TrainingRecord | LossRecord
+RECORD_TYPES: dict[str, type[Record]] = {"frames": TrainingRecord, "examples": LossRecord}
+
+# Fields of `TrainingRecord` under the names they have in a table of runs of every domain.
+IN_A_TABLE = {
+    "frames": "examples",
+    "frames_per_second": "examples_per_second",
+    "trace_cov_frames": "trace_cov_examples",
+}
+
+
+def fields_of(record_type: type[Record]) -> tuple[str, ...]:
+    """The fields of a type of record, in order."""
+    return tuple(f.name for f in dataclasses.fields(record_type))
+
+
+def record_type_of(names: Iterable[str]) -> type[Record]:
+    """The type whose rows have these fields: the one that counts what they count."""
+    return LossRecord if "examples" in names else TrainingRecord
+
+
+# The columns of a table of runs.
+COLUMNS = tuple(
+    dict.fromkeys(
+        [*(IN_A_TABLE.get(name, name) for name in fields_of(TrainingRecord)), *fields_of(LossRecord)],
+    )
+)
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """A record as a flat dictionary, in the order of its fields."""
+    return {name: getattr(record, name) for name in fields_of(type(record))}

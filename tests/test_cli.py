@@ -75,6 +75,18 @@ def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFix
     assert all(part["noise_scale_low"] >= 0 for part in parts.values())
 
 
+def test_the_page_takes_the_choices_of_fit_and_says_so(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert run(capsys, "report", swept, "--out", page, "--horizon", 7, "--confidence", 0.8)[0] == 0
+    text = page.read_text()
+    assert "--horizon 7 --confidence 0.8" in text
+    assert "averaged over 7 finished episodes" in text
+    assert "80\N{NO-BREAK SPACE}% interval" in text
+    assert run(capsys, "report", swept, "--out", page, "--confidence", 2)[0] == 2
+
+
 def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
     words += ["--json", "--out"]

@@ -38,6 +38,7 @@ def test_contracts_see_the_linked_folders() -> None:
         ("analysis", ["altair", "vl_convert"]),
         ("envs", ["torch", "stable_baselines3"]),
         ("training, sweeps", ["stable_baselines3", "altair"]),
+        ("cli", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas", "stable_baselines3"]),
     ],
 )
 def test_import_leaves_out_what_it_does_not_need(imported: str, left_out: list[str]) -> None:
@@ -45,6 +46,29 @@ def test_import_leaves_out_what_it_does_not_need(imported: str, left_out: list[s
     done = run_python(f"import sys\nimport {names}\nprint(*({set(left_out)!r} & sys.modules.keys()))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        ("--help", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas"]),
+        ("fit results/breakout-a2c --json", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
+        ("status results/breakout-a2c", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy"]),
+        ("report results/breakout-a2c --out {folder}/page.html", ["torch", "ale_py", "gymnasium"]),
+    ],
+)
+def test_a_command_loads_no_more_than_it_needs(words: str, left_out: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys, rl_scaling.cli as cli\n"
+        "try:\n"
+        f"    cli.main({words.format(folder=tmp_path).split()!r})\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
+        f"print('loaded:', *({set(left_out)!r} & sys.modules.keys()))"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
 
 
 @pytest.mark.parametrize("folder", ["agents", "envs"])

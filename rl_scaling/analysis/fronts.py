@@ -12,20 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rl_scaling.analysis.goals import Curve, Direction, Goals, first_reach, goals_of, smoothed_curve
+from rl_scaling.analysis.goals import Curve, Goals, exact_curve, first_reach, goals_of, smoothed_curve
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.records import Measure
 
-CELL = ["task", "goal", "batch_size", "learning_rate"]
-FRONT_COLUMNS = [*CELL, "updates", "frames", "seeds", "at_edge", "at_start"]
-RATE_COLUMNS = [*CELL, "updates", "frames", "seeds", "reached", "status"]
+CELL = ["task", "goal", "batch_size", "learning_rate", "setting"]
+FRONT_COLUMNS = [*CELL, "updates", "examples", "seeds", "at_edge", "at_start"]
+RATE_COLUMNS = [*CELL, "updates", "examples", "seeds", "reached", "status"]
 UNFINISHED = ("running", "interrupted")
 
-_NEEDED = ["status", "task", "batch_size", "learning_rate", "seed", "updates", "frames", "episodes", "score"]
+_NEEDED = [
+    "status",
+    "task",
+    "batch_size",
+    "learning_rate",
+    "setting",
+    "seed",
+    "unit",
+    "quantity",
+    "updates",
+    "examples",
+]
 _WHY_NOT = ("diverged", "stopped", "not reached", "unfinished")
 
 
@@ -36,23 +49,25 @@ class Run:
     Attributes:
         number: position among the runs.
         rows: (rows,) positions of its rows in the table, in order of updates.
-        frames: (rows,) total frames at each.
-        curve: its smoothed score.
+        examples: (rows,) total examples at each.
+        curve: its smoothed score, or its loss as it is.
     """
 
     number: int
     task: str
     batch_size: float
     learning_rate: float
+    setting: str
     seed: int
     status: str
+    measure: Measure
     rows: NDArray[np.intp]
-    frames: NDArray[np.float64]
+    examples: NDArray[np.float64]
     curve: Curve
 
 
 def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum: float | None = None) -> list[Run]:
-    """The runs of a table in the form of `rl_scaling.store.load_runs`, with their scores smoothed.
+    """The runs of a table in the form of `rl_scaling.store.load_runs`; scores are smoothed, losses stay as they are.
 
     Raises:
         ValueError: a column is missing.
@@ -60,68 +75,92 @@ def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum:
     return list(_each_run(runs, horizon, minimum))
 
 
-def reaches(runs: list[Run], goals: Goals, *, direction: Direction = "max") -> pd.DataFrame:
+def measures(runs: list[Run]) -> dict[str, Measure]:
+    """What each task counts and has goals of, in the order of their names.
+
+    Raises:
+        ValueError: runs of one task differ in that.
+    """
+    found: dict[str, Measure] = {}
+    for run in sorted(runs, key=lambda run: run.task):
+        if found.setdefault(run.task, run.measure) != run.measure:
+            raise ValueError(f"the runs of {run.task} differ in what they count: give them different tasks")
+    return found
+
+
+def reaches(runs: list[Run], goals: Goals) -> pd.DataFrame:
     """Where every run reached every goal of its task.
 
+    A goal takes at least one update, even where the run starts beyond it.
+
     Returns:
-        One row per run and goal: CELL, seed, status, run (its number), updates and frames (NaN where not reached),
+        One row per run and goal: CELL, seed, status, run (its number), updates and examples (NaN where not reached),
         at_start, row and previous_row (positions within the run of the moments at which this goal and the one before
         it were reached, which are earlier than the rows by which that was known; -1 where not, or where there is none
         before).
 
     Raises:
-        ValueError: a task without goals, or goals that are not numbers.
+        ValueError: a task without goals, goals that are not numbers, or what `measures` refuses.
     """
-    by_task = {task: goals_of(task, goals, direction) for task in sorted({run.task for run in runs})}
+    by_task = {task: goals_of(task, goals, measure.direction) for task, measure in measures(runs).items()}
     found: list[tuple[object, ...]] = []
     for run in runs:
         wanted = by_task[run.task]
         previous = -1
-        for goal, hit in zip(wanted, first_reach(run.curve, wanted, direction), strict=True):
+        for goal, hit in zip(wanted, first_reach(run.curve, wanted, run.measure.direction), strict=True):
             if hit is None:
                 moment = (np.nan, np.nan, False, -1)
             else:
-                row = max(0, int(np.searchsorted(run.frames, hit.frames, side="right")) - 1)
-                moment = (hit.updates, hit.frames, hit.at_start, row)
-            identity = (run.task, goal, run.batch_size, run.learning_rate, run.seed, run.status, run.number)
+                row = max(0, int(np.searchsorted(run.examples, hit.examples, side="right")) - 1)
+                moment = (max(hit.updates, 1.0), max(hit.examples, run.batch_size), hit.at_start, row)
+            identity = (
+                run.task,
+                goal,
+                run.batch_size,
+                run.learning_rate,
+                run.setting,
+                run.seed,
+                run.status,
+                run.number,
+            )
             found.append((*identity, *moment, previous))
             previous = moment[3]
-    columns = [*CELL, "seed", "status", "run", "updates", "frames", "at_start", "row", "previous_row"]
+    columns = [*CELL, "seed", "status", "run", "updates", "examples", "at_start", "row", "previous_row"]
     return pd.DataFrame(found, columns=pd.Index(columns)).astype(
-        {"goal": "float64", "updates": "float64", "frames": "float64", "at_start": "bool", "run": "int64"}
+        {"goal": "float64", "updates": "float64", "examples": "float64", "at_start": "bool", "run": "int64"}
     )
 
 
 def seed_table(reached: pd.DataFrame) -> pd.DataFrame:
-    """One row per goal, batch size, learning rate and seed, from what `reaches` returns.
+    """One row per goal, batch size, learning rate, setting and seed, from what `reaches` returns.
 
     A seed that several runs share (the same settings run for other lengths) counts once: reached if any of them did,
     with the geometric mean of those.
 
     Returns:
-        CELL, seed, log_updates and log_frames (natural logarithms; NaN where not reached), at_start, why_not (place in
-        the order diverged, stopped, not reached, unfinished; the first of them if several runs share the seed).
+        CELL, seed, log_updates and log_examples (natural logarithms; NaN where not reached), at_start, why_not (place
+        in the order diverged, stopped, not reached, unfinished; the first of them if several runs share the seed).
     """
     order = {"diverged": 0, "stopped": 1, **dict.fromkeys(UNFINISHED, 3)}
     table = reached.assign(
         log_updates=np.log(reached["updates"]),
-        log_frames=np.log(reached["frames"]),
+        log_examples=np.log(reached["examples"]),
         why_not=reached["status"].map(order).fillna(2).astype(int),
     )
     grouped = table.groupby([*CELL, "seed"], as_index=False, sort=True)
     return grouped.agg(
         log_updates=("log_updates", "mean"),
-        log_frames=("log_frames", "mean"),
+        log_examples=("log_examples", "mean"),
         at_start=("at_start", "max"),
         why_not=("why_not", "min"),
     )
 
 
 def rate_table(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Every learning rate of every goal and batch size, from what `seed_table` returns.
+    """Every learning rate and setting of every goal and batch size, from what `seed_table` returns.
 
     Returns:
-        RATE_COLUMNS and at_start: geometric means of updates and frames over the seeds (NaN unless all that are known
+        RATE_COLUMNS and at_start: geometric means of updates and examples over the seeds (NaN unless all that are known
         reached the goal), seeds that are known, how many of them reached it, and status: "reached", or why not:
         "diverged", "stopped", "not reached" or "unfinished" (no seed of it is known yet).
     """
@@ -130,14 +169,14 @@ def rate_table(seeds: pd.DataFrame) -> pd.DataFrame:
     marked = seeds.assign(known=known, got=got, why_not=seeds["why_not"].where(~got, 3))
     table = marked.groupby(CELL, as_index=False, sort=True).agg(
         updates=("log_updates", "mean"),
-        frames=("log_frames", "mean"),
+        examples=("log_examples", "mean"),
         seeds=("known", "sum"),
         reached=("got", "sum"),
         at_start=("at_start", "max"),
         why_not=("why_not", "min"),
     )
     counts = (table["seeds"] > 0) & (table["seeds"] == table["reached"])
-    for name in ("updates", "frames"):
+    for name in ("updates", "examples"):
         table[name] = np.where(counts, np.exp(table[name].to_numpy(np.float64)), np.nan)
     words = np.array(_WHY_NOT, dtype=object)[table["why_not"].to_numpy(np.int64)]
     table["status"] = np.where(counts.to_numpy(), "reached", words)
@@ -162,7 +201,6 @@ def front(
     runs: pd.DataFrame,
     goals: Goals,
     *,
-    direction: Direction = "max",
     horizon: float = DEFAULT_HORIZON,
     minimum: float | None = None,
 ) -> pd.DataFrame:
@@ -171,43 +209,58 @@ def front(
     Args:
         runs: rows in the form of `rl_scaling.store.load_runs`.
         goals: goals for all tasks, or a sequence for each task.
-        direction: "max" where larger is better, "min" for losses.
-        horizon: of the smoothing, in episodes.
+        horizon: of the smoothing of scores, in episodes; losses are not smoothed.
         minimum: episodes before there is a smoothed score; None: half the horizon.
 
     Returns:
-        Columns task, goal, batch_size (frames per update), learning_rate, updates, frames, seeds, at_edge, at_start.
+        FRONT_COLUMNS: task, goal, batch_size, learning_rate and setting of the best, updates, examples, seeds, at_edge,
+        at_start. What an example is (a frame, in reinforcement learning) is the task's unit.
 
     Raises:
         ValueError: a column is missing, a task has no goals, or a goal is not a finite number.
     """
     split = split_runs(runs, horizon=horizon, minimum=minimum)
-    return best_rates(rate_table(seed_table(reaches(split, goals, direction=direction))))
+    return best_rates(rate_table(seed_table(reaches(split, goals))))
 
 
 def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iterator[Run]:
-    missing = [name for name in ["run_id", *_NEEDED] if name not in runs.columns]
-    if missing:
-        raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
+    columns = _columns(runs)
     by = [name for name in ("store", "run_id") if name in runs.columns]
-    columns = {name: runs[name].to_numpy() for name in _NEEDED}
-    updates, frames, episodes, score = (
-        columns[name].astype(np.float64) for name in ("updates", "frames", "episodes", "score")
-    )
     for number, positions in enumerate(runs.groupby(by, sort=True).indices.values()):
         found = np.asarray(positions, dtype=np.intp)
-        rows = found[np.argsort(updates[found], kind="stable")]
+        rows = found[np.argsort(columns["updates"][found], kind="stable")]
         first = rows[0]
+        measure = Measure(columns["unit"][first], columns["quantity"][first])
         yield Run(
             number=number,
             task=str(columns["task"][first]),
             batch_size=columns["batch_size"][first].item(),
             learning_rate=float(columns["learning_rate"][first]),
+            setting=str(columns["setting"][first]),
             seed=int(columns["seed"][first]),
             status=str(columns["status"][first]),
+            measure=measure,
             rows=rows,
-            frames=frames[rows],
-            curve=smoothed_curve(
-                updates[rows], frames[rows], score[rows], episodes[rows], horizon=horizon, minimum=minimum
-            ),
+            examples=columns["examples"][rows],
+            curve=_curve(columns, rows, measure, horizon, minimum),
         )
+
+
+def _columns(runs: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """The columns that runs are made of; numbers that change along a run as floats."""
+    quantities = [str(name) for name in runs["quantity"].unique()] if "quantity" in runs.columns else []
+    changing = ["updates", "examples", *quantities, *(["episodes"] if "score" in quantities else [])]
+    missing = [name for name in dict.fromkeys(["run_id", *_NEEDED, *changing]) if name not in runs.columns]
+    if missing:
+        raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
+    columns = {name: runs[name].to_numpy() for name in _NEEDED}
+    return columns | {name: runs[name].to_numpy(np.float64) for name in changing}
+
+
+def _curve(
+    columns: dict[str, NDArray[Any]], rows: NDArray[np.intp], measure: Measure, horizon: float, minimum: float | None
+) -> Curve:
+    updates, examples, values = (columns[name][rows] for name in ("updates", "examples", measure.quantity))
+    if not measure.over_episodes:
+        return exact_curve(updates, examples, values)
+    return smoothed_curve(updates, examples, values, columns["episodes"][rows], horizon=horizon, minimum=minimum)

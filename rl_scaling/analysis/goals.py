@@ -1,12 +1,12 @@
 """When a run reached its goals: the first moment at which its smoothed score was good enough.
 
 McCandlish et al. 2018, A.3. A smoothed score is an average over episodes of the past: compared with the present it is
-late by about the smoothing's horizon, the same number of frames at every batch size, which would be added to E_min and
-so to B_crit. Therefore the totals of updates and frames are averaged over the same episodes with the same weights,
-and the smoothed score belongs to that mean moment; for a score that rises steadily the lag cancels exactly. Between
-two rows the moment is interpolated linearly, so that it does not depend on how often rows are recorded. Where the
-very first smoothed score is already past a goal there is nothing to interpolate: its own moment counts, and
-`at_start` says that the run tells little about how long learning takes.
+late by about the smoothing's horizon, the same number of examples at every batch size, which would be added to
+E_min and so to B_crit. Therefore the totals of updates and examples are averaged over the same episodes with the
+same weights, and the smoothed score belongs to that mean moment; for a score that rises steadily the lag cancels
+exactly. Between two rows the moment is interpolated linearly, so that it does not depend on how often rows are
+recorded. Where the very first smoothed score is already past a goal there is nothing to interpolate: its own moment
+counts, and `at_start` says that the run tells little about how long learning takes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth_together
+from rl_scaling.records import Direction
 
-Direction = Literal["max", "min"]
 Goals = Mapping[str, Sequence[float]] | Sequence[float]
 
 
@@ -31,13 +30,13 @@ class Reach:
     """Where a run reached a goal.
 
     Attributes:
-        updates, frames: totals at that moment.
+        updates, examples: totals at that moment.
         row: position of the row by which it was reached.
         at_start: the first smoothed score there was had already reached it.
     """
 
     updates: float
-    frames: float
+    examples: float
     row: int
     at_start: bool
 
@@ -115,10 +114,10 @@ class GoalTracker:
         """
         return 0.0 if math.isnan(self._before[1]) else self._before[1]
 
-    def update(self, updates: float, frames: float, score: float, episodes: float) -> list[float]:
+    def update(self, updates: float, examples: float, score: float, episodes: float) -> list[float]:
         """Takes in one row and returns the goals it reached that were open before."""
         observed = episodes if math.isfinite(score) else 0
-        row = (score, updates, frames)
+        row = (score, updates, examples)
         now = [smoother.update(x, observed) for smoother, x in zip(self._smoothers, row, strict=True)]
         point = (now[0], now[1], now[2])
         newly: list[float] = []
@@ -133,27 +132,27 @@ class GoalTracker:
 
 @dataclass(frozen=True)
 class Curve:
-    """The smoothed score of a run and the mean moments it belongs to, each (rows,), NaN in the beginning."""
+    """The smoothed score (or the loss) of a run and the moments it belongs to, each (rows,), NaN in the beginning."""
 
     score: NDArray[np.float64]
     updates: NDArray[np.float64]
-    frames: NDArray[np.float64]
+    examples: NDArray[np.float64]
 
 
 def smoothed_curve(
     updates: NDArray[np.float64],
-    frames: NDArray[np.float64],
+    examples: NDArray[np.float64],
     score: NDArray[np.float64],
     episodes: NDArray[np.float64],
     *,
     horizon: float = DEFAULT_HORIZON,
     minimum: float | None = None,
 ) -> Curve:
-    """Smooths one run, with rows in order: score, updates and frames over the same episodes.
+    """Smooths one run, with rows in order: score, updates and examples over the same episodes.
 
     Args:
         updates: (rows,) total so far.
-        frames: (rows,) total so far.
+        examples: (rows,) total so far.
         score: (rows,) mean score of the episodes finished since the row before; NaN where there were none.
         episodes: (rows,) number of those episodes.
         horizon: of the `ScoreSmoother`, in episodes.
@@ -163,7 +162,19 @@ def smoothed_curve(
         ValueError: what `ScoreSmoother` refuses.
     """
     observed = np.where(np.isfinite(score), episodes, 0)
-    return Curve(*smooth_together((score, updates, frames), observed, horizon=horizon, minimum=minimum))
+    return Curve(*smooth_together((score, updates, examples), observed, horizon=horizon, minimum=minimum))
+
+
+def exact_curve(updates: NDArray[np.float64], examples: NDArray[np.float64], values: NDArray[np.float64]) -> Curve:
+    """One run whose quantity is compared as it is, such as a loss; where it was not measured the row before stands.
+
+    Args:
+        updates: (rows,) total so far.
+        examples: (rows,) total so far.
+        values: (rows,) the quantity; NaN where it was not measured.
+    """
+    last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
+    return Curve(*(np.where(last >= 0, column[last], np.nan) for column in (values, updates, examples)))
 
 
 def first_reach(curve: Curve, goals: Sequence[float], direction: Direction = "max") -> list[Reach | None]:
@@ -188,29 +199,29 @@ def reach(
     """Where one run reached each goal.
 
     Args:
-        run: rows of one run in order, with the columns updates, frames, score and episodes.
+        run: rows of one run in order, with the columns updates, examples, score and episodes.
         goals: scores to reach.
         direction: "max" where larger is better, "min" for losses.
         horizon: of the smoothing, in episodes.
         minimum: episodes before there is a smoothed score; None: half the horizon.
 
     Returns:
-        One row per goal, the easiest first: goal, updates and frames (NaN where not reached), at_start.
+        One row per goal, the easiest first: goal, updates and examples (NaN where not reached), at_start.
 
     Raises:
         ValueError: what `ordered_goals` or `ScoreSmoother` refuse.
     """
     wanted = ordered_goals(goals, direction)
-    updates, frames, score, episodes = (
-        run[name].to_numpy(np.float64) for name in ("updates", "frames", "score", "episodes")
+    updates, examples, score, episodes = (
+        run[name].to_numpy(np.float64) for name in ("updates", "examples", "score", "episodes")
     )
-    curve = smoothed_curve(updates, frames, score, episodes, horizon=horizon, minimum=minimum)
+    curve = smoothed_curve(updates, examples, score, episodes, horizon=horizon, minimum=minimum)
     found = first_reach(curve, wanted, direction)
     return pd.DataFrame(
         {
             "goal": np.array(wanted, dtype=np.float64),
             "updates": np.array([math.nan if r is None else r.updates for r in found], dtype=np.float64),
-            "frames": np.array([math.nan if r is None else r.frames for r in found], dtype=np.float64),
+            "examples": np.array([math.nan if r is None else r.examples for r in found], dtype=np.float64),
             "at_start": np.array([r is not None and r.at_start for r in found], dtype=bool),
         }
     )
@@ -219,13 +230,13 @@ def reach(
 def _point(curve: Curve, row: int) -> tuple[float, float, float]:
     if row < 0:
         return (math.nan, math.nan, math.nan)
-    return (float(curve.score[row]), float(curve.updates[row]), float(curve.frames[row]))
+    return (float(curve.score[row]), float(curve.updates[row]), float(curve.examples[row]))
 
 
 def _between(before: tuple[float, float, float], now: tuple[float, float, float], goal: float, row: int) -> Reach:
-    """The crossing on the line between two points (score, updates, frames); the second where the first is unknown."""
+    """The crossing on the line between two points (score, updates, examples); the second where the first is unknown."""
     if math.isnan(before[0]):
         return Reach(now[1], now[2], row, at_start=True)
     share = (goal - before[0]) / (now[0] - before[0])
-    updates, frames = (start + share * (end - start) for start, end in zip(before[1:], now[1:], strict=True))
-    return Reach(updates, frames, row, at_start=False)
+    updates, examples = (start + share * (end - start) for start, end in zip(before[1:], now[1:], strict=True))
+    return Reach(updates, examples, row, at_start=False)

@@ -1,7 +1,7 @@
 """The simple noise scale of phases of training, pooled over runs.
 
 B_simple = tr(Sigma) / |G|^2 (McCandlish et al. 2018, eq. 2.9). Both moments are averaged over all rows of a phase, from
-all runs, before they are divided: a ratio of sums, never a mean of ratios. Each row weighs as many frames as its
+all runs, before they are divided: a ratio of sums, never a mean of ratios. Each row weighs as many examples as its
 measurements used, because |G|^2 comes out more precisely from a large batch. The interval comes from blocks of
 rows, so it contains what differs between runs as well as the noise within them.
 """
@@ -22,7 +22,7 @@ from rl_scaling.analysis.fronts import Run, split_runs
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.ratio import invert, ratio_of_means
 
-NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_frames")
+NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_examples")
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class PooledNoise:
     """The noise scale of a phase.
 
     Attributes:
-        value: B_simple in frames; NaN while unresolved.
+        value: B_simple in examples; NaN while unresolved.
         low: lower end of its interval; NaN where nothing was measured.
         high: upper end; infinite while unresolved, NaN where nothing was measured.
-        design_effect: tr(Sigma) of whole environments over that of frames as if independent; NaN if not measured.
+        design_effect: tr(Sigma) of whole environments over that of examples as if independent; NaN if not measured.
         measurements: updates in which it was measured.
     """
 
@@ -61,12 +61,12 @@ class NoiseRows:
     def __init__(self, runs: pd.DataFrame, part: str | None = None) -> None:
         if part is not None:
             names = {f"{part}_{name}": name for name in ("grad_sq_norm", "trace_cov")}
-            runs = runs.drop(columns=list(names.values())).rename(columns=names).assign(trace_cov_frames=math.nan)
+            runs = runs.drop(columns=list(names.values())).rename(columns=names).assign(trace_cov_examples=math.nan)
         missing = [name for name in NOISE_COLUMNS if name not in runs.columns]
         if missing:
             raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
         columns = (runs[name].to_numpy(np.float64) for name in NOISE_COLUMNS)
-        self._measurements, self._grad_sq_norm, self._trace_cov, self._trace_frames = columns
+        self._measurements, self._grad_sq_norm, self._trace_cov, self._trace_examples = columns
         self._weights = self._measurements * runs["batch_size"].to_numpy(np.float64)
 
     def pool(self, rows: NDArray[np.intp], confidence: float = 0.95) -> PooledNoise:
@@ -81,8 +81,8 @@ class NoiseRows:
         return PooledNoise(scale.value, scale.low, scale.high, self._design_effect(kept), measurements)
 
     def _design_effect(self, rows: NDArray[np.intp]) -> float:
-        kept = rows[np.isfinite(self._trace_frames[rows])]
-        single = float(self._weights[kept] @ self._trace_frames[kept])
+        kept = rows[np.isfinite(self._trace_examples[rows])]
+        single = float(self._weights[kept] @ self._trace_examples[kept])
         return float(self._weights[kept] @ self._trace_cov[kept]) / single if single > 0 else math.nan
 
 
@@ -101,7 +101,7 @@ def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray
 def noise_over_training(
     runs: pd.DataFrame,
     *,
-    by: Literal["frames", "score"] = "frames",
+    by: Literal["examples", "score"] = "examples",
     bins: int = 12,
     each_batch_size: bool = False,
     confidence: float = 0.95,
@@ -113,7 +113,7 @@ def noise_over_training(
 
     Args:
         runs: rows in the form of `rl_scaling.store.load_runs`.
-        by: what to bin: "frames" since the start, or the smoothed "score".
+        by: what to bin: "examples" since the start, or the smoothed "score".
         bins: how many.
         each_batch_size: one series for each batch size instead of pooling them.
         confidence: of the intervals.
@@ -121,18 +121,18 @@ def noise_over_training(
 
     Returns:
         One row for each task (and batch size) and bin with measurements: task, batch_size if `each_batch_size`,
-        bin_low and bin_high (frames or score), noise_scale (frames; NaN while unresolved), noise_scale_low,
+        bin_low and bin_high (examples or score), noise_scale (examples; NaN while unresolved), noise_scale_low,
         noise_scale_high, design_effect, measurements.
 
     Raises:
         ValueError: a column is missing, or what is wrong with `by` or `bins`.
     """
-    if by not in ("frames", "score"):
-        raise ValueError(f'by is {by!r}: give "frames" or "score"')
+    if by not in ("examples", "score"):
+        raise ValueError(f'by is {by!r}: give "examples" or "score"')
     if bins < 1:
         raise ValueError(f"bins is {bins}: give 1 or more")
     split = split_runs(runs, horizon=horizon)
-    place = runs["frames"].to_numpy(np.float64).copy()
+    place = runs["examples"].to_numpy(np.float64).copy()
     if by == "score":
         for run in split:
             place[run.rows] = run.curve.score
@@ -141,7 +141,7 @@ def noise_over_training(
     found: list[dict[str, object]] = []
     for task in sorted({run.task for run in split}):
         of_task = [run for run in split if run.task == task]
-        edges = _edges(place[np.concatenate([run.rows for run in of_task])], bins, from_zero=by == "frames")
+        edges = _edges(place[np.concatenate([run.rows for run in of_task])], bins, from_zero=by == "examples")
         for size in sorted({run.batch_size for run in of_task}) if each_batch_size else [None]:
             rows = np.concatenate([run.rows for run in of_task if size in (None, run.batch_size)])
             for low, high, inside in _binned(rows, place[rows], edges):

@@ -11,15 +11,17 @@ import pandas as pd
 
 from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
 from rl_scaling.analysis.fronts import (
+    CELL,
     RATE_COLUMNS,
     Run,
     best_rates,
+    measures,
     rate_table,
     reaches,
     seed_table,
     split_runs,
 )
-from rl_scaling.analysis.goals import Direction, Goals, goals_of
+from rl_scaling.analysis.goals import Goals, goals_of
 from rl_scaling.analysis.noise_scale import NoiseRows, PooledNoise, noise_columns, phase_rows
 from rl_scaling.analysis.profile import Profile
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
@@ -35,6 +37,8 @@ from rl_scaling.analysis.tradeoff import (
 FIT_COLUMNS = (
     "task",
     "goal",
+    "unit",
+    "quantity",
     "steps_min",
     "log_steps_min_se",
     "examples_min",
@@ -54,19 +58,22 @@ FIT_COLUMNS = (
     "design_effect",
 )
 
+# What is chosen for a goal: a learning rate and a setting for each batch size.
+_CHOICE = CELL[2:]
+
 
 @dataclass(frozen=True)
 class SweepFit:
     """What a sweep says.
 
     Attributes:
-        fronts: one row for each task, goal and batch size that reached it: task, goal, batch_size (frames per update),
-            learning_rate (the best one), updates, frames, seeds, at_edge (the best rate is an end of the grid),
+        fronts: one row for each task, goal and batch size that reached it: task, goal, batch_size, learning_rate
+            and setting (the best ones), updates, examples, seeds, at_edge (the best rate is an end of the grid),
             at_start (a seed was past the goal when its score was first known; such points are not fitted).
-        learning_rates: one row for each task, goal, batch size and learning rate tried: updates and frames (NaN where
-            it does not count), seeds (that are known), reached (how many of them reached the goal), status ("reached",
-            "not reached", "diverged", "stopped" or "unfinished").
-        fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are frames per update; the
+        learning_rates: one row for each task, goal, batch size, learning rate and setting tried: updates and examples
+            (NaN where it does not count), seeds (that are known), reached (how many of them reached the goal),
+            status ("reached", "not reached", "diverged", "stopped" or "unfinished").
+        fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are in the task's unit; the
             `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
             from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
             noise_scale is NaN and its upper end infinite while unresolved.
@@ -81,7 +88,6 @@ def fit_runs(
     runs: pd.DataFrame,
     goals: Goals,
     *,
-    direction: Direction = "max",
     horizon: float = DEFAULT_HORIZON,
     minimum: float | None = None,
     confidence: float = 0.95,
@@ -92,8 +98,7 @@ def fit_runs(
     Args:
         runs: rows in the form of `rl_scaling.store.load_runs`.
         goals: goals for all tasks, or a sequence for each task.
-        direction: "max" where larger is better, "min" for losses.
-        horizon: of the smoothed score, in episodes.
+        horizon: of the smoothing of scores, in episodes; losses are not smoothed.
         minimum: episodes before there is a smoothed score; None: half the horizon.
         confidence: of all intervals.
         resamples: draws of the bootstrap over seeds; the result is the same each time.
@@ -107,19 +112,20 @@ def fit_runs(
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
     split = split_runs(runs, horizon=horizon, minimum=minimum)
-    reached = reaches(split, goals, direction=direction)
+    reached = reaches(split, goals)
     seeds = seed_table(reached)
     rates = rate_table(seeds)
     fronts = best_rates(rates)
     noise = NoiseRows(runs)
     fits: list[dict[str, object]] = []
-    for task in sorted({run.task for run in split}):
-        for goal in goals_of(task, goals, direction):
+    for task, measure in measures(split).items():
+        for goal in goals_of(task, goals, measure.direction):
             front = _of_goal(fronts, task, goal)
             fit, interval = fit_front(front, _of_goal(seeds, task, goal), confidence=confidence, resamples=resamples)
             pooled = _noise_of_front(noise, split, _of_goal(reached, task, goal), front, confidence)
             measured = noise_columns(pooled)
-            fits.append({"task": task, "goal": goal, **asdict(fit), "interval": interval, **measured})
+            identity = {"task": task, "goal": goal, "unit": measure.unit, "quantity": measure.quantity}
+            fits.append(identity | asdict(fit) | {"interval": interval} | measured)
     return SweepFit(fronts, rates[RATE_COLUMNS], pd.DataFrame(fits, columns=pd.Index(FIT_COLUMNS)))
 
 
@@ -141,11 +147,11 @@ def fit_front(
     points = front[~front["at_start"]]
     log_steps = np.log(points["updates"].to_numpy(np.float64))
     weights = points["seeds"].to_numpy(np.float64)
-    log_batch = np.log(points["frames"].to_numpy(np.float64)) - log_steps
+    log_batch = np.log(points["examples"].to_numpy(np.float64)) - log_steps
     profile = Profile(log_steps, log_batch, weights / weights.sum() * len(weights))
     if distinct_batch_sizes(log_batch) < 3:
         return _noted(unfitted(profile, confidence), front), "none"
-    cells = [_cell(seeds, b, rate) for b, rate in zip(points["batch_size"], points["learning_rate"], strict=True)]
+    cells = [_cell(seeds, *chosen) for chosen in points[_CHOICE].itertuples(index=False)]
     if can_resample(cells):
         interval = seed_interval(profile, cells, confidence=confidence, resamples=resamples)
         return _noted(describe(profile, interval, confidence), front), "seeds"
@@ -179,21 +185,22 @@ def _noted(fit: TradeoffFit, front: pd.DataFrame) -> TradeoffFit:
     return replace(fit, message="; ".join(notes))
 
 
-def _cell(seeds: pd.DataFrame, size: float, rate: float) -> Cell:
-    """The learning rates and seeds of one batch size, from the goal's rows of `seed_table`."""
+def _cell(seeds: pd.DataFrame, size: float, rate: float, setting: str) -> Cell:
+    """The learning rates, settings and seeds of one batch size, from the goal's rows of `seed_table`."""
     here = seeds[seeds["batch_size"] == size]
-    rates, row = np.unique(here["learning_rate"].to_numpy(np.float64), return_inverse=True)
+    choices = pd.MultiIndex.from_frame(here[_CHOICE[1:]])
+    row, tried = choices.factorize(sort=True)
     labels, column = np.unique(here["seed"].to_numpy(), return_inverse=True)
     found = here["log_updates"].to_numpy(np.float64)
-    log_updates = np.full((len(rates), len(labels)), UNKNOWN)
+    log_updates = np.full((len(tried), len(labels)), UNKNOWN)
     log_updates[row, column] = np.where(np.isnan(found) & (here["why_not"].to_numpy() < 3), FAILED, found)
-    return Cell(log_updates, best=int(np.searchsorted(rates, rate)))
+    return Cell(log_updates, best=tried.tolist().index((rate, setting)))
 
 
 def _noise_of_front(
     noise: NoiseRows, runs: list[Run], reached: pd.DataFrame, front: pd.DataFrame, confidence: float
 ) -> PooledNoise:
     """B_simple of the front's runs between the goal before and this one."""
-    chosen = reached[reached["row"] >= 0].merge(front[["batch_size", "learning_rate"]])
+    chosen = reached[reached["row"] >= 0].merge(front[_CHOICE])
     ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
     return noise.pool(phase_rows(runs, ends), confidence)

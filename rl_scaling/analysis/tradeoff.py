@@ -24,7 +24,7 @@ Status = Literal[
 ]
 
 NAN, INF = math.nan, math.inf
-# Batch sizes that differ by less than this factor (in logs) are one: masked frames make E / S vary a little.
+# Batch sizes that differ by less than this factor (in logs) are one: masked examples make E / S vary a little.
 _SAME = 0.05
 # The turn counts as seen if the batch sizes come within this factor of it (there S = 3 S_min or E = 3 E_min).
 _NEAR = 2.0
@@ -36,8 +36,8 @@ class TradeoffFit:
 
     Attributes:
         steps_min: S_min, optimiser steps needed however large the batch.
-        examples_min: E_min, examples (frames) needed however small the batch.
-        critical_batch: B_crit = E_min / S_min, in examples (frames) per step.
+        examples_min: E_min, examples needed however small the batch.
+        critical_batch: B_crit = E_min / S_min, in examples per step.
         critical_batch_low: lower end of its interval; 0 where it is open, NaN where there is no interval at all.
         critical_batch_high: upper end of its interval; infinite where it is open.
         log_steps_min_se: standard error of log S_min.
@@ -92,7 +92,7 @@ def fit_tradeoff(
 
     Args:
         steps: (n,) optimiser steps to the goal, of the best run at each batch size; several runs per size are welcome.
-        examples: (n,) examples (frames) to the goal, of the same runs.
+        examples: (n,) examples to the goal, of the same runs.
         weights: (n,) relative weights of the points, inversely proportional to the variance of log S; None: alike.
         confidence: probability that the interval covers the true B_crit.
 

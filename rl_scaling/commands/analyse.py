@@ -1,23 +1,33 @@
-"""`rl-scaling status`, `fit` and `report`: what a store holds, what it says, and the page that shows it."""
+"""`rl-scaling status`, `fit` and `report`: what a store holds, what it says, and the page that shows it.
+
+Analysis and charts are imported where they are used, for `--help`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from rl_scaling.analysis import SweepFit, fit_runs, fits_to_json
 from rl_scaling.commands.options import Folders, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
-from rl_scaling.envs.games import find_game
-from rl_scaling.report import Section, write_report
+from rl_scaling.records import SEALED, Measure
 from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
-from rl_scaling.sweeps.plan import read_plan
+from rl_scaling.sweeps.plan import kept_goals, read_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.analysis import SweepFit
+    from rl_scaling.report import Section
+
+HORIZON = 50.0
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Status:
         planned = {config.run_id: config for config in plan.trials()} if plan else {}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
-        last = load_runs(self.folder).groupby("run_id")[["frames", "wall_seconds"]].last()
+        last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
         rows = [_status_row(info, last) for info in infos.values()]
         rows += [
             {
@@ -60,22 +70,26 @@ class Status:
         return 0
 
 
+_STATUS_IDENTITY = ("task", "batch_size", "learning_rate", "seed")
+
+
 def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
-    frames, seconds = 0, 0.0
+    examples, seconds, unit = 0, 0.0, info.identity["unit"]
     if info.run_id in last.index:
-        frames, seconds = int(last["frames"][info.run_id]), float(last["wall_seconds"][info.run_id])
+        examples, seconds = int(last["examples"][info.run_id]), float(last["wall_seconds"][info.run_id])
     return {
         "run_id": info.run_id,
-        **info.identity,
+        **{name: info.identity[name] for name in _STATUS_IDENTITY},
         "status": info.status,
-        "frames": frames,
-        "frames_planned": info.config["frames"],
-        "frames_per_second": round(frames / seconds, 1) if seconds else None,
+        unit: examples,
+        f"{unit}_planned": info.config.get(unit),
+        f"{unit}_per_second": round(examples / seconds, 1) if seconds else None,
     }
 
 
 def _show_status(rows: list[dict[str, object]]) -> None:
-    table = Table("run", "task", "batch", "rate", "seed", "status", "frames", "of", box=None)
+    units = " or ".join(dict.fromkeys(_unit(row) for row in rows))
+    table = Table("run", "task", "batch", "rate", "seed", "status", units, "of", box=None)
     for row in rows:
         table.add_row(
             str(row["run_id"]),
@@ -84,23 +98,28 @@ def _show_status(rows: list[dict[str, object]]) -> None:
             f"{row['learning_rate']:g}",
             str(row["seed"]),
             str(row["status"]),
-            f"{row['frames']:,}",
-            f"{row['frames_planned']:,}",
+            f"{row[_unit(row)]:,}",
+            "" if (planned := row[f"{_unit(row)}_planned"]) is None else f"{planned:,}",
         )
     print_table(table)
-    counts = pd.Series([row["status"] for row in rows]).value_counts()
-    print_line(", ".join(f"{count} {status}" for status, count in counts.items()))
+    counts = Counter(str(row["status"]) for row in rows)
+    print_line(", ".join(f"{count} {status}" for status, count in counts.most_common()))
     left = sum(_left(row) for row in rows)
-    speed = sum(float(str(row["frames_per_second"])) for row in rows if row["status"] == "running" and row["frames"])
+    speed = sum(float(str(row[f"{_unit(row)}_per_second"] or 0)) for row in rows if row["status"] == "running")
     if left and speed:
-        print_line(f"{left:,} frames left, about {left / speed / 3600:.1f} hours at {speed:,.0f} frames/s")
+        print_line(f"{left:,} {units} left, about {left / speed / 3600:.1f} hours at {speed:,.0f} {units}/s")
     elif left:
-        print_line(f"{left:,} frames left; nothing runs now: give the sweep's command again to go on")
+        print_line(f"{left:,} {units} left; nothing runs now: give the sweep's command again to go on")
+
+
+def _unit(row: dict[str, object]) -> str:
+    return "frames" if "frames" in row else "examples"
 
 
 def _left(row: dict[str, object]) -> int:
-    over = row["status"] in ("done", "diverged", "stopped")
-    return 0 if over else max(0, int(str(row["frames_planned"])) - int(str(row["frames"])))
+    planned = row[f"{_unit(row)}_planned"]
+    over = row["status"] in SEALED or planned is None
+    return 0 if over else max(0, int(str(planned)) - int(str(row[_unit(row)])))
 
 
 @dataclass(frozen=True)
@@ -110,24 +129,27 @@ class Fit:
     folders: Folders
     """Stores of runs, or folders that hold some."""
     goals: tuple[float, ...] = ()
-    """Scores to reach; by default those kept with the sweep, or the game's own."""
-    horizon: float = 50.0
-    """Episodes over which scores are smoothed before they are compared with a goal."""
-    confidence: float = 0.95
+    """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
+    horizon: float = HORIZON
+    """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
+    confidence: float = CONFIDENCE
     """Of the intervals."""
     json: bool = False
     """Print one row per task and goal as JSON on stdout."""
 
     def run(self) -> int:
+        from rl_scaling.analysis import fits_to_json
+
         _, fit = load_and_fit(self.folders, self.goals, self.horizon, self.confidence)
         if self.json:
             print_json(fits_to_json(fit.fits))
             return 0
+        units = " or ".join(fit.fits["unit"].unique())
         table = Table(
-            "task", "goal", "S_min\nupdates", "E_min\nframes", "B_crit\nframes", "B_simple\nframes", "design\neffect",
-            "batch\nsizes", "",
+            *("task", "goal", "S_min\nupdates", f"E_min\n{units}", f"B_crit\n{units}", f"B_simple\n{units}"),
+            *("design\neffect", "batch\nsizes", ""),
             box=None,
-        )  # fmt: skip
+        )
         for row in fit.fits.to_dict("records"):
             table.add_row(
                 str(row["task"]),
@@ -151,7 +173,11 @@ class Report:
     folders: Folders
     """Stores of runs, or folders that hold some."""
     goals: tuple[float, ...] = ()
-    """Scores to reach; by default those kept with the sweep, or the game's own."""
+    """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
+    horizon: float = HORIZON
+    """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
+    confidence: float = CONFIDENCE
+    """Of the intervals."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
     """The page."""
     figures: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -160,9 +186,19 @@ class Report:
     """Title of the page."""
 
     def run(self) -> int:
-        goals = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
-        command = " ".join(["rl-scaling report", *map(str, self.folders), *goals])
-        measured = section(self.folders, "Measured runs", command=command, goals=self.goals)
+        from rl_scaling.report import write_report
+
+        choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
+        choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []
+        choices += ["--confidence", f"{self.confidence:g}"] if self.confidence != CONFIDENCE else []
+        measured = section(
+            self.folders,
+            "Measured runs",
+            command=" ".join(["rl-scaling report", *map(str, self.folders), *choices]),
+            goals=self.goals,
+            horizon=self.horizon,
+            confidence=self.confidence,
+        )
         print_line(write_report([measured], self.out, title=self.title, figures=self.figures))
         return 0
 
@@ -175,9 +211,13 @@ def section(
     command: str,
     badge: str = "",
     goals: tuple[float, ...] = (),
+    horizon: float = HORIZON,
+    confidence: float = CONFIDENCE,
 ) -> Section:
     """The part of a report that shows the runs below some folders. Raises what `load_and_fit` raises."""
-    runs, fit = load_and_fit(folders, goals)
+    from rl_scaling.report import Section
+
+    runs, fit = load_and_fit(folders, goals, horizon, confidence)
     return Section(
         heading=heading,
         explanation=explanation,
@@ -186,11 +226,12 @@ def section(
         runs=runs,
         fit=fit,
         provenance=[info.provenance for info in list_runs(*folders)],
+        horizon=horizon,
     )
 
 
 def load_and_fit(
-    folders: tuple[Path, ...], goals: tuple[float, ...] = (), horizon: float = 50.0, confidence: float = 0.95
+    folders: tuple[Path, ...], goals: tuple[float, ...] = (), horizon: float = HORIZON, confidence: float = CONFIDENCE
 ) -> tuple[pd.DataFrame, SweepFit]:
     """The runs below some folders, and their fits.
 
@@ -200,6 +241,8 @@ def load_and_fit(
     """
     if not folders:
         raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
+    from rl_scaling.analysis import fit_runs
+
     runs = load_runs(*folders, allow_empty=False)
     tasks = {str(task): goals or _goals_of(str(task), rows) for task, rows in runs.groupby("task")}
     try:
@@ -212,15 +255,25 @@ def _goals_of(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
     """Goals kept with the sweeps that made the rows; else those of the game."""
     kept: set[float] = set()
     for folder in rows["store"].unique():
-        plan = read_plan(Store(str(folder)))
-        kept |= set(plan.goals if plan and plan.base.task == task else ())
+        kept |= set(kept_goals(Store(str(folder))).get(task, ()))
     if kept:
         return tuple(sorted(kept))
-    game = rows["environment.game"].dropna().unique() if "environment.game" in rows else []
-    goals = find_game(str(game[0])).goals if len(game) else ()
+    goals = _goals_of_game(rows)
     if not goals:
-        raise ConfigError(f"{task} has no goals of its own: name scores to reach, for instance --goals 100 200")
+        quantity = str(rows["quantity"].iloc[0])
+        example = "100 200" if Measure(quantity=quantity).direction == "max" else "0.1 0.01"
+        named = quantity.replace("_", " ")
+        raise ConfigError(f"{task} has no goals of its own: name a {named} to reach, for instance --goals {example}")
     return goals
+
+
+def _goals_of_game(rows: pd.DataFrame) -> tuple[float, ...]:
+    game = rows["environment.game"].dropna().unique() if "environment.game" in rows else []
+    if not len(game):
+        return ()
+    from rl_scaling.envs import find_game
+
+    return find_game(str(game[0])).goals
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from rl_scaling.commands.options import print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
-from rl_scaling.envs import available_cpus, find_game
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,11 @@ class BenchAtari:
     def run(self) -> int:
         if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2:
             raise ConfigError("give --seconds above 0, --rounds of 1 or more and --num-envs of 2 or more")
-        game = find_game(self.game).name
         from rl_scaling.benchmarks.atari import Settings, measure
+        from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.sweeps.trial import choose_device
+
+        game = find_game(self.game).name
 
         settings = Settings(
             game=game,

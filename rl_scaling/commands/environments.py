@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
-from rl_scaling.envs import find_game
 
 
 def environment_config(
@@ -18,6 +17,8 @@ def environment_config(
         raise ConfigError("name one environment: --game Breakout, or --env-id CartPole-v1")
     if env_id is not None:
         return GymnasiumConfig(env_id=env_id, num_envs=num_envs)
+    from rl_scaling.envs import find_game
+
     return AtariConfig(
         game=find_game(game or "").name,
         num_envs=num_envs,

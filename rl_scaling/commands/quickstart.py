@@ -12,8 +12,6 @@ from rl_scaling.commands.analyse import section
 from rl_scaling.commands.options import Count, say
 from rl_scaling.commands.sweep import run_sweep
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.envs import available_cpus
-from rl_scaling.report import write_report
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 
@@ -51,6 +49,9 @@ class Quickstart:
     """Store of the runs and folder of the page."""
 
     def run(self) -> int:
+        from rl_scaling.envs import available_cpus
+        from rl_scaling.report import write_report
+
         say("Training A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
         sweep = run_sweep(
             plan(self.frames), Store(self.out), workers=available_cpus(), deadline_seconds=60 * self.minutes

@@ -6,19 +6,19 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
-from rl_scaling.commands.live import SweepDisplay
 from rl_scaling.commands.options import Count, at_least, print_json, say
 from rl_scaling.config import A2CConfig, ConfigError, NoiseScaleConfig, RunConfig
-from rl_scaling.envs import available_cpus, find_game
 from rl_scaling.store import Store
-from rl_scaling.sweeps.plan import LearningRates, SweepPlan, read_plan
-from rl_scaling.sweeps.sweep import Sweep
+from rl_scaling.sweeps.plan import LearningRates, SweepPlan, kept_goals
+
+if TYPE_CHECKING:
+    from rl_scaling.sweeps.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class SweepAtari:
         Raises:
             ConfigError: they describe none.
         """
+        from rl_scaling.envs import find_game
+
         game = find_game(self.game)
         goals = self.goals or game.goals
         if not goals:
@@ -115,6 +117,8 @@ class SweepAtari:
         )
 
     def run(self) -> int:
+        from rl_scaling.envs import available_cpus
+
         plan = self.plan()
         at_least(0, workers=self.workers, minutes=self.minutes)
         store = Store(self.out or Path("runs") / f"{plan.base.environment.name.lower()}-a2c")
@@ -145,6 +149,8 @@ def run_sweep(
     Raises:
         ConfigError: no such device, or the store holds a sweep of another task.
     """
+    from rl_scaling.commands.live import SweepDisplay
+    from rl_scaling.sweeps.sweep import Sweep
     from rl_scaling.sweeps.trial import choose_device
 
     plan.trials()  # what cannot be run is refused before anything is written
@@ -164,12 +170,11 @@ def _joined(plan: SweepPlan, store: Store) -> SweepPlan:
     Raises:
         ConfigError: the store holds a sweep of another task.
     """
-    earlier = read_plan(store)
-    if earlier is None:
-        return plan
-    if earlier.base.task != plan.base.task:
-        raise ConfigError(f"{store.root} holds a sweep of {earlier.base.task}: give another --out")
-    return dataclasses.replace(plan, goals=tuple(sorted({*earlier.goals, *plan.goals})))
+    earlier = kept_goals(store)
+    task = plan.base.task
+    if earlier and task not in earlier:
+        raise ConfigError(f"{store.root} holds a sweep of {', '.join(earlier)}: give another --out")
+    return dataclasses.replace(plan, goals=tuple(sorted({*earlier.get(task, ()), *plan.goals})))
 
 
 def report_outcome(sweep: Sweep) -> int:

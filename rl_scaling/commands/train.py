@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.envs import available_cpus
-from rl_scaling.records import COLUMNS, PARTS, TrainingRecord, to_row
+from rl_scaling.records import IN_A_TABLE, PARTS, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
 
@@ -77,6 +75,7 @@ class TrainA2C:
     def run(self) -> int:
         config = self.config()
         at_least(0, threads=self.threads)
+        from rl_scaling.envs import available_cpus
         from rl_scaling.sweeps.trial import run_trial
 
         store = Store(self.out)
@@ -95,18 +94,21 @@ class TrainA2C:
         if self.json:
             rows = store.read_rows(config.run_id)
             last = as_json(to_row(rows[-1])) if rows else {}
-            parts = {"parts": noise_scale_of_parts(rows, config.batch_size)} if config.noise_scale.parts else {}
+            parts = (
+                {"parts": noise_scale_of_parts(rows, config.batch_size)} if rows and config.noise_scale.parts else {}
+            )
             print_json({"run_id": config.run_id, "status": status, **last, **parts})
         return 1 if status == "interrupted" else 0
 
 
 def noise_scale_of_parts(rows: list[TrainingRecord], batch_size: int) -> dict[str, Any]:
     """B_simple of each term of the gradient, in frames, over all of a run's records."""
+    import numpy as np
     import pandas as pd
 
     from rl_scaling.analysis.noise_scale import NoiseRows
 
-    table = pd.DataFrame([to_row(row) for row in rows], columns=COLUMNS).assign(batch_size=batch_size)
+    table = pd.DataFrame([to_row(row) for row in rows]).rename(columns=IN_A_TABLE).assign(batch_size=batch_size)
     pooled = {part: NoiseRows(table, part).pool(np.arange(len(table))) for part in PARTS}
     return {
         part: as_json({"noise_scale": scale.value, "noise_scale_low": scale.low, "noise_scale_high": scale.high})

@@ -1,4 +1,4 @@
-"""Updates against frames for every goal: the Pareto fronts (McCandlish et al. 2018, figure 5 and eq. 2.11)."""
+"""Updates against examples or frames for every goal: Pareto fronts (McCandlish et al. 2018, figure 5, eq. 2.11)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pandas as pd
 from rl_scaling.report.data import Tables
 from rl_scaling.report.numbers import MINUS, count_of
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.report.words import Words, words_of
 
 FIT_POINTS = 60
 _UPDATES = "updates to the goal"
-_FRAMES = "frames to the goal"
-_POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "updates", "frames", "seeds", "kind"]
+_POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind"]
 _HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
 AT_EDGE = "best rate at the edge of its grid"
 AT_START = "past the goal when first scored, not fitted"
@@ -26,7 +26,7 @@ def fitted_curve(fit: pd.Series, smallest: float, largest: float) -> pd.DataFram
 
     Args:
         fit: one row of `SweepFit.fits`.
-        smallest, largest: batch sizes in frames.
+        smallest, largest: batch sizes.
     """
     batch = np.geomspace(smallest / 2, largest * 2, FIT_POINTS)
     turn = fit["critical_batch"]
@@ -34,15 +34,20 @@ def fitted_curve(fit: pd.Series, smallest: float, largest: float) -> pd.DataFram
         {
             "goal": fit["goal"],
             "updates": fit["steps_min"] * (1 + turn / batch),
-            "frames": fit["examples_min"] * (1 + batch / turn),
+            "examples": fit["examples_min"] * (1 + batch / turn),
             "critical_batch": turn,
         }
     )
 
 
+def setting_tooltip(table: pd.DataFrame) -> list[alt.Tooltip]:
+    """What was tuned beside the learning rate, where anything was."""
+    return [alt.Tooltip("setting:N", title="with")] if table["setting"].astype(bool).any() else []
+
+
 def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]:
     """A thin line through all goals of one batch size, and its label at the end."""
-    columns = ["batch_size", "goal", "updates", "frames"]
+    columns = ["batch_size", "goal", "updates", "examples"]
     ends = fronts.loc[fronts.groupby("batch_size")["goal"].idxmax()]
     lines = alt.Chart(tables.add(fronts, columns)).mark_line(
         color="var(--guide)", strokeWidth=1, strokeDash=[2, 3], opacity=0.7, tooltip=False
@@ -50,18 +55,19 @@ def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]
     labels = alt.Chart(tables.add(ends, columns)).mark_text(
         color="var(--ink-soft)", fontSize=11, align="left", baseline="bottom", dx=7, dy=-4, tooltip=False
     )
-    lines = lines.encode(x="updates:Q", y="frames:Q", detail="batch_size:N", order="goal:Q")
-    return lines, labels.encode(x="updates:Q", y="frames:Q", text=alt.Text("batch_size:Q", format=","))
+    lines = lines.encode(x="updates:Q", y="examples:Q", detail="batch_size:N", order="goal:Q")
+    return lines, labels.encode(x="updates:Q", y="examples:Q", text=alt.Text("batch_size:Q", format=","))
 
 
-def _points(fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
     """The fronts' points: filled, or hollow where something is doubtful about them."""
     tooltip = [
-        alt.Tooltip("goal:Q", title="goal (score)"),
-        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
+        alt.Tooltip("goal:Q", title=words.goal),
+        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
         alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
+        *setting_tooltip(fronts),
         alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
-        alt.Tooltip("frames:Q", title=_FRAMES, format=",.4~r"),
+        alt.Tooltip("examples:Q", title=f"{words.unit} to the goal", format=",.4~r"),
         alt.Tooltip("seeds:Q", title="seeds"),
         alt.Tooltip("kind:N", title="this point"),
     ]
@@ -80,8 +86,8 @@ def _points(fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list
         chart = alt.Chart(tables.add(part, _POINT_COLUMNS)).mark_point(size=75, **mark)
         encoded = chart.encode(
             x="updates:Q",
-            y="frames:Q",
-            color=ordered_colour("goal", goals, "goal (score)"),
+            y="examples:Q",
+            color=ordered_colour("goal", goals, words.goal),
             opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
             tooltip=tooltip,
         )
@@ -89,20 +95,22 @@ def _points(fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list
     return layers
 
 
-def _curves(fits: pd.DataFrame, fronts: pd.DataFrame, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
+def _curves(
+    fits: pd.DataFrame, fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: Tables
+) -> list[alt.Chart]:
     """Fitted hyperbolas and a cross at each turn, S = 2 S_min and E = 2 E_min."""
     known = fits[fits["status"] == "ok"]
     if known.empty:
         return []
     smallest, largest = fronts["batch_size"].min(), fronts["batch_size"].max()
     curve = pd.concat([fitted_curve(row, smallest, largest) for _, row in known.iterrows()])
-    turns = known.assign(updates=2 * known["steps_min"], frames=2 * known["examples_min"])
+    turns = known.assign(updates=2 * known["steps_min"], examples=2 * known["examples_min"])
     tooltip = [
-        alt.Tooltip("goal:Q", title="goal (score)"),
-        alt.Tooltip("critical_batch:Q", title="critical batch size (frames)", format=",.3~r"),
+        alt.Tooltip("goal:Q", title=words.goal),
+        alt.Tooltip("critical_batch:Q", title=f"critical batch size ({words.unit})", format=",.3~r"),
     ]
-    columns = ["goal", "updates", "frames", "critical_batch"]
-    shared = {"x": "updates:Q", "y": "frames:Q", "color": "goal:O", "tooltip": tooltip}
+    columns = ["goal", "updates", "examples", "critical_batch"]
+    shared = {"x": "updates:Q", "y": "examples:Q", "color": "goal:O", "tooltip": tooltip}
     lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
     crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
     return [
@@ -124,28 +132,29 @@ def front_figure(fronts: pd.DataFrame, fits: pd.DataFrame, runs: int) -> Figure 
     """
     if fronts.empty:
         return None
-    tables = Tables()
+    tables, words = Tables(), words_of(fits)
     chosen = alt.selection_point(name="chosen", fields=["goal"], bind="legend")
     x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", fronts["updates"])
-    y = log_axis(alt.Y, "frames", f"{_FRAMES} (agent steps, log scale)", fronts["frames"])
+    y = log_axis(alt.Y, "examples", f"{words.unit} to the goal ({words.log_scale})", fronts["examples"])
     lines, labels = _guides(fronts, tables)
-    layers = [lines.encode(x=x, y=y), *_curves(fits, fronts, chosen, tables), *_points(fronts, chosen, tables), labels]
+    curves = _curves(fits, fronts, words, chosen, tables)
+    layers = [lines.encode(x=x, y=y), *curves, *_points(fronts, words, chosen, tables), labels]
     chart = alt.layer(*layers).add_params(chosen)
     return Figure(
         "pareto-front",
-        "What each batch size costs: updates against frames",
-        _caption(fronts, fits, runs),
+        f"What each batch size costs: updates against {words.unit}",
+        _caption(fronts, fits, words, runs),
         chart,
         tables,
         True,
     )
 
 
-def _caption(fronts: pd.DataFrame, fits: pd.DataFrame, runs: int) -> str:
+def _caption(fronts: pd.DataFrame, fits: pd.DataFrame, words: Words, runs: int) -> str:
     fitted = int((fits["status"] == "ok").sum())
     parts = [
         "Each point is the learning rate that reached a goal first at one batch size; the numbers are batch sizes in "
-        f"frames per update. Chosen from {count_of(runs, 'run')}.",
+        f"{words.unit} per update. Chosen from {count_of(runs, 'run')}.",
         f"Lines: (S/Smin {MINUS} 1)(E/Emin {MINUS} 1) = 1, fitted to {fitted} of {count_of(len(fits), 'goal')}; the "
         "cross marks the turn, at the critical batch size."
         if fitted

@@ -9,24 +9,31 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.report.data import Tables
+from rl_scaling.report.fronts import setting_tooltip
 from rl_scaling.report.numbers import count_of
 from rl_scaling.report.series import Series, thin
 from rl_scaling.report.theme import Figure, count_axis, log_axis, ordered_colour
+from rl_scaling.report.words import Words, words_of
 
 HOVER_POINTS = 48
-BATCH_LEGEND = "batch size (frames per update)"
 MANY_LINES = 12
-_RUN_COLUMNS = ["run", "batch_size", "learning_rate", "seed", "state", "best"]
+_RUN_COLUMNS = ["run", "batch_size", "learning_rate", "setting", "seed", "state", "best"]
 
 
 def _described(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(state=np.where(runs["note"] == "", runs["status"], runs["status"] + ": " + runs["note"]))
 
 
-def _tooltip(*more: alt.Tooltip) -> list[alt.Tooltip]:
+def batch_colour(sizes: pd.Series, words: Words) -> alt.Color:
+    """Colour for the batch sizes in a column."""
+    return ordered_colour("batch_size", sorted(sizes.unique()), f"batch size ({words.unit} per update)")
+
+
+def _tooltip(runs: pd.DataFrame, words: Words, *more: alt.Tooltip) -> list[alt.Tooltip]:
     return [
-        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
+        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
         alt.Tooltip("learning_rate:Q", title="learning rate", format=".3~g"),
+        *setting_tooltip(runs),
         alt.Tooltip("seed:Q", title="seed"),
         alt.Tooltip("state:N", title="run"),
         *more,
@@ -52,20 +59,26 @@ def run_lines(
     known = curves[curves.groupby("run")[field].transform("count") > 0]  # a gap within a line stays a gap
     best = known[known["best"]]
     points = [part.iloc[thin(len(part), HOVER_POINTS)] for _, part in best.dropna(subset=[field]).groupby("run")]
-    colour = ordered_colour("batch_size", sorted(series.runs["batch_size"].unique()), BATCH_LEGEND)
+    words = words_of(series.runs)
+    colour = batch_colour(series.runs["batch_size"], words)
     faint = alt.when(chosen, empty=False).then(alt.value(0.6)).when(chosen).then(alt.value(0.22))
     strong = alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(0.08))
-    value = alt.Tooltip(f"{field}:Q", title=_WORDS[field], format=",.3~r")
+    value = alt.Tooltip(f"{field}:Q", title=_value(field, words), format=",.3~r")
     width = 2.0 if len(points) <= MANY_LINES else 1.4
     layers = [
         (known[~known["best"]], alt.MarkDef("line", strokeWidth=1.1, clip=True), faint.otherwise(alt.value(0.04)), ()),
         (best, alt.MarkDef("line", strokeWidth=width, clip=True), strong, ()),
-        (_together(points, best), alt.MarkDef("point", size=140, filled=True), alt.value(0), (*_PROGRESS, value)),
+        (
+            _together(points, best),
+            alt.MarkDef("point", size=140, filled=True),
+            alt.value(0),
+            (*_progress(words), value),
+        ),
     ]
     return [
-        alt.Chart(tables.add(part, ["run", "updates", "frames", field]), mark=mark)
+        alt.Chart(tables.add(part, ["run", "updates", "examples", field]), mark=mark)
         .transform_lookup("run", table)
-        .encode(x=x, y=y, detail="run:N", color=colour, opacity=opacity, tooltip=_tooltip(*more))
+        .encode(x=x, y=y, detail="run:N", color=colour, opacity=opacity, tooltip=_tooltip(series.runs, words, *more))
         for part, mark, opacity, more in layers
         if len(part)
     ]
@@ -75,58 +88,73 @@ def _together(parts: list[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else empty.head(0)
 
 
-_PROGRESS = (
-    alt.Tooltip("frames:Q", title="frames", format=",.4~r"),
-    alt.Tooltip("updates:Q", title="updates", format=",.4~r"),
-)
-_WORDS = {"smoothed": "smoothed score", "noise_scale": "noise scale (frames)"}
+def _progress(words: Words) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("examples:Q", title=words.unit, format=",.4~r"),
+        alt.Tooltip("updates:Q", title="updates", format=",.4~r"),
+    ]
+
+
+def _value(field: str, words: Words) -> str:
+    return {"smoothed": words.curve, "noise_scale": f"noise scale ({words.unit})"}[field]
 
 
 def curve_figures(series: Series, goals: Sequence[float], horizon: float) -> list[Figure]:
-    """Smoothed score against frames and against updates; empty where no run has a smoothed score."""
+    """Smoothed score, or loss, against examples and against updates; empty where no run has one."""
     drawn = series.curves.dropna(subset=["smoothed"])
     if drawn.empty:
         return []
-    runs = drawn["run"].nunique()
+    runs, words = drawn["run"].nunique(), words_of(series.runs)
+    smoothed = f"; scores smoothed over {horizon:g} finished episodes" if words.measure.over_episodes else ""
     caption = (
-        f"{count_of(runs, 'run')}; scores smoothed over {horizon:g} finished episodes. Strong lines: the best learning "
-        "rate of each batch size, faint lines: the others."
+        f"{count_of(runs, 'run')}{smoothed}. Strong lines: the best learning rate of each batch size, faint lines: the "
+        "others."
     )
     unseen = series.runs["run"].nunique() - runs
     if unseen:
-        caption += f" Not drawn: {count_of(unseen, 'run')} with too few finished episodes or without room here."
+        why = "with too few finished episodes" if smoothed else f"without a {words.quantity}"
+        caption += f" Not drawn: {count_of(unseen, 'run')} {why} or without room here."
     axes = {
-        "frames": count_axis(alt.X, "frames", "frames (agent steps)"),
+        words.unit: count_axis(alt.X, "examples", words.counted),
         "updates": log_axis(alt.X, "updates", "optimiser updates (log scale)", drawn["updates"]),
     }
-    return [_curve_figure(series, goals, field, x, caption) for field, x in axes.items()]
+    return [_curve_figure(series, goals, against, x, caption) for against, x in axes.items()]
 
 
-def _curve_figure(series: Series, goals: Sequence[float], field: str, x: alt.X, caption: str) -> Figure:
-    y = alt.Y("smoothed:Q", title="smoothed score", scale=alt.Scale(zero=False))
+def _curve_figure(series: Series, goals: Sequence[float], against: str, x: alt.X, caption: str) -> Figure:
+    words = words_of(series.runs)
+    y = _value_axis("smoothed", words.curve, series.curves["smoothed"], words)
     chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
     tables = Tables()
-    layers = [*_goal_rules(series.curves, goals, tables), *run_lines(series, "smoothed", x, y, chosen, tables)]
+    layers = [*_goal_rules(series.curves, goals, words, tables), *run_lines(series, "smoothed", x, y, chosen, tables)]
     chart = alt.layer(*layers).add_params(chosen)
-    return Figure(f"learning-curves-{field}", f"Learning curves: score against {field}", caption, chart, tables)
+    title = f"Learning curves: {words.quantity} against {against}"
+    return Figure(f"learning-curves-{against}", title, caption, chart, tables)
 
 
-def _goal_rules(drawn: pd.DataFrame, goals: Sequence[float], tables: Tables) -> list[alt.Chart]:
+def _value_axis(field: str, title: str, values: pd.Series, words: Words) -> alt.Y:
+    """An axis for what goals are about: linear for scores, logarithmic for losses, which have no natural zero."""
+    if words.direction == "min":
+        return log_axis(alt.Y, field, f"{title} (log scale)", values, format=".1~e")
+    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False))
+
+
+def _goal_rules(drawn: pd.DataFrame, goals: Sequence[float], words: Words, tables: Tables) -> list[alt.Chart]:
     seen = [g for g in goals if drawn["smoothed"].min() <= g <= drawn["smoothed"].max()]
     if not seen:
         return []
     data = tables.add(pd.DataFrame({"goal": seen}), ["goal"])
     rule = alt.Chart(data).mark_rule(color="var(--guide)", strokeDash=[2, 3], opacity=0.7)
-    return [rule.encode(y="goal:Q", tooltip=[alt.Tooltip("goal:Q", title="goal (score)")])]
+    return [rule.encode(y="goal:Q", tooltip=[alt.Tooltip("goal:Q", title=words.goal)])]
 
 
 def _goal_to_show(table: pd.DataFrame) -> float:
-    """The highest goal among those that the largest number of batch sizes reached."""
-    reached = table.dropna(subset=["updates"]).groupby("goal")["batch_size"].nunique()
-    return float(reached[reached == reached.max()].index.max())
+    """The hardest goal among those that the largest number of batch sizes reached."""
+    reached = table.groupby("goal").agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
+    return float(reached.sort_values(["sizes", "updates"]).index[-1])
 
 
-def _rate_lines(table: pd.DataFrame, y: alt.Y, tooltip: list[alt.Tooltip], tables: Tables) -> alt.Chart:
+def _rate_lines(table: pd.DataFrame, y: alt.Y, words: Words, tooltip: list[alt.Tooltip], tables: Tables) -> alt.Chart:
     """One line per batch size over the learning rates in `table`."""
     chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
     x = log_axis(alt.X, "learning_rate", "learning rate (log scale)", table["learning_rate"], format=".1~e")
@@ -136,7 +164,7 @@ def _rate_lines(table: pd.DataFrame, y: alt.Y, tooltip: list[alt.Tooltip], table
         .encode(
             x=x,
             y=y,
-            color=ordered_colour("batch_size", sorted(table["batch_size"].unique()), BATCH_LEGEND),
+            color=batch_colour(table["batch_size"], words),
             opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
             tooltip=tooltip,
         )
@@ -144,50 +172,65 @@ def _rate_lines(table: pd.DataFrame, y: alt.Y, tooltip: list[alt.Tooltip], table
     )
 
 
-def _rate_tooltip(*more: alt.Tooltip) -> list[alt.Tooltip]:
+def _rate_tooltip(table: pd.DataFrame, words: Words, *more: alt.Tooltip) -> list[alt.Tooltip]:
     return [
-        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
+        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
         alt.Tooltip("learning_rate:Q", title="learning rate", format=".3~g"),
+        *setting_tooltip(table),
         *more,
     ]
 
 
-def rate_to_goal_figure(learning_rates: pd.DataFrame, runs: int) -> Figure | None:
-    """Updates to a goal against the learning rate, with a choice of goals; None where no goal was reached."""
+def rate_to_goal_figure(learning_rates: pd.DataFrame, runs: pd.DataFrame) -> Figure | None:
+    """Updates to a goal against the learning rate, with a choice of goals; None where no goal was reached.
+
+    Args:
+        learning_rates: the task's rows of `SweepFit.learning_rates`.
+        runs: the task's rows of `Series.runs`.
+    """
     reached = learning_rates.dropna(subset=["updates"])
     if reached.empty:
         return None
-    start = _goal_to_show(reached)
+    words, start = words_of(runs), _goal_to_show(reached)
     goals = sorted(float(g) for g in reached["goal"].unique())
-    choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name="goal (score) "))
+    choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
     tables = Tables()
     y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", reached["updates"])
-    tooltip = _rate_tooltip(
-        alt.Tooltip("goal:Q", title="goal (score)"), alt.Tooltip("updates:Q", title="updates to it", format=",.4~r")
-    )
-    table = reached[["goal", "batch_size", "learning_rate", "updates"]]
-    chart = _rate_lines(table, y, tooltip, tables).transform_filter("datum.goal == goal").add_params(choice)
+    columns = ["goal", "batch_size", "learning_rate", "setting", "updates"]
+    table = reached.sort_values("updates").drop_duplicates(columns[:3])[columns].sort_values(columns)
+    goal = alt.Tooltip("goal:Q", title=words.goal)
+    tooltip = _rate_tooltip(table, words, goal, alt.Tooltip("updates:Q", title="updates to it", format=",.4~r"))
+    chart = _rate_lines(table, y, words, tooltip, tables).transform_filter("datum.goal == goal").add_params(choice)
     caption = (
         f"Lower is faster; a lowest point at the end of a line asks for a wider grid. The chart starts with the goal "
-        f"{start:g}. Rates without a point did not reach the goal. From {count_of(runs, 'run')}."
+        f"{start:g}. Rates without a point did not reach the goal. From {count_of(len(runs), 'run')}."
     )
     return Figure("learning-rates-to-goal", "Learning rates: updates to a goal", caption, chart, tables)
 
 
 def final_score_figure(runs: pd.DataFrame) -> Figure | None:
-    """Smoothed score at the end of the runs against the learning rate; None where no run has one."""
+    """Smoothed score, or loss, at the end of the runs against the learning rate; None where no run has one."""
     scored = runs.dropna(subset=["final_score"])
     if scored.empty:
         return None
-    grouped = scored.groupby(["batch_size", "learning_rate"], as_index=False)
-    means = grouped.agg(score=("final_score", "mean"), seeds=("final_score", "size"), frames=("frames", "mean"))
+    words, rate = words_of(runs), ["batch_size", "learning_rate"]
+    grouped = scored.groupby([*rate, "setting"], as_index=False)
+    means = grouped.agg(score=("final_score", "mean"), seeds=("final_score", "size"), examples=("examples", "mean"))
+    best_first = means.sort_values("score", ascending=words.direction == "min")
+    means = best_first.drop_duplicates(rate).sort_values(rate)
     tooltip = _rate_tooltip(
-        alt.Tooltip("score:Q", title="final score", format=",.3~r"),
+        means,
+        words,
+        alt.Tooltip("score:Q", title=f"final {words.quantity}", format=",.3~r"),
         alt.Tooltip("seeds:Q", title="runs averaged"),
-        alt.Tooltip("frames:Q", title="after frames", format=",.3~r"),
+        alt.Tooltip("examples:Q", title=f"after {words.unit}", format=",.3~r"),
     )
-    y = alt.Y("score:Q", title="smoothed score at the end", scale=alt.Scale(zero=False))
+    y = _value_axis("score", f"{words.curve} at the end", means["score"], words)
     tables = Tables()
-    caption = f"Mean over seeds of {count_of(len(scored), 'run')}; runs that stopped early count with their last score."
-    chart = _rate_lines(means, y, tooltip, tables)
-    return Figure("learning-rates-final-score", "Learning rates: score at the end", caption, chart, tables)
+    caption = (
+        f"Mean over seeds of {count_of(len(scored), 'run')}; runs that stopped early count with their last "
+        f"{words.quantity}."
+    )
+    chart = _rate_lines(means, y, words, tooltip, tables)
+    name = f"learning-rates-final-{words.quantity.replace(' ', '-')}"
+    return Figure(name, f"Learning rates: {words.quantity} at the end", caption, chart, tables)

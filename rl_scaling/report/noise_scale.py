@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.report.data import Tables
-from rl_scaling.report.learning import BATCH_LEGEND, run_lines
+from rl_scaling.report.learning import batch_colour, run_lines
 from rl_scaling.report.numbers import count_of, percent
 from rl_scaling.report.series import Series, thin
-from rl_scaling.report.theme import Figure, count_axis, legend, log_axis, ordered_colour
+from rl_scaling.report.theme import Figure, count_axis, legend, log_axis
+from rl_scaling.report.words import Words, words_of
 
 TRIANGLES_PER_RUN = 16
 DODGE = 4  # pixels, so that the two marks of a goal do not hide each other
@@ -36,7 +37,7 @@ def batch_sizes_by_goal(fits: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns goal, what, value, low, high, bound ("interval", "at least", "at most" or ""), at; one row for each
-        goal and quantity of which something is known. Values are frames; NaN where not known.
+        goal and quantity of which something is known. Values are in the task's unit; NaN where not known.
     """
     parts = []
     for what, (value, low, high) in _COLUMNS.items():
@@ -57,19 +58,19 @@ def critical_batch_figure(fits: pd.DataFrame, runs: int) -> Figure | None:
     table = batch_sizes_by_goal(fits)
     if table.empty:
         return None
-    tables = Tables()
+    tables, words = Tables(), words_of(fits)
     columns = ["goal", "what", "value", "low", "high", "bound", "at"]
     known = pd.concat([table[name] for name in ("at", "low", "high")])
-    y = log_axis(alt.Y, "at", "frames per update (log scale)", known)
-    x = alt.X("goal:Q", title="goal (score)", scale=alt.Scale(zero=False, nice=False, padding=24))
+    y = log_axis(alt.Y, "at", f"{words.unit} per update (log scale)", known)
+    x = _goal_axis(fits["goal"], words)
     domain = [CRITICAL, SIMPLE]
     key = legend("", entry_width=200)
     colour = alt.Color("what:N", scale=alt.Scale(domain=domain, range=["var(--critical)", "var(--noise)"]), legend=key)
     shape = alt.Shape("what:N", scale=alt.Scale(domain=domain, range=["circle", "diamond"]), legend=key)
     tooltip = [
         alt.Tooltip("what:N", title="what"),
-        alt.Tooltip("goal:Q", title="goal (score)"),
-        alt.Tooltip("value:Q", title="value (frames)", format=",.3~r"),
+        alt.Tooltip("goal:Q", title=words.goal),
+        alt.Tooltip("value:Q", title=f"value ({words.unit})", format=",.3~r"),
         alt.Tooltip("low:Q", title="interval from", format=",.3~r"),
         alt.Tooltip("high:Q", title="to", format=",.3~r"),
         alt.Tooltip("bound:N", title="known"),
@@ -92,6 +93,15 @@ def critical_batch_figure(fits: pd.DataFrame, runs: int) -> Figure | None:
     )
 
 
+def _goal_axis(goals: pd.Series, words: Words) -> alt.X:
+    """Goals: linear for scores; logarithmic for losses, falling, so that harder goals are on the right there too."""
+    if words.direction == "min":
+        axis = log_axis(alt.X, "goal", f"{words.goal}, log scale", goals, format=".1~e")
+        axis.scale.reverse = True
+        return axis
+    return alt.X("goal:Q", title=words.goal, scale=alt.Scale(zero=False, nice=False, padding=24))
+
+
 def _marks(table: pd.DataFrame, shape: alt.Shape) -> list[tuple[pd.DataFrame, alt.MarkDef, dict[str, Any]]]:
     """What is drawn: rows, mark and further encodings; an arrow points away from each one-sided bound."""
     valued = table[table["value"].notna()]
@@ -107,8 +117,8 @@ def _marks(table: pd.DataFrame, shape: alt.Shape) -> list[tuple[pd.DataFrame, al
     return marks
 
 
-def noise_over_frames_figure(series: Series, pooled: pd.DataFrame) -> Figure | None:
-    """The noise scale against frames; None where it was never measured.
+def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure | None:
+    """The noise scale against examples (frames); None where it was never measured.
 
     Args:
         series: the runs of one task, whose running estimates are drawn thin.
@@ -119,11 +129,12 @@ def noise_over_frames_figure(series: Series, pooled: pd.DataFrame) -> Figure | N
         return None
     positive = series.curves.assign(noise_scale=_positive(series.curves["noise_scale"]))
     drawn = Series(runs=series.runs, rows=series.rows, curves=positive, left_out=series.left_out)
-    x = count_axis(alt.X, "frames", "frames (agent steps)")
+    words = words_of(series.runs)
+    x = count_axis(alt.X, "examples", words.counted)
     known = pd.concat(
         [positive["noise_scale"], _positive(measured["noise_scale_low"]), _positive(pooled["noise_scale"])]
     )
-    y = log_axis(alt.Y, "noise_scale", "noise scale (frames, log scale)", known.quantile([0.005, 1]))
+    y = log_axis(alt.Y, "noise_scale", f"noise scale ({words.unit}, log scale)", known.quantile([0.005, 1]))
     low = y.copy()
     low.shorthand = "noise_scale_low:Q"
     chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
@@ -131,11 +142,11 @@ def noise_over_frames_figure(series: Series, pooled: pd.DataFrame) -> Figure | N
     layers = [
         *run_lines(drawn, "noise_scale", x, y, chosen, tables, strength=0.5),
         *_unresolved(series, x, low, chosen, tables),
-        *_pooled(pooled, tables),
+        *_pooled(pooled, words, tables),
     ]
     caption = _noise_caption(measured, positive, bool(pooled["noise_scale"].notna().any()))
     chart = alt.layer(*layers).add_params(chosen)
-    return Figure("noise-scale-over-frames", "Noise scale while training", caption, chart, tables)
+    return Figure(f"noise-scale-over-{words.unit}", "Noise scale while training", caption, chart, tables)
 
 
 def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -> str:
@@ -153,30 +164,30 @@ def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -
     return " ".join(filter(None, parts))
 
 
-def _pooled(pooled: pd.DataFrame, tables: Tables) -> list[alt.Chart]:
+def _pooled(pooled: pd.DataFrame, words: Words, tables: Tables) -> list[alt.Chart]:
     """The pooled noise scale: a band where its interval is finite, a line where it has a value."""
     names = ["noise_scale", "noise_scale_low", "noise_scale_high"]
     table = pooled.assign(**{name: _positive(pooled[name]) for name in names})
-    table["frames"] = (table["bin_low"] + table["bin_high"]) / 2
+    table["examples"] = (table["bin_low"] + table["bin_high"]) / 2
     data = table.dropna(subset=["noise_scale_low"])
     if data["noise_scale"].notna().sum() == 0:
         return []
     tooltip = [
-        alt.Tooltip("frames:Q", title="frames, about", format=",.3~r"),
-        alt.Tooltip("noise_scale:Q", title="pooled noise scale (frames)", format=",.3~r"),
+        alt.Tooltip("examples:Q", title=f"{words.unit}, about", format=",.3~r"),
+        alt.Tooltip("noise_scale:Q", title=f"pooled noise scale ({words.unit})", format=",.3~r"),
         alt.Tooltip("noise_scale_low:Q", title="interval from", format=",.3~r"),
         alt.Tooltip("noise_scale_high:Q", title="to", format=",.3~r"),
         alt.Tooltip("measurements:Q", title="measurements", format=","),
     ]
-    columns = ["frames", *names, "measurements"]
+    columns = ["examples", *names, "measurements"]
     line = alt.Chart(tables.add(data, columns)).mark_line(
         color="var(--ink)", strokeWidth=2.5, point=alt.OverlayMarkDef(color="var(--ink)", size=45)
     )
-    layers = [line.encode(x="frames:Q", y="noise_scale:Q", tooltip=tooltip)]
+    layers = [line.encode(x="examples:Q", y="noise_scale:Q", tooltip=tooltip)]
     bounded = data.dropna(subset=["noise_scale_high"])
     if len(bounded):
         band = alt.Chart(tables.add(bounded, columns)).mark_area(color="var(--ink)", opacity=0.14, clip=True)
-        layers.insert(0, band.encode(x="frames:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"))
+        layers.insert(0, band.encode(x="examples:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"))
     return layers
 
 
@@ -188,14 +199,15 @@ def _unresolved(series: Series, x: alt.X, y: alt.Y, chosen: alt.Parameter, table
     if rows.empty:
         return []
     thinned = pd.concat([part.iloc[thin(len(part), TRIANGLES_PER_RUN)] for _, part in rows.groupby("run")])
-    colour = ordered_colour("batch_size", sorted(series.runs["batch_size"].unique()), BATCH_LEGEND)
+    words = words_of(series.runs)
+    colour = batch_colour(series.runs["batch_size"], words)
     table = thinned.merge(series.runs[["run", "batch_size"]], on="run")
-    marks = alt.Chart(tables.add(table, ["batch_size", "frames", "noise_scale_low"])).mark_point(
+    marks = alt.Chart(tables.add(table, ["batch_size", "examples", "noise_scale_low"])).mark_point(
         shape="triangle-up", size=36, filled=True, clip=True
     )
     tooltip = [
-        alt.Tooltip("batch_size:Q", title="batch size (frames)", format=","),
-        alt.Tooltip("frames:Q", title="frames", format=",.4~r"),
+        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
+        alt.Tooltip("examples:Q", title=words.unit, format=",.4~r"),
         alt.Tooltip("noise_scale_low:Q", title="noise scale at least", format=",.3~r"),
     ]
     return [

@@ -51,7 +51,7 @@ def specification(figure: Figure) -> dict[str, Any]:
     return spec
 
 
-class _Drawn:
+class Drawn:
     """The charts of a page: their markup, and their data, each table once."""
 
     def __init__(self) -> None:
@@ -69,10 +69,10 @@ class _Drawn:
         return tag("figure", save, tag("h4", figure.title), chart, words, class_="wide" if figure.wide else None)
 
 
-def _navigation(sections: Sequence[Section]) -> Html:
-    if len(sections) < 2:
+def _navigation(headings: Sequence[str]) -> Html:
+    if len(headings) < 2:
         return Html("")
-    links = [tag("li", tag("a", s.heading, href=f"#part-{i}")) for i, s in enumerate(sections)]
+    links = [tag("li", tag("a", heading, href=f"#part-{i}")) for i, heading in enumerate(headings)]
     return tag("nav", tag("ul", *links), aria_label="Parts of this page")
 
 
@@ -82,11 +82,24 @@ def page_html(sections: Sequence[Section], *, title: str, lead: str = "") -> str
 
 
 def _page(sections: Sequence[Section], parts: Sequence[Sequence[TaskPart]], title: str, lead: str) -> str:
-    drawn = _Drawn()
+    drawn = Drawn()
     bodies = []
     for place, (section, of_section) in enumerate(zip(sections, parts, strict=True)):
         figures = {id(figure): drawn.figure(figure) for part in of_section for figure in part.figures}
         bodies.append(section_html(section, f"part-{place}", of_section, figures))
+    return document(bodies, [section.heading for section in sections], drawn, title=title, lead=lead)
+
+
+def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, title: str, lead: str = "") -> str:
+    """A whole page as text.
+
+    Args:
+        bodies: its parts; the id of each is "part-0", "part-1" and so on.
+        headings: their headings, for the links at the top.
+        drawn: the charts in them.
+        title: the title of the page.
+        lead: a sentence or two below it.
+    """
     head = [
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
@@ -94,7 +107,7 @@ def _page(sections: Sequence[Section], parts: Sequence[Sequence[TaskPart]], titl
         tag("title", title),
         tag("style", Html(style_sheet())),
     ]
-    top = tag("header", tag("h1", title), tag("p", lead) if lead else "", _navigation(sections), class_="top")
+    top = tag("header", tag("h1", title), tag("p", lead) if lead else "", _navigation(headings), class_="top")
     foot = tag("footer", "Made by rl-scaling. This file holds everything it shows and needs no network.")
     data = [json_script("data", drawn.data), json_script("config", config()), *drawn.scripts]
     scripts = [*data, tag("script", Html(_vega())), tag("script", Html(SCRIPT))] if drawn.scripts else []
@@ -102,7 +115,7 @@ def _page(sections: Sequence[Section], parts: Sequence[Sequence[TaskPart]], titl
     return "<!doctype html>\n" + tag("html", tag("head", *head), body, lang="en") + "\n"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Writes beside and renames, so that a page that was there is replaced whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -125,19 +138,20 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
             start = [_slug(heading)] if len(headings) > 1 else []
             start += [_slug(part.task)] if len(of_section) > 1 else []
             for figure in part.figures:
-                written += _export(figure, folder / "-".join([*start, figure.name]))
+                written += export_figure(figure, folder / "-".join([*start, figure.name]))
     return written
 
 
-def _export(figure: Figure, stem: Path) -> list[Path]:
+def export_figure(figure: Figure, stem: Path) -> list[Path]:
+    """One chart as SVG and PNG, named `stem` with their endings."""
     spec = specification(figure) | {"width": FIGURE_WIDTH, "padding": 14}
     spec["datasets"] = {name: rows_of(columns) for name, columns in figure.tables.items()}
     spec["config"] = config() | {"background": "#ffffff"}
     spec["title"] = {"text": figure.title, "offset": 12}
     plain = with_plain_colours(json.dumps(spec))
     svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
-    _write(svg, vl_convert.vegalite_to_svg(plain).encode())
-    _write(png, vl_convert.vegalite_to_png(plain, scale=2))
+    write_file(svg, vl_convert.vegalite_to_svg(plain).encode())
+    write_file(png, vl_convert.vegalite_to_png(plain, scale=2))
     return [svg, png]
 
 
@@ -169,7 +183,7 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    _write(target, _page(sections, parts, title, lead).encode())
+    write_file(target, _page(sections, parts, title, lead).encode())
     if figures is not None:
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target

@@ -13,7 +13,7 @@ from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
 from rl_scaling.report.fronts import front_figure
 from rl_scaling.report.html import Html, join, tag
 from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
-from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_frames_figure
+from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_examples_figure
 from rl_scaling.report.numbers import count_of, duration, number
 from rl_scaling.report.series import Series, of_task, prepare
 from rl_scaling.report.tables import (
@@ -26,6 +26,7 @@ from rl_scaling.report.tables import (
     verdict,
 )
 from rl_scaling.report.theme import Figure
+from rl_scaling.report.words import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,9 @@ def _task_part(section: Section, series: Series, task: str) -> TaskPart:
     figures = [
         front_figure(_of_task(section.fit.fronts, task), fits, runs),
         critical_batch_figure(fits, runs),
-        noise_over_frames_figure(series, _pooled_noise(series, section.horizon)),
+        noise_over_examples_figure(series, _pooled_noise(series, section.horizon)),
         *curve_figures(series, sorted(fits["goal"]), section.horizon),
-        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), runs),
+        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), series.runs),
         final_score_figure(series.runs),
     ]
     drawn = _fill_rows([figure for figure in figures if figure is not None])
@@ -100,9 +101,9 @@ def _task_part(section: Section, series: Series, task: str) -> TaskPart:
 
 
 def _pooled_noise(series: Series, horizon: float) -> pd.DataFrame:
-    """B_simple over frames, pooled over the best learning rate of each batch size."""
+    """B_simple over examples, pooled over the best learning rate of each batch size."""
     best = series.rows[series.rows["best"]]
-    return noise_over_training(best, by="frames", horizon=horizon)
+    return noise_over_training(best, by="examples", horizon=horizon)
 
 
 def _fill_rows(figures: list[Figure]) -> list[Figure]:
@@ -116,16 +117,23 @@ def _missing(part: TaskPart) -> list[str]:
     """What the page would show but cannot, in words."""
     names = {figure.name for figure in part.figures}
     runs = part.series.runs
+    words = words_of(runs)
     missing = []
     if "pareto-front" not in names:
         missing.append("No Pareto front: no goal was reached.")
     if not runs["noise_measurements"].sum():
         missing.append("No noise scale: it was not measured in these runs.")
-    elif "noise-scale-over-frames" not in names:
+    elif f"noise-scale-over-{words.unit}" not in names:
         missing.append("No noise scale over training: no measurement gave an estimate.")
-    if "learning-curves-frames" not in names:
-        missing.append("No learning curves: no run has finished enough episodes for a smoothed score.")
+    if f"learning-curves-{words.unit}" not in names:
+        missing.append(f"No learning curves: {_why_no_curves(words)}.")
     return missing
+
+
+def _why_no_curves(words: Words) -> str:
+    if words.measure.over_episodes:
+        return "no run has finished enough episodes for a smoothed score"
+    return f"no run has a {words.quantity}"
 
 
 def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
@@ -148,13 +156,25 @@ def how_it_was_run(section: Section, runs: pd.DataFrame) -> Html:
         pairs.append(("Command", tag("pre", section.command)))
     pairs += [
         ("Runs", f"{count_of(len(runs), 'run')}: {by_status}"),
-        ("Frames", f"{number(float(runs['frames'].sum()), 4)} in total, counted as the agent sees them"),
+        *(_total(part) for _, part in runs.groupby("unit", sort=False)),
         ("Time", f"{duration(float(runs['wall_seconds'].sum()))} of training, added up over runs"),
-        ("Smoothing", f"scores are averaged over {section.horizon:g} finished episodes before they meet a goal"),
+        *_smoothing(runs, section.horizon),
         *provenance_facts(section.provenance),
     ]
     notes = [tag("p", note) for note in section.notes]
     return join([tag("h3", "How it was run"), tag("div", *notes, facts(pairs), run_list(runs), class_="card")])
+
+
+def _total(runs: pd.DataFrame) -> tuple[str, object]:
+    unit = words_of(runs).unit
+    counted = ", counted as the agent sees them" if unit == "frames" else ""
+    return unit.capitalize(), f"{number(float(runs['examples'].sum()), 4)} in total{counted}"
+
+
+def _smoothing(runs: pd.DataFrame, horizon: float) -> list[tuple[str, object]]:
+    if not any(words_of(part).measure.over_episodes for _, part in runs.groupby("quantity")):
+        return []
+    return [("Smoothing", f"scores are averaged over {horizon:g} finished episodes before they meet a goal")]
 
 
 def section_html(section: Section, identity: str, parts: Sequence[TaskPart], figures: Mapping[int, Html]) -> Html:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import smooth
+from rl_scaling.report.words import words_of
 
 POINTS_PER_BEST_RUN = 200
 POINTS_PER_OTHER_RUN = 60
@@ -15,9 +16,9 @@ OTHER_POINTS = 15_000
 FEWEST_POINTS = 12
 
 RUN_KEY = ["store", "run_id"]
-IDENTITY = ["store", "run_id", "status", "note", "task", "batch_size", "learning_rate", "seed"]
-SETTING = ["task", "batch_size", "learning_rate"]
-CURVE_COLUMNS = ["run", "updates", "frames", "smoothed", "noise_scale", "noise_scale_low", "noise_scale_high"]
+SETTING = ["task", "batch_size", "learning_rate", "setting"]
+IDENTITY = [*RUN_KEY, "status", "note", *SETTING, "seed", "unit", "quantity"]
+CURVE_COLUMNS = ["run", "updates", "examples", "smoothed", "noise_scale", "noise_scale_low", "noise_scale_high"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Series:
     """One section's runs, ready to draw.
 
     Attributes:
-        runs: one row per run: run (a number), the columns of `IDENTITY`, num_envs, frames, updates, wall_seconds,
-            frames_per_second (median over rows), final_score (smoothed), noise_measurements, best, points.
-        rows: one row per record, with `run`, `smoothed` score and `best`.
+        runs: one row per run: run (a number), the columns of `IDENTITY`, num_envs, examples, updates, wall_seconds,
+            examples_per_second (median over rows), final_score (smoothed; of losses the last), noise_measurements,
+            best, points.
+        rows: one row per record, with `run`, `smoothed` (score; losses as they are) and `best`.
         curves: `rows` thinned for drawing, in `CURVE_COLUMNS`; runs for which there is no room are left out.
         left_out: how many runs `curves` leaves out.
     """
@@ -45,21 +47,28 @@ def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _smoothed(rows: pd.DataFrame, horizon: float) -> np.ndarray:
-    parts = [smooth(run["score"], run["episodes"], horizon=horizon) for _, run in rows.groupby("run", sort=True)]
+    parts = [_smoothed_run(run, horizon) for _, run in rows.groupby("run", sort=True)]
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _smoothed_run(run: pd.DataFrame, horizon: float) -> np.ndarray:
+    measure = words_of(run).measure
+    if measure.over_episodes:
+        return smooth(run["score"], run["episodes"], horizon=horizon)
+    return run[measure.quantity].ffill().to_numpy(np.float64)
 
 
 def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
     if "environment.num_envs" not in rows:
         rows = rows.assign(**{"environment.num_envs": np.nan})
-    totals = {name: (name, "max") for name in ("frames", "updates", "wall_seconds")}
+    totals = {name: (name, "max") for name in ("examples", "updates", "wall_seconds")}
     return (
         rows.groupby("run", sort=True)
         .agg(
             **{name: (name, "first") for name in IDENTITY},
             num_envs=("environment.num_envs", "first"),
             **totals,
-            frames_per_second=("frames_per_second", "median"),
+            examples_per_second=("examples_per_second", "median"),
             final_score=("smoothed", "last"),
             noise_measurements=("noise_measurements", "sum"),
             records=("updates", "size"),
@@ -69,13 +78,20 @@ def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_rates(runs: pd.DataFrame, fronts: pd.DataFrame) -> pd.DataFrame:
-    """The learning rate to show for every task and batch size: columns task, batch_size, learning_rate.
+    """The learning rate and setting to show for every task and batch size: columns SETTING.
 
-    It is the one that was first at the highest goal that batch size reached; where it reached none, the one with
-    the highest final score (mean over seeds).
+    It is the one that was first at the hardest goal that batch size reached; where it reached none, the one with
+    the best final score or loss (mean over seeds).
     """
-    by_goal = fronts.sort_values("goal").drop_duplicates(["task", "batch_size"], keep="last")
-    means = runs.groupby(SETTING, as_index=False)["final_score"].mean()
+    signs = {str(task): 1.0 if words_of(part).direction == "max" else -1.0 for task, part in runs.groupby("task")}
+    hardness = fronts["goal"] * fronts["task"].map(signs).astype("float64")
+    by_goal = fronts.assign(hardness=hardness).sort_values("hardness")
+    by_goal = by_goal.drop_duplicates(["task", "batch_size"], keep="last")
+    means = (
+        runs.assign(final_score=runs["task"].map(signs) * runs["final_score"])
+        .groupby(SETTING, as_index=False)["final_score"]
+        .mean()
+    )
     by_score = (
         means.assign(final_score=means["final_score"].fillna(-np.inf))
         .sort_values("final_score")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.numbers import DASH, count_of, duration, interval, number, percent
+from rl_scaling.report.words import Words, words_of
 
 STATUS_WORDS = {
     "done": "finished",
@@ -43,18 +44,22 @@ def _status(status: str, message: str) -> Html:
 
 def goals_table(fits: pd.DataFrame) -> Html:
     """One row per goal of one task: S_min, E_min, B_crit, B_simple, their intervals and how far to trust them."""
-    confidence = f"{percent(fits)} interval"
+    words, confidence = words_of(fits), f"{percent(fits)} interval"
     heads = [
-        "Goal (score)",
+        words.goal.capitalize(),
         join(["S", tag("sub", "min"), " (updates)"]),
-        join(["E", tag("sub", "min"), " (frames)"]),
-        join(["B", tag("sub", "crit"), f" (frames; {confidence})"]),
-        join(["B", tag("sub", "simple"), f" (frames; {confidence})"]),
+        join(["E", tag("sub", "min"), f" ({words.unit})"]),
+        join(["B", tag("sub", "crit"), f" ({words.unit}; {confidence})"]),
+        join(["B", tag("sub", "simple"), f" ({words.unit}; {confidence})"]),
         "Design effect",
         "Batch sizes",
         "Status",
     ]
-    return table(heads, [_goal_row(fit) for _, fit in fits.sort_values("goal").iterrows()], words=[7])
+    return table(heads, [_goal_row(fit) for _, fit in _easiest_first(fits).iterrows()], words=[7])
+
+
+def _easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+    return fits.sort_values("goal", ascending=words_of(fits).direction == "max")
 
 
 def _goal_row(fit: pd.Series) -> list[object]:
@@ -75,16 +80,16 @@ def verdict(fits: pd.DataFrame, rollout_steps: float) -> Html:
 
     Args:
         fits: the task's rows of `SweepFit.fits`.
-        rollout_steps: frames each environment adds to a batch; NaN where the runs differ.
+        rollout_steps: frames each environment adds to a batch; NaN where the runs differ or have no environments.
     """
-    known = fits[fits["status"] == "ok"].sort_values("goal")
+    known = fits[fits["status"] == "ok"]
     reached = fits[fits["status"] != "not reached"]
     low, high = (reached[f"critical_batch_{end}"].astype(float) for end in ("low", "high"))
     bounded = reached[(low > 0) | np.isfinite(high)]
     if len(known):
-        words = _answer(known, rollout_steps)
+        words = _answer(_easiest_first(known), rollout_steps)
     elif len(bounded):
-        words = _bound(bounded.sort_values("goal").iloc[-1])
+        words = _bound(_easiest_first(bounded).iloc[-1], words_of(bounded))
     elif len(reached):
         words = ["Goals were reached, but the critical batch size is not resolved; the table says what is missing."]
     elif len(fits):
@@ -94,21 +99,27 @@ def verdict(fits: pd.DataFrame, rollout_steps: float) -> Html:
     return tag("p", *words, class_="verdict")
 
 
-def _bound(fit: pd.Series) -> list[object]:
+_MORE = {
+    "frames": "more environments cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
+    "examples": "larger batches cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
+}
+
+
+def _bound(fit: pd.Series, words: Words) -> list[object]:
     bound = with_interval(math.nan, fit["critical_batch_low"], fit["critical_batch_high"], 2)
     return [
-        f"To reach a score of {fit['goal']:g}, the critical batch size is ",
-        tag("strong", bound, " frames per update"),
+        f"To reach a {words.quantity} of {fit['goal']:g}, the critical batch size is ",
+        tag("strong", bound, f" {words.unit} per update"),
         f". It is not resolved any better by these runs: {fit['message']}.",
     ]
 
 
 def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
-    fit, first = known.iloc[-1], known.iloc[0]
+    fit, first, words = known.iloc[-1], known.iloc[0], words_of(known)
     batch = fit["critical_batch"]
     parts: list[object] = [
-        f"To reach a score of {fit['goal']:g}, the critical batch size is ",
-        tag("strong", f"{number(batch, 2)} frames per update"),
+        f"To reach a {words.quantity} of {fit['goal']:g}, the critical batch size is ",
+        tag("strong", f"{number(batch, 2)} {words.unit} per update"),
         f" ({percent(known)} interval {interval(fit['critical_batch_low'], fit['critical_batch_high'], 2)})",
     ]
     if math.isfinite(rollout_steps) and rollout_steps > 0:
@@ -116,28 +127,29 @@ def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
             f", about {number(max(1, round(batch / rollout_steps)), 2)} environments of {rollout_steps:g} steps"
         )
     if len(known) > 1:
-        parts.append(f"; for a score of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
+        parts.append(f"; for a {words.quantity} of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
     parts.append(
-        ". At that size a run takes twice the fewest possible updates and twice the fewest possible frames. Well below "
-        "it, more environments cut the updates at little cost in frames; well above it, they mostly burn frames."
+        f". At that size a run takes twice the fewest possible updates and twice the fewest possible {words.unit}. "
+        f"Well below it, {_MORE[words.unit].format(unit=words.unit)}."
     )
     return parts
 
 
 def throughput_table(runs: pd.DataFrame) -> Html:
     """Speed and cost per batch size; `runs` has one row per run."""
+    unit = words_of(runs).unit
     heads = [
-        "Batch size (frames)",
+        f"Batch size ({unit})",
         "Environments",
         "Runs",
-        "Frames/s per run, median (range)",
+        f"{unit.capitalize()}/s per run, median (range)",
         "Updates/s per run",
-        "Frames in total",
+        f"{unit.capitalize()} in total",
         "Time",
     ]
     rows = []
     for size, part in runs.groupby("batch_size"):
-        speeds = part["frames_per_second"].dropna()
+        speeds = part["examples_per_second"].dropna()
         middle = float(speeds.median()) if len(speeds) else math.nan
         spread = f"({interval(speeds.min(), speeds.max())})" if len(speeds) > 1 else ""
         environments = part["num_envs"].dropna().unique()
@@ -148,7 +160,7 @@ def throughput_table(runs: pd.DataFrame) -> Html:
                 f"{len(part):,}",
                 join([number(middle), " ", tag("span", spread, class_="soft")]),
                 number(middle / float(str(size))),
-                number(float(part["frames"].sum())),
+                number(float(part["examples"].sum())),
                 duration(float(part["wall_seconds"].sum())),
             ]
         )
@@ -157,15 +169,17 @@ def throughput_table(runs: pd.DataFrame) -> Html:
 
 def run_list(runs: pd.DataFrame, tasks: Mapping[str, str] | None = None) -> Html:
     """Every run in one line, behind a fold; the first `LISTED_RUNS` of them."""
-    heads = ["Run", "Task", "Batch size", "Learning rate", "Seed", "Frames", "Score at the end", "Ended", "Note"]
+    units, quantities = (" or ".join(runs[name].unique()).capitalize() for name in ("unit", "quantity"))
+    ends = f"{quantities.replace('_', ' ')} at the end"
+    heads = ["Run", "Task", "Batch size", "Learning rate", "Seed", units, ends, "Ended", "Note"]
     rows = [
         [
             tag("code", run["run_id"]),
             (tasks or {}).get(run["task"], run["task"]),
             f"{int(run['batch_size']):,}",
-            f"{run['learning_rate']:.3g}",
+            f"{run['learning_rate']:.3g} {run['setting']}".strip(),
             run["seed"],
-            number(float(run["frames"])),
+            number(float(run["examples"])),
             number(run["final_score"]),
             STATUS_WORDS.get(run["status"], run["status"]),
             run["note"],

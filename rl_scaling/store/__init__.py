@@ -12,12 +12,11 @@ half-written last line, which is dropped with a warning.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from rl_scaling.config import SCHEMA_VERSION, RunConfig
-from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.config import SCHEMA_VERSION, StorableConfig
+from rl_scaling.records import Record, SealedStatus, Status
 from rl_scaling.store.disk import StoreError, StoreWarning, read_json, storage_errors, write_json
 from rl_scaling.store.files import (
     CONFIG_FILE,
@@ -32,7 +31,7 @@ from rl_scaling.store.files import (
 from rl_scaling.store.lock import RunLock, RunLockedError
 from rl_scaling.store.rows import to_records
 from rl_scaling.store.table import list_runs, load_runs
-from rl_scaling.store.writer import RunWriter, SealedStatus
+from rl_scaling.store.writer import RunWriter
 
 __all__ = [
     "RunInfo",
@@ -46,7 +45,6 @@ __all__ = [
 ]
 
 PLAN_FILE = "sweep.json"
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Store:
@@ -59,7 +57,7 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def open_run(self, config: RunConfig, provenance: dict[str, Any], *, replace: bool = False) -> RunWriter:
+    def open_run(self, config: StorableConfig, provenance: dict[str, Any], *, replace: bool = False) -> RunWriter:
         """Start a run, or take up an interrupted one: the writer's `rows` and `checkpoint` are what it left.
 
         Args:
@@ -107,7 +105,7 @@ class Store:
         """
         return read_info(self.root / run_id)
 
-    def read_rows(self, run_id: str) -> list[TrainingRecord]:
+    def read_rows(self, run_id: str) -> list[Record]:
         """The rows so far of a run, sealed or not; none if it was never started.
 
         Raises:
@@ -115,13 +113,6 @@ class Store:
         """
         run = read_run(self.root / run_id)
         return to_records(run[1]) if run else []
-
-    def run_ids(self) -> list[str]:
-        """The ids of all runs that were ever started here, in alphabetical order."""
-        with storage_errors(self.root):
-            if not self.root.exists():
-                return []
-            return sorted(folder.name for folder in self.root.iterdir() if _looks_like_a_run(folder))
 
     def save_plan(self, plan: dict[str, Any]) -> None:
         """Keep the sweep's plan (plain data) in `sweep.json`, in place of an earlier one.
@@ -155,10 +146,6 @@ class Store:
                 return RunLock(directory / LOCK_FILE)
             except RunLockedError as error:
                 raise StoreError(f"{directory} is being written by {error}: wait for it, or stop it first") from error
-
-
-def _looks_like_a_run(folder: Path) -> bool:
-    return bool(_RUN_ID.fullmatch(folder.name)) and any((folder / n).exists() for n in (CONFIG_FILE, SEALED_FILE))
 
 
 def _has_content(directory: Path) -> bool:

@@ -1,7 +1,7 @@
 """The files in one run's folder: how each is written, read back and checked.
 
-config.json            {"schema", "run_id", "identity", "config", "provenance", "resumed"}; "identity" holds task,
-                       batch_size, learning_rate and seed, so that a reader needs no config classes
+config.json            {"schema", "run_id", "identity", "config", "provenance", "resumed"}; "identity" is that of
+                       `identity_of`, so that a reader needs no config classes
 records.jsonl          rows so far, one a line (see `rl_scaling.store.rows`)
 records.dropped.jsonl  rows that a resumed run took back because they came after its checkpoint
 records.parquet        the sealed run: all rows, and under the schema's metadata key "rl_scaling" all of
@@ -22,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_scaling.config import SCHEMA_VERSION, ConfigError, RunConfig, run_config_from_dict, to_dict
-from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.config import SCHEMA_VERSION, ConfigError, StorableConfig, run_config_from_dict, to_dict
+from rl_scaling.records import Measure, Record, Status
 from rl_scaling.store.disk import StoreError, read_json, replace_file, storage_errors
 from rl_scaling.store.lock import is_locked
 from rl_scaling.store.rows import known_columns, read_rows_file, to_table, warn_of_partial_line
@@ -45,8 +45,9 @@ class RunInfo:
 
     Attributes:
         directory: the run's folder.
-        identity: task, batch_size (frames per update), learning_rate and seed.
-        config: the config as plain data (`rl_scaling.config.run_config_from_dict` rebuilds it).
+        identity: task, batch_size (in units per update), learning_rate, setting, seed, unit and quantity.
+        config: the config as plain data (for reinforcement learning `rl_scaling.config.run_config_from_dict` rebuilds
+            it).
         provenance: versions, machine and the like when the run was first started.
         resumed: the provenance of every later attempt that differed from the one before it.
     """
@@ -61,17 +62,24 @@ class RunInfo:
     resumed: tuple[dict[str, Any], ...]
 
 
-def identity_of(config: RunConfig) -> dict[str, Any]:
-    """What runs are told apart by: task, batch_size in frames per update, learning_rate, seed."""
+# What files of schema 1 leave out: all their runs count frames, have goals of the score and tune the rate alone.
+_SINCE_SCHEMA_2 = {"setting": "", "unit": "frames", "quantity": "score"}
+
+
+def identity_of(config: StorableConfig) -> dict[str, Any]:
+    """What runs are told apart by: task, batch_size per update, learning_rate, setting, seed; and how they count."""
     return {
         "task": config.task,
         "batch_size": config.batch_size,
-        "learning_rate": config.agent.learning_rate,
+        "learning_rate": config.learning_rate,
+        "setting": config.setting,
         "seed": config.seed,
+        "unit": config.measure.unit,
+        "quantity": config.measure.quantity,
     }
 
 
-def new_document(config: RunConfig, provenance: dict[str, Any]) -> dict[str, Any]:
+def new_document(config: StorableConfig, provenance: dict[str, Any]) -> dict[str, Any]:
     """What `config.json` says of a run that starts now."""
     return {
         "schema": SCHEMA_VERSION,
@@ -84,7 +92,7 @@ def new_document(config: RunConfig, provenance: dict[str, Any]) -> dict[str, Any
     }
 
 
-def write_sealed(path: Path, document: dict[str, Any], records: Sequence[TrainingRecord]) -> None:
+def write_sealed(path: Path, document: dict[str, Any], records: Sequence[Record]) -> None:
     """Write the sealed run: rows and, as metadata, what `config.json` says with status and note."""
     metadata = {_METADATA_KEY: json.dumps(document).encode()}
     sink = pa.BufferOutputStream()
@@ -108,7 +116,7 @@ def read_info(directory: Path) -> RunInfo | None:
 
 
 def read_run(directory: Path) -> tuple[RunInfo, pa.Table] | None:
-    """The run in `directory` with its rows (`ROW_SCHEMA`); None where there is no run of ours.
+    """The run in `directory` with its rows (`row_schema`); None where there is no run of ours.
 
     Raises:
         StoreError: there is one, but it is damaged or was written by a newer version.
@@ -176,12 +184,15 @@ def check_schema(document: dict[str, Any], path: Path) -> None:
 
 def _info_from(document: dict[str, Any], directory: Path, path: Path, status: Status | None = None) -> RunInfo:
     check_schema(document, path)
+    identity = document.get("identity") or identity_of(run_config_from_dict(document["config"]))
+    identity = _SINCE_SCHEMA_2 | identity
+    Measure(identity["unit"], identity["quantity"])  # refuses what this version cannot read
     return RunInfo(
         directory=directory,
         run_id=document["run_id"],
         status=status or document["status"],
         note=document.get("note", ""),
-        identity=document.get("identity") or identity_of(run_config_from_dict(document["config"])),
+        identity=identity,
         config=document["config"],
         provenance=document["provenance"],
         resumed=tuple(document.get("resumed", ())),

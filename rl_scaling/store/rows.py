@@ -7,6 +7,7 @@ every value exactly, NaN and the sign of zero included.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import operator
 import os
@@ -19,27 +20,43 @@ from typing import Any
 
 import pyarrow as pa
 
-from rl_scaling.records import COLUMNS, TrainingRecord
+from rl_scaling.records import IN_A_TABLE, LossRecord, Record, TrainingRecord, fields_of, record_type_of
 from rl_scaling.store.disk import StoreError, StoreWarning, storage_errors
 
 _INT64 = range(-(2**63), 2**63)
-_IS_INTEGER = {name: kind is int for name, kind in typing.get_type_hints(TrainingRecord).items()}
-_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TrainingRecord) if f.default is not dataclasses.MISSING}
-ROW_SCHEMA = pa.schema([(name, pa.int64() if _IS_INTEGER[name] else pa.float64()) for name in COLUMNS])
 
 
-def encode_record(record: TrainingRecord) -> bytes:
+@functools.cache
+def integers(record_type: type[Record]) -> frozenset[str]:
+    """The fields that hold counts."""
+    return frozenset(name for name, kind in typing.get_type_hints(record_type).items() if kind is int)
+
+
+@functools.cache
+def _defaults(record_type: type[Record]) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(record_type) if f.default is not dataclasses.MISSING}
+
+
+@functools.cache
+def row_schema(record_type: type[Record]) -> pa.Schema:
+    """The columns of a sealed run of these records."""
+    counts = integers(record_type)
+    return pa.schema([(n, pa.int64() if n in counts else pa.float64()) for n in fields_of(record_type)])
+
+
+def encode_record(record: Record) -> bytes:
     """A record as one line of strict JSON, newline included.
 
     Raises:
         StoreError: a count beyond 64 bits, which the sealed file could not hold.
     """
-    row = {name: _to_json(name, getattr(record, name)) for name in COLUMNS}
+    counts = integers(type(record))
+    row = {name: _to_json(name, getattr(record, name), name in counts) for name in fields_of(type(record))}
     return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _to_json(name: str, value: Any) -> int | float | str | None:
-    if _IS_INTEGER[name]:
+def _to_json(name: str, value: Any, is_count: bool) -> int | float | str | None:
+    if is_count:
         count = operator.index(value)
         if count not in _INT64:
             raise StoreError(f"{name} is {count}: counts of more than 64 bits cannot be stored")
@@ -50,7 +67,7 @@ def _to_json(name: str, value: Any) -> int | float | str | None:
     return number if abs(number) != float("inf") else str(number)
 
 
-def decode_record(line: bytes) -> TrainingRecord:
+def decode_record(line: bytes) -> Record:
     """The inverse of `encode_record`; fields that this version does not know are ignored.
 
     Raises:
@@ -59,14 +76,16 @@ def decode_record(line: bytes) -> TrainingRecord:
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    if missing := [name for name in COLUMNS if name not in row and name not in _DEFAULTS]:
+    record_type = record_type_of(row)
+    names, counts = fields_of(record_type), integers(record_type)
+    if missing := [name for name in names if name not in row and name not in _defaults(record_type)]:
         raise ValueError(f"no field {missing[0]!r}")
-    fields: dict[str, Any] = {name: _from_json(name, row[name]) for name in COLUMNS if name in row}
-    return TrainingRecord(**fields)
+    fields: dict[str, Any] = {name: _from_json(name, row[name], name in counts) for name in names if name in row}
+    return record_type(**fields)
 
 
-def _from_json(name: str, value: Any) -> int | float:
-    if _IS_INTEGER[name]:
+def _from_json(name: str, value: Any, is_count: bool) -> int | float:
+    if is_count:
         if type(value) is int and value in _INT64:
             return value
     elif value is None:
@@ -80,7 +99,7 @@ def _from_json(name: str, value: Any) -> int | float:
 class RowsRead:
     """The rows of a `records.jsonl`, the byte offset behind each, and the bytes of a half-written last line."""
 
-    records: list[TrainingRecord]
+    records: list[Record]
     ends: list[int]
     partial_bytes: int
 
@@ -128,27 +147,52 @@ def warn_of_partial_line(path: Path, rows: RowsRead) -> None:
         )
 
 
-def to_table(records: Sequence[TrainingRecord]) -> pa.Table:
-    """Records as an Arrow table with the columns and types of `ROW_SCHEMA`."""
-    columns = [pa.array([getattr(r, f.name) for r in records], f.type, from_pandas=False) for f in ROW_SCHEMA]
-    return pa.table(columns, schema=ROW_SCHEMA)
+def to_table(records: Sequence[Record]) -> pa.Table:
+    """Records of one type as an Arrow table; its columns and types are those of `row_schema`."""
+    schema = row_schema(type(records[0]) if records else TrainingRecord)
+    columns = [pa.array([getattr(r, f.name) for r in records], f.type, from_pandas=False) for f in schema]
+    return pa.table(columns, schema=schema)
 
 
-def to_records(table: pa.Table) -> list[TrainingRecord]:
+def to_records(table: pa.Table) -> list[Record]:
     """The inverse of `to_table`."""
-    return [TrainingRecord(**row) for row in table.to_pylist()]
+    record_type = record_type_of(table.column_names)
+    return [record_type(**row) for row in table.to_pylist()]
 
 
 def known_columns(table: pa.Table, path: Path) -> pa.Table:
-    """The columns of `ROW_SCHEMA`, with defaults where an older version did not write one yet."""
-    if table.schema.equals(ROW_SCHEMA, check_metadata=False):
+    """The columns of `row_schema`, with defaults where an older version did not write one yet."""
+    record_type = record_type_of(table.column_names)
+    schema, defaults = row_schema(record_type), _defaults(record_type)
+    if table.schema.equals(schema, check_metadata=False):
         return table.replace_schema_metadata(None)
     columns = []
-    for field in ROW_SCHEMA:
+    for field in schema:
         if field.name in table.column_names:
             columns.append(table[field.name].cast(field.type))
-        elif field.name in _DEFAULTS:
-            columns.append(pa.array([_DEFAULTS[field.name]] * table.num_rows, field.type, from_pandas=False))
+        elif field.name in defaults:
+            columns.append(pa.array([defaults[field.name]] * table.num_rows, field.type, from_pandas=False))
         else:
             raise StoreError(f"{path} has no column {field.name!r}: move it away; its run can then be started again")
-    return pa.table(columns, schema=ROW_SCHEMA)
+    return pa.table(columns, schema=schema)
+
+
+def concat_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of runs of any type, one after the other, in the columns of `rl_scaling.records.COLUMNS`.
+
+    What a type does not have is null; a count that it does not have is 0.
+    """
+    named = [_with_common_names(table) for table in (*map(_empty, (TrainingRecord, LossRecord)), *tables)]
+    whole = pa.concat_tables(named, promote_options="default")
+    for place, field in enumerate(whole.schema):
+        if pa.types.is_integer(field.type) and whole[place].null_count:
+            whole = whole.set_column(place, field, whole[place].fill_null(0))
+    return whole
+
+
+def _empty(record_type: type[Record]) -> pa.Table:
+    return row_schema(record_type).empty_table()
+
+
+def _with_common_names(table: pa.Table) -> pa.Table:
+    return table.rename_columns([IN_A_TABLE.get(name, name) for name in table.column_names])

@@ -1,4 +1,7 @@
-"""Many runs as one table."""
+"""Many runs as one table.
+
+pandas is imported where a table is made, so that commands which only write a store start quickly.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,22 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
+from rl_scaling.records import SEALED
 from rl_scaling.store.disk import StoreError, StoreWarning
 from rl_scaling.store.files import CONFIG_FILE, SEALED_FILE, RunInfo, read_info, read_run
-from rl_scaling.store.rows import ROW_SCHEMA
+from rl_scaling.store.rows import concat_tables
 
-IDENTITY_COLUMNS = ("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "seed")
+if TYPE_CHECKING:
+    import pandas as pd
+
+IDENTITY_COLUMNS = (
+    *("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"),
+    *("unit", "quantity"),
+)
 REPLACED = re.compile(r"\.replaced-\d+$")
 
 _IDENTITY_TYPES = {"batch_size": "int64", "learning_rate": "float64", "seed": "int64"}
@@ -38,20 +46,24 @@ def load_runs(*paths: Path | str, allow_empty: bool = True) -> pd.DataFrame:
         allow_empty: whether no row at all gives an empty frame or an error.
 
     Returns:
-        The columns run_id, store (the folder of the run's folder), status, note, task, batch_size (frames per update),
-        learning_rate, seed; the config's fields under dotted names ("environment.num_envs", "agent.rollout_steps",
-        "config.frames" for the run's own), which are missing values for runs that lack the field; and those of
-        `rl_scaling.records.COLUMNS`. The runs come one after the other, sorted by folder; their rows in order.
+        The columns run_id, store (the folder of the run's folder), status, note, task, batch_size (per update),
+        learning_rate, setting (what else was tuned, as text), seed, unit ("frames" or "examples", of all sizes and
+        totals) and quantity (the column that goals are about); the config's fields under dotted names
+        ("environment.num_envs", "agent.rollout_steps", "config.frames" for the run's own), which are missing values
+        for runs that lack the field; and those of `rl_scaling.records.COLUMNS`, where frames and examples are both
+        called examples. The runs come one after the other, sorted by folder; their rows in order.
 
     Raises:
         StoreError: a path does not exist, or `allow_empty` is false and there is no row.
     """
+    import pandas as pd
+
     runs = _collect(paths, read_run, lambda run: run[0], lambda run: run[1].num_rows)
     infos = [info for info, _ in runs]
     lengths = np.array([table.num_rows for _, table in runs], dtype=np.int64)
     if not allow_empty and not lengths.sum():
         raise StoreError(f"no recorded rows in {', '.join(map(str, paths))}: run a sweep there first")
-    rows = pa.concat_tables([ROW_SCHEMA.empty_table(), *(table for _, table in runs)]).to_pandas()
+    rows = concat_tables([table for _, table in runs]).to_pandas()
     identity = _identity_frame(infos)
     repeated = identity.take(np.repeat(np.arange(len(infos)), lengths)).reset_index(drop=True)
     return pd.concat([repeated, rows], axis="columns")
@@ -85,7 +97,7 @@ def _collect(
             continue
 
         def rank(candidate: _Read) -> tuple[bool, int]:
-            return info_of(candidate).status not in ("running", "interrupted"), rows_of(candidate)
+            return info_of(candidate).status in SEALED, rows_of(candidate)
 
         kept, left = (run, rival) if rank(run) > rank(rival) else (rival, run)
         best[info.run_id] = kept
@@ -135,6 +147,8 @@ def _warn(message: str) -> None:
 
 def _identity_frame(infos: Sequence[RunInfo]) -> pd.DataFrame:
     """One row per run: the identity columns, then the config's."""
+    import pandas as pd
+
     rows = [_identity_row(info) for info in infos]
     names = [*IDENTITY_COLUMNS, *dict.fromkeys(name for row in rows for name in row if name not in IDENTITY_COLUMNS)]
     columns = {name: _column(name, [row.get(name) for row in rows]) for name in names}
@@ -157,6 +171,8 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _column(name: str, values: list[Any]) -> pd.Series:
     """Values as a column of their own type; where some are missing, of a type that can say so."""
+    import pandas as pd
+
     if name in IDENTITY_COLUMNS:
         return pd.Series(values, dtype=_IDENTITY_TYPES.get(name, "str"))
     kinds = {type(value) for value in values if value is not None}

@@ -7,16 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from rl_scaling.records import TrainingRecord
+from rl_scaling.records import RECORD_TYPES, SEALED, Record, SealedStatus
 from rl_scaling.store.disk import StoreError, remove_partial_files, replace_file, storage_errors, sync
 from rl_scaling.store.files import CHECKPOINT_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
 from rl_scaling.store.lock import RunLock
 from rl_scaling.store.rows import RowsRead, encode_record, read_rows_file, warn_of_partial_line
-
-SealedStatus = Literal["done", "diverged", "stopped"]
-_SEALED: tuple[str, ...] = ("done", "diverged", "stopped")
 
 
 class RunWriter:
@@ -33,11 +30,12 @@ class RunWriter:
     def __init__(self, directory: Path, document: dict[str, Any], lock: RunLock) -> None:
         self.directory = directory
         self._document = document
+        self._record_type = RECORD_TYPES[document.get("identity", {}).get("unit", "frames")]
         self._lock = lock
         self._path = directory / ROWS_FILE
         remove_partial_files(directory)
         earlier = read_rows_file(self._path)
-        self.rows: tuple[TrainingRecord, ...] = tuple(earlier.records)
+        self.rows: tuple[Record, ...] = tuple(earlier.records)
         self._last_updates = _last_updates(earlier)
         warn_of_partial_line(self._path, earlier)
         with storage_errors(self._path):
@@ -51,14 +49,17 @@ class RunWriter:
         path = self.directory / CHECKPOINT_FILE
         return path if path.exists() else None
 
-    def append(self, record: TrainingRecord) -> None:
+    def append(self, record: Record) -> None:
         """Add one row.
 
         Raises:
             StoreError: the disk is full (the rows before stay whole, and the same call may be made again); the record
-                counts fewer updates than the one before it; the writer is closed.
+                counts fewer updates than the one before it, or is not of the type that counts the run's unit; the
+                writer is closed.
         """
         descriptor = self._open_descriptor()
+        if type(record) is not self._record_type:
+            raise StoreError(f"{self._path}: this run takes rows of type {self._record_type.__name__} alone")
         if record.updates < self._last_updates:
             raise StoreError(
                 f"{self._path}: a row at {record.updates} updates cannot follow one at {self._last_updates}: "
@@ -119,8 +120,8 @@ class RunWriter:
             StoreError: the disk is full, or the writer is closed; the run stays as it was and may be sealed again.
         """
         self._open_descriptor()
-        if status not in _SEALED:
-            raise StoreError(f"a run cannot be sealed as {status!r}: give one of {', '.join(_SEALED)}")
+        if status not in SEALED:
+            raise StoreError(f"a run cannot be sealed as {status!r}: give one of {', '.join(SEALED)}")
         document = self._document | {"status": status, "note": note}
         write_sealed(self.directory / SEALED_FILE, document, read_rows_file(self._path).records)
         for name in (ROWS_FILE, CHECKPOINT_FILE):

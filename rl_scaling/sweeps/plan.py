@@ -142,14 +142,27 @@ class SweepPlan:
             raise ConfigError(f"not a sweep's plan: {error}") from error
 
 
+def kept_goals(store: Store) -> dict[str, tuple[float, ...]]:
+    """The goals of every task whose sweep a store keeps, whatever its domain.
+
+    Raises:
+        StoreError: the file is damaged, or of another version.
+    """
+    plain = store.load_plan()
+    if plain and isinstance(plain.get("goals_by_task"), dict):
+        return {task: tuple(map(float, goals)) for task, goals in plain["goals_by_task"].items()}
+    plan = read_plan(store)
+    return {plan.base.task: plan.goals} if plan else {}
+
+
 def read_plan(store: Store) -> SweepPlan | None:
-    """The plan kept in a store; None if there is none.
+    """The plan kept in a store; None if there is none, or that of another domain.
 
     Raises:
         StoreError: the file is damaged, or of another version.
     """
     plain = store.load_plan()
     try:
-        return SweepPlan.from_dict(plain) if plain else None
+        return SweepPlan.from_dict(plain) if plain and "goals_by_task" not in plain else None
     except ConfigError as error:
         raise StoreError(f"{store.root / 'sweep.json'}: {error}; move it away to go on without it") from error

@@ -11,13 +11,11 @@ from typing import Literal
 
 from rl_scaling.analysis import GoalTracker, Progress, rate_can_still_win
 from rl_scaling.config import RunConfig
-from rl_scaling.records import Status, TrainingRecord
+from rl_scaling.records import SEALED, Status, TrainingRecord
 from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT
 from rl_scaling.sweeps.plan import SweepPlan
 from rl_scaling.sweeps.workers import Ended, Event, Failed, Job, Recorded, Starting, Worker, events
-
-SEALED: tuple[Status, ...] = ("done", "diverged", "stopped")
 
 
 @dataclass
@@ -176,6 +174,7 @@ class Sweep:
         try:
             trial.status = self.store.status(config.run_id)
             for record in self.store.read_rows(config.run_id):
+                assert isinstance(record, TrainingRecord)  # the config counts frames
                 trial.hear(record)
         except StoreError as error:  # one damaged run must not end the others
             trial.failure = str(error)

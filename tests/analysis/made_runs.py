@@ -19,14 +19,27 @@ def made_run(batch_size: int, learning_rate: float, seed: int, **columns: Any) -
     status, task = columns.pop("status", "done"), columns.pop("task", TASK)
     rows = len(columns["updates"])
     table = pd.DataFrame({name: np.zeros(rows) for name in COLUMNS} | columns)
-    table["frames"] = columns.get("frames", table["updates"] * batch_size)
+    table["examples"] = columns.get("examples", table["updates"] * batch_size)
     run_id = columns.get("run_id", f"{task}-{batch_size}-{learning_rate}-{seed}")
     identity = {"run_id": run_id, "store": "s", "status": status, "note": "", "task": task}
-    identity |= {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    table = table.drop(columns=["run_id"], errors="ignore")
+    identity |= {
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "setting": columns.get("setting", ""),
+        "seed": seed,
+    }
+    identity |= {"unit": "frames", "quantity": "score"}
+    table = table.drop(columns=["run_id", "setting"], errors="ignore")
     for place, (name, value) in enumerate(identity.items()):
         table.insert(place, name, value)
     return table
+
+
+def made_loss_run(batch_size: int, rows: pd.DataFrame, setting: str = "") -> pd.DataFrame:
+    """One run that brings a loss down, with columns updates and loss."""
+    run = made_run(batch_size, 0.1, 0, updates=rows["updates"], run_id=f"{batch_size} {setting}")
+    run["loss"] = rows["loss"]
+    return run.assign(setting=setting, unit="examples", quantity="loss")
 
 
 def steady_run(

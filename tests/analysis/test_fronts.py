@@ -47,7 +47,7 @@ def test_equals_the_choice_made_by_loops(times: list[tuple[int, float, int, floa
     for row in found.to_dict("records"):
         rate, updates = expected[row["goal"], row["batch_size"]]
         assert row["updates"] == pytest.approx(updates, rel=1e-9)
-        assert row["frames"] == pytest.approx(updates * row["batch_size"], rel=1e-9)
+        assert row["examples"] == pytest.approx(updates * row["batch_size"], rel=1e-9)
         if row["learning_rate"] != rate:  # a tie, told apart by rounding
             own = [
                 hits[row["goal"]]

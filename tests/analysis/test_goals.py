@@ -32,7 +32,7 @@ def test_equals_the_first_crossing_found_by_a_loop(rows: list[tuple[int, float, 
     expected = [first_crossing(*columns, goal, 20) for goal in sorted(GOALS)]
     # A goal within rounding of a smoothed score may fall on either side of it: no such goals are drawn here.
     np.testing.assert_allclose(found["updates"], expected, rtol=1e-6)
-    np.testing.assert_allclose(found["frames"], found["updates"] * 20, rtol=1e-9)
+    np.testing.assert_allclose(found["examples"], found["updates"] * 20, rtol=1e-9)
 
 
 @given(rows=RUNS, direction=st.sampled_from(["max", "min"]))
@@ -42,14 +42,14 @@ def test_the_tracker_finds_bit_for_bit_the_same(rows: list[tuple[int, float, int
     reported, moment = [], 0.0
     for row in run.to_dict("records"):
         open_before = moment
-        new = tracker.update(row["updates"], row["frames"], row["score"], row["episodes"])
+        new = tracker.update(row["updates"], row["examples"], row["score"], row["episodes"])
         assert all(tracker.reached[goal].updates >= open_before for goal in new)
         moment = tracker.updates
         reported += new
     found = reach(run, GOALS, direction=direction, horizon=20).dropna()
     assert reported == found["goal"].tolist() == list(tracker.reached)
     assert [r.updates for r in tracker.reached.values()] == found["updates"].tolist()
-    assert [r.frames for r in tracker.reached.values()] == found["frames"].tolist()
+    assert [r.examples for r in tracker.reached.values()] == found["examples"].tolist()
     assert [r.at_start for r in tracker.reached.values()] == found["at_start"].tolist()
 
 

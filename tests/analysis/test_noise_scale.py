@@ -27,7 +27,7 @@ def measured(runs: pd.DataFrame, *, noise_scale: float = 300.0, spread: float = 
         noise_measurements=counts,
         grad_sq_norm=np.where(hole, math.nan, 0.5 * (1 + spread * rng.standard_normal(rows))),
         trace_cov=np.where(hole, math.nan, trace),
-        trace_cov_frames=np.where(np.arange(rows) % 3 == 0, trace / 4, math.nan),
+        trace_cov_examples=np.where(np.arange(rows) % 3 == 0, trace / 4, math.nan),
     )
 
 
@@ -52,9 +52,9 @@ def test_a_goals_noise_scale_is_pooled_between_the_goal_before_and_this_one() ->
     parts: list[list[pd.DataFrame]] = [[], []]
     for _, run in runs.groupby("run_id"):
         # Phases end at the moments of the goals, not at the later rows by which the smoothed score showed them.
-        moments = reach(run, [3.0, 6.0])["frames"].tolist()
+        moments = reach(run, [3.0, 6.0])["examples"].tolist()
         assert moments[0] < moments[1]
-        ends = [int((run["frames"] <= moment).sum()) - 1 for moment in moments]
+        ends = [int((run["examples"] <= moment).sum()) - 1 for moment in moments]
         parts[0].append(run.iloc[: ends[0] + 1])
         parts[1].append(run.iloc[ends[0] + 1 : ends[1] + 1])
     for k in (0, 1):
@@ -99,7 +99,7 @@ def test_what_cannot_be_resolved_is_a_bound() -> None:
 
 
 def test_without_measurements_nothing_is_said() -> None:
-    runs = sweep().assign(noise_measurements=0, grad_sq_norm=math.nan, trace_cov=math.nan, trace_cov_frames=math.nan)
+    runs = sweep().assign(noise_measurements=0, grad_sq_norm=math.nan, trace_cov=math.nan, trace_cov_examples=math.nan)
     fits = fit_runs(runs, [3.0]).fits
     assert fits[["noise_scale", "noise_scale_low", "noise_scale_high", "design_effect"]].isna().all(axis=None)
     assert noise_over_training(runs).empty
@@ -111,7 +111,7 @@ def test_over_training_every_row_falls_in_one_bin(each: bool) -> None:
     found = noise_over_training(runs, bins=5, each_batch_size=each)
     assert found["measurements"].sum() == runs["noise_measurements"].sum()
     for row in found.to_dict("records"):
-        inside = runs[(runs["frames"] > row["bin_low"]) & (runs["frames"] <= row["bin_high"])]
+        inside = runs[(runs["examples"] > row["bin_low"]) & (runs["examples"] <= row["bin_high"])]
         if each:
             inside = inside[inside["batch_size"] == row["batch_size"]]
         assert row["noise_scale"] == pytest.approx(pooled_ratio(inside), rel=RATIO_BIAS)

@@ -65,7 +65,7 @@ def noisy_runs(rng: np.random.Generator, seeds: int) -> dict[Key, pd.DataFrame]:
 
 def play(runs: dict[Key, pd.DataFrame], rng: np.random.Generator, wins: Decide) -> tuple[pd.DataFrame, int]:
     """Runs all side by side in a random order of rows, stopping what cannot win; also the rows that were saved."""
-    columns = ["updates", "frames", "score", "episodes"]
+    columns = ["updates", "examples", "score", "episodes"]
     rows = {key: run[columns].to_numpy(float).tolist() for key, run in runs.items()}
     trackers = {key: GoalTracker(GOALS) for key in runs}
     done = dict.fromkeys(runs, 0)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from rl_scaling.analysis import FIT_COLUMNS, fit_runs, fit_tradeoff, fits_to_json
-from tests.analysis.made_runs import TASK, made_run, off_by, steady_run, steady_sweep
+from tests.analysis.made_runs import TASK, made_loss_run, made_run, off_by, steady_run, steady_sweep
 
 BATCHES = [20, 40, 80, 160, 320]
 RATES = [5e-4, 1e-3, 2e-3]
@@ -105,9 +105,47 @@ def test_one_sided_sweeps_say_so(turn: float, status: str, seeds: int) -> None:
 
 def test_losses_go_down() -> None:
     runs = steady_sweep(exact, batch_sizes=BATCHES)
-    fits = fit_runs(runs.assign(score=10 - runs["score"]), [7, 5], direction="min").fits
+    fits = fit_runs(runs.assign(loss=10 - runs["score"], quantity="loss", unit="examples"), [7, 5]).fits
     assert fits["goal"].tolist() == [7, 5]
     np.testing.assert_allclose(fits["steps_min"], [300, 500], rtol=1e-8)
+
+
+def test_losses_are_taken_as_they_are() -> None:
+    """One row beyond the target is enough, episodes are not asked for, and rows without a loss say nothing."""
+    rows = pd.DataFrame({"updates": [0, 10, 20, 30], "loss": [1.0, math.nan, 0.5, 0.4]})
+    runs = pd.concat([made_loss_run(batch, rows) for batch in (4, 8)], ignore_index=True)
+    found = fit_runs(runs.drop(columns=["score", "episodes"]), [0.75, 0.45])
+    assert found.fits[["goal", "unit", "quantity"]].to_numpy().tolist() == [
+        [0.75, "examples", "loss"],
+        [0.45, "examples", "loss"],
+    ]
+    # Harder first, as 0.45 < 0.75; interpolated between rows that have a loss.
+    np.testing.assert_allclose(found.fronts["updates"], [25, 25, 10, 10])
+    np.testing.assert_allclose(found.fronts["examples"], [100, 200, 40, 80])
+
+
+def test_a_run_that_starts_beyond_its_target_takes_one_update() -> None:
+    rows = pd.DataFrame({"updates": [0, 10], "loss": [0.1, 0.05]})
+    front = fit_runs(made_loss_run(4, rows), [0.2]).fronts
+    assert front[["updates", "examples", "at_start"]].to_numpy().tolist() == [[1, 4, True]]
+
+
+def test_settings_are_rivals_and_not_averaged() -> None:
+    """Two momenta at the same learning rate are two choices, of which the faster one is on the front."""
+    rows = pd.DataFrame({"updates": [0, 10, 20], "loss": [1.0, 0.6, 0.2]})
+    slow = [made_loss_run(batch, rows, "momentum=0") for batch in (4, 8, 16)]
+    fast = [made_loss_run(b, rows.assign(updates=rows["updates"] / 2), "momentum=0.9") for b in (4, 8, 16)]
+    found = fit_runs(pd.concat([*slow, *fast], ignore_index=True), [0.6])
+    assert found.fronts["setting"].tolist() == ["momentum=0.9"] * 3
+    np.testing.assert_allclose(found.fronts["updates"], [5, 5, 5])
+    assert len(found.learning_rates) == 6
+
+
+def test_runs_of_one_task_count_in_one_unit() -> None:
+    runs = steady_sweep(exact, batch_sizes=[20, 40])
+    mixed = runs.assign(unit=np.where(runs["batch_size"] == 20, "frames", "examples"))
+    with pytest.raises(ValueError, match="differ in what they count"):
+        fit_runs(mixed, [3])
 
 
 def test_seeds_weigh_points() -> None:
@@ -119,7 +157,7 @@ def test_seeds_weigh_points() -> None:
     assert found.fits["interval"][0] == "residuals"
     points = found.fronts
     assert points["seeds"].tolist() == [9, 1, 9, 1, 1]
-    weighted = fit_tradeoff(points["updates"], points["frames"], weights=points["seeds"])
+    weighted = fit_tradeoff(points["updates"], points["examples"], weights=points["seeds"])
     assert found.fits["critical_batch"][0] == pytest.approx(weighted.critical_batch, rel=1e-9)
     assert found.fits["critical_batch_high"][0] == pytest.approx(weighted.critical_batch_high, rel=1e-9)
 

@@ -72,9 +72,9 @@ def run_rows(
     resolved = half < 1
     data = {name: np.zeros(rows) for name in COLUMNS} | {
         "updates": updates,
-        "frames": updates * batch_size,
+        "examples": updates * batch_size,
         "wall_seconds": updates * batch_size / 1200.0,
-        "frames_per_second": 1200 + 40 * rng.standard_normal(rows),
+        "examples_per_second": 1200 + 40 * rng.standard_normal(rows),
         "episodes": rng.poisson(6, rows),
         "score": np.maximum(0, score + 0.25 * np.sqrt(score) * rng.standard_normal(rows)),
         "episode_frames": 200 + 20 * score,
@@ -84,7 +84,7 @@ def run_rows(
         "noise_measurements": np.full(rows, 12 if noise else 0),
         "grad_sq_norm": np.full(rows, 0.01 if noise else NAN),
         "trace_cov": 0.01 * true_noise if noise else np.full(rows, NAN),
-        "trace_cov_frames": 0.01 * true_noise / 3 if noise else np.full(rows, NAN),
+        "trace_cov_examples": 0.01 * true_noise / 3 if noise else np.full(rows, NAN),
         "noise_scale": np.where(resolved & noise, true_noise * np.exp(0.1 * rng.standard_normal(rows)), NAN),
         "noise_scale_low": np.where(noise, true_noise / (1 + half), NAN),
         "noise_scale_high": np.where(noise, np.where(resolved, true_noise / (1 - np.minimum(half, 0.99)), INF), NAN),
@@ -97,15 +97,16 @@ def run_rows(
         "task": task,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "setting": "",
         "seed": seed,
+        "unit": "frames",
+        "quantity": "score",
         "environment.num_envs": batch_size // 5,
         "agent.rollout_steps": 5,
         "frames_asked": frames,
     }
     frame = pd.DataFrame(data)
-    for place, (name, value) in enumerate(identity.items()):
-        frame.insert(place, name, value)
-    return frame
+    return pd.concat([pd.DataFrame(identity, index=frame.index), frame], axis="columns")
 
 
 def sweep_rows(
@@ -119,9 +120,14 @@ def sweep_rows(
     return pd.concat([run_rows(*trial, **options) for trial in trials], ignore_index=True)
 
 
-FRONT_COLUMNS = ["task", "goal", "batch_size", "learning_rate", "updates", "frames", "seeds", "at_edge", "at_start"]
-RATE_COLUMNS = ["task", "goal", "batch_size", "learning_rate", "updates", "status"]
+FRONT_COLUMNS = [
+    *("task", "goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds"),
+    *("at_edge", "at_start"),
+]
+RATE_COLUMNS = ["task", "goal", "batch_size", "learning_rate", "setting", "updates", "status"]
 _FIT = {
+    "unit": "frames",
+    "quantity": "score",
     "steps_min": NAN,
     "log_steps_min_se": NAN,
     "examples_min": NAN,
@@ -144,17 +150,17 @@ _FIT = {
 
 def known_fit(runs: pd.DataFrame, goals: Sequence[float]) -> SweepFit:
     """The exact answer for runs made by `run_rows`."""
-    setting = ["task", "batch_size", "learning_rate"]
-    trials = runs.groupby(setting).agg(frames=("frames", "max"), seeds=("seed", "nunique")).reset_index()
+    setting = ["task", "batch_size", "learning_rate", "setting"]
+    trials = runs.groupby(setting).agg(examples=("examples", "max"), seeds=("seed", "nunique")).reset_index()
     rows = []
     for goal in goals:
         for trial in trials.to_dict("records"):
             needed = updates_to(goal, trial["batch_size"], trial["learning_rate"])
-            reached = needed * trial["batch_size"] <= trial["frames"]
+            reached = needed * trial["batch_size"] <= trial["examples"]
             status = "reached" if reached else "not reached"
             rows.append(trial | {"goal": goal, "updates": needed if reached else NAN, "status": status})
     rates = pd.DataFrame(rows, columns=pd.Index([*trials.columns, "goal", "updates", "status"]))
-    rates["frames"] = rates["updates"] * rates["batch_size"]
+    rates["examples"] = rates["updates"] * rates["batch_size"]
     reached = rates.dropna(subset=["updates"]).sort_values("updates")
     fronts = reached.drop_duplicates(["task", "goal", "batch_size"]).sort_values(["task", "goal", "batch_size"])
     ends = trials.groupby(["task", "batch_size"])["learning_rate"].agg(["min", "max"])

@@ -112,9 +112,9 @@ def test_points_whose_best_rate_may_lie_elsewhere_are_hollow(fit: SweepFit) -> N
 def test_the_fitted_curve_is_the_hyperbola(turn: float, steps: float, smallest: float, factor: float) -> None:
     fit = pd.Series({"goal": 1.0, "critical_batch": turn, "steps_min": steps, "examples_min": steps * turn})
     curve = fitted_curve(fit, smallest, smallest * factor)
-    product = (curve["updates"] / steps - 1) * (curve["frames"] / (steps * turn) - 1)
+    product = (curve["updates"] / steps - 1) * (curve["examples"] / (steps * turn) - 1)
     assert product.to_numpy() == pytest.approx(1.0, rel=1e-4)
-    batch = curve["frames"] / curve["updates"]
+    batch = curve["examples"] / curve["updates"]
     assert batch.min() == pytest.approx(smallest / 2)
     assert batch.max() == pytest.approx(2 * smallest * factor)
 
@@ -123,7 +123,7 @@ def test_the_drawn_fit_passes_through_the_known_points(part: TaskPart, fit: Swee
     """S = S_min (1 + B_crit / B) at each batch size, as the runs were made."""
     for _, row in fit.fits[fit.fits["status"] == "ok"].iterrows():
         curve = fitted_curve(row, 20, 1280)
-        batch = curve["frames"] / curve["updates"]
+        batch = curve["examples"] / curve["updates"]
         goal = float(row["goal"])
         expected = steps_min(goal) * (1 + critical_batch(goal) / batch)
         assert curve["updates"].to_numpy() == pytest.approx(np.asarray(expected))
@@ -133,7 +133,7 @@ def _fits(**columns: list[float]) -> pd.DataFrame:
     names = [f"{q}{end}" for q in ("critical_batch", "noise_scale") for end in ("", "_low", "_high")]
     size = len(next(iter(columns.values())))
     table = pd.DataFrame({name: [NAN] * size for name in names} | columns)
-    return table.assign(goal=range(1, size + 1), confidence=0.9, task="t", status="ok")
+    return table.assign(goal=range(1, size + 1), confidence=0.9, task="t", status="ok", unit="frames", quantity="score")
 
 
 def test_bounds_become_arrows_and_the_unknown_nothing() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rl_scaling.analysis import fit_runs
 from rl_scaling.config import A2CConfig, AtariConfig, RunConfig
-from rl_scaling.records import COLUMNS, TrainingRecord
+from rl_scaling.records import IN_A_TABLE, TrainingRecord, fields_of
 from rl_scaling.report import Section, write_report
 from rl_scaling.report.page import page_html
 from rl_scaling.store import Store, list_runs, load_runs
@@ -162,7 +162,7 @@ def test_many_runs_stay_below_five_megabytes() -> None:
     cells = [(f"{b}-{i}-{s}", b, 5e-4 * 1.1**i, s) for b in (20, 40, 80, 160) for i in range(30) for s in range(3)]
     trials = pd.DataFrame(cells, columns=pd.Index(["run_id", "batch_size", "learning_rate", "seed"]))
     runs = base.drop(columns=list(trials.columns)).merge(trials, how="cross")
-    runs["frames"] = runs["updates"] * runs["batch_size"]
+    runs["examples"] = runs["updates"] * runs["batch_size"]
     assert len(page_html([section(runs, [])], title="Many")) < 3_000_000
 
 
@@ -199,8 +199,8 @@ def test_from_a_real_store_through_the_real_fit(tmp_path: Path) -> None:
         config = RunConfig(environment=AtariConfig(game="Breakout", num_envs=num_envs), agent=agent, frames=3_000_000)
         rows = run_rows(config.batch_size, agent.learning_rate, 0, rows=25, frames=3_000_000)
         with Store(tmp_path / "store").open_run(config, {"machine": "a test"}) as writer:
-            for row in rows[list(COLUMNS)].to_dict("records"):
-                writer.append(TrainingRecord(**{str(name): value for name, value in row.items()}))
+            for row in rows.to_dict("records"):
+                writer.append(TrainingRecord(**{n: row[IN_A_TABLE.get(n, n)] for n in fields_of(TrainingRecord)}))
             writer.seal("done")
     runs = load_runs(tmp_path / "store")
     fit = fit_runs(runs, [2, 5, 400])

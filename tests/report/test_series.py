@@ -72,7 +72,7 @@ def test_scores_are_smoothed_run_by_run() -> None:
         found = series.rows.loc[series.rows["run"] == run["run"], "smoothed"].tolist()
         assert found == pytest.approx(naive, nan_ok=True)
         assert run["final_score"] == pytest.approx(naive[-1])
-        assert run["frames"] == own["frames"].max()
+        assert run["examples"] == own["examples"].max()
 
 
 def test_runs_of_two_stores_with_one_id_stay_apart() -> None:
@@ -93,7 +93,13 @@ def test_the_best_rate_is_that_of_the_highest_goal_then_of_the_score() -> None:
         )
     ) == {20: best_rate(20), 80: best_rate(80)}
     fronts = pd.DataFrame(
-        {"task": records["task"].iloc[0], "goal": [1.0, 3.0, 2.0], "batch_size": 20, "learning_rate": [0.1, 0.3, 0.2]}
+        {
+            "task": records["task"].iloc[0],
+            "goal": [1.0, 3.0, 2.0],
+            "batch_size": 20,
+            "learning_rate": [0.1, 0.3, 0.2],
+            "setting": "",
+        }
     )
     chosen = best_rates(series.runs, fronts).set_index("batch_size")["learning_rate"].to_dict()
     assert chosen == {20: 0.3, 80: best_rate(80)}
@@ -107,7 +113,7 @@ def test_thousands_of_runs_stay_small() -> None:
         {"run_id": [f"{i}" for i in number], "learning_rate": [1e-3 + max(0, i - 19) for i in number]}
     )
     many = base.drop(columns=list(trials.columns)).merge(trials, how="cross")
-    fronts = pd.DataFrame({"task": base["task"].iloc[0], "goal": [1.0], "batch_size": 20, "learning_rate": 1e-3})
+    fronts = base[["task", "batch_size", "learning_rate", "setting"]].head(1).assign(goal=1.0)
     series = prepare(many, fronts, horizon=50.0)
     drawn = series.curves.groupby("run").size()
     best = series.runs.loc[series.runs["best"], "run"]

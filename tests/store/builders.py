@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
-from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, RunConfig
-from rl_scaling.records import COLUMNS, TrainingRecord
+from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, RunConfig, run_id_of
+from rl_scaling.records import RECORD_TYPES, LossRecord, Measure, Record, TrainingRecord, fields_of
+from rl_scaling.store.rows import integers
 
 PROVENANCE = {"torch": "2.13.0", "machine": "a test"}
 INTEGERS = ("updates", "frames", "episodes", "noise_measurements")
+FIELDS = fields_of(TrainingRecord)
 
 
 def atari(seed: int = 0, **agent: Any) -> RunConfig:
@@ -42,17 +46,49 @@ def record(updates: int, **changed: Any) -> TrainingRecord:
     return dataclasses.replace(plain, **changed)
 
 
-def bits(row: TrainingRecord) -> tuple[tuple[type, bytes | int], ...]:
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """A run of another domain, which the store knows nothing about."""
+
+    kind: ClassVar[str] = "descent"
+    batch_size: int = 8
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    seed: int = 0
+
+    task = "a slope"
+    measure = Measure("examples", "loss")
+
+    @property
+    def setting(self) -> str:
+        return f"momentum={self.momentum}"
+
+    @property
+    def run_id(self) -> str:
+        return run_id_of(self)
+
+
+def loss_record(updates: int, **changed: Any) -> LossRecord:
+    plain = LossRecord(updates=updates, examples=8 * updates, wall_seconds=0.5, loss=1 / (1 + updates))
+    return dataclasses.replace(plain, **changed)
+
+
+def bits(row: Record) -> tuple[tuple[type, bytes | int], ...]:
     """A record down to its bits, so that -0.0 differs from 0.0 and NaN equals itself."""
-    values = [getattr(row, name) for name in COLUMNS]
+    values = [getattr(row, name) for name in fields_of(type(row))]
     return tuple(
         (type(v), v if isinstance(v, int) else struct.pack("<d", float("nan") if v != v else v)) for v in values
     )
 
 
-def all_bits(rows: list[TrainingRecord] | tuple[TrainingRecord, ...]) -> list[tuple[tuple[type, bytes | int], ...]]:
+def all_bits(rows: Sequence[Record]) -> list[tuple[tuple[type, bytes | int], ...]]:
     return [bits(row) for row in rows]
 
 
 _counts = st.integers(-(2**63), 2**63 - 1)
-any_record = st.builds(TrainingRecord, **{name: _counts if name in INTEGERS else st.floats() for name in COLUMNS})
+_records = [
+    st.builds(kind, **{name: _counts if name in integers(kind) else st.floats() for name in fields_of(kind)})
+    for kind in RECORD_TYPES.values()
+]
+any_record = st.one_of(_records)
+any_run = st.one_of([st.lists(records, max_size=5) for records in _records])

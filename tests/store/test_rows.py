@@ -11,41 +11,40 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from rl_scaling.records import COLUMNS, TrainingRecord
+from rl_scaling.records import Record, TrainingRecord, fields_of
 from rl_scaling.store import StoreError
 from rl_scaling.store.files import new_document, read_run, write_sealed
 from rl_scaling.store.rows import (
-    ROW_SCHEMA,
     decode_record,
     encode_record,
     known_columns,
     read_rows_file,
+    row_schema,
     to_records,
     to_table,
 )
-from tests.store.builders import INTEGERS, all_bits, any_record, atari, bits, record
+from tests.store.builders import FIELDS, INTEGERS, all_bits, any_record, any_run, atari, bits, record
 
 
 @given(any_record)
-def test_json_lines_give_back_every_bit(row: TrainingRecord) -> None:
+def test_json_lines_give_back_every_bit(row: Record) -> None:
     assert bits(decode_record(encode_record(row))) == bits(row)
 
 
 @given(any_record)
-def test_json_lines_are_strict_json_on_one_line(row: TrainingRecord) -> None:
+def test_json_lines_are_strict_json_on_one_line(row: Record) -> None:
     def refuse(constant: str) -> NoReturn:
         raise AssertionError(f"{constant} is not JSON")
 
     line = encode_record(row)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert list(json.loads(line, parse_constant=refuse)) == list(COLUMNS)
+    assert list(json.loads(line, parse_constant=refuse)) == list(fields_of(type(row)))
 
 
-@given(st.lists(any_record, max_size=5))
-def test_sealed_files_give_back_every_bit(rows: list[TrainingRecord]) -> None:
+@given(any_run)
+def test_sealed_files_give_back_every_bit(rows: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         document = new_document(atari(), {}) | {"status": "done", "note": ""}
         write_sealed(Path(folder) / "records.parquet", document, rows)
@@ -57,6 +56,7 @@ def test_sealed_files_give_back_every_bit(rows: list[TrainingRecord]) -> None:
 def test_numbers_of_numpy_are_stored_as_plain_ones() -> None:
     row = record(3, frames=np.int64(60), score=np.float32(0.1), entropy=np.float64("nan"))
     read = decode_record(encode_record(row))
+    assert isinstance(read, TrainingRecord)
     assert read.frames == 60
     assert type(read.frames) is int
     assert read.score == float(np.float32(0.1))
@@ -111,7 +111,7 @@ def test_columns_of_older_and_newer_versions_are_read() -> None:
     older = whole.drop_columns(["noise_measurements", "noise_scale_high"])
     newer = older.append_column("something_new", pa.array(["a", "b"]))
     table = known_columns(newer, Path("x"))
-    assert table.schema == ROW_SCHEMA
+    assert table.schema == row_schema(TrainingRecord)
     assert all_bits(to_records(table)) == all_bits([record(1), record(2)])
     with pytest.raises(StoreError, match="no column 'updates'"):
         known_columns(whole.drop_columns(["updates"]), Path("x"))
@@ -137,6 +137,7 @@ def test_no_file_is_no_rows(tmp_path: Path) -> None:
 
 
 def test_the_schema_holds_counts_as_integers_and_the_rest_as_floats() -> None:
-    assert tuple(ROW_SCHEMA.names) == COLUMNS
-    assert {f.name for f in ROW_SCHEMA if f.type == pa.int64()} == set(INTEGERS)
-    assert {f.name for f in ROW_SCHEMA if f.type == pa.float64()} == set(COLUMNS) - set(INTEGERS)
+    schema = row_schema(TrainingRecord)
+    assert tuple(schema.names) == FIELDS
+    assert {f.name for f in schema if f.type == pa.int64()} == set(INTEGERS)
+    assert {f.name for f in schema if f.type == pa.float64()} == set(FIELDS) - set(INTEGERS)

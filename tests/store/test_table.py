@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -12,12 +13,16 @@ import pandas as pd
 import pytest
 
 from rl_scaling.config import A2CConfig, AtariConfig, RunConfig, to_dict
-from rl_scaling.records import COLUMNS, to_row
+from rl_scaling.records import COLUMNS, IN_A_TABLE, LossRecord, Record, TrainingRecord, fields_of, to_row
 from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning, disk, list_runs, load_runs
 from rl_scaling.store.files import new_document, write_sealed
-from tests.store.builders import INTEGERS, PROVENANCE, atari, cartpole, record
+from tests.store.builders import INTEGERS, PROVENANCE, Descent, all_bits, atari, cartpole, loss_record, record
 
-IDENTITY = ["run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "seed"]
+IDENTITY = [
+    *("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"),
+    *("unit", "quantity"),
+]
+COUNTS = [IN_A_TABLE.get(name, name) for name in INTEGERS]
 
 
 def write(root: Path, config: RunConfig, rows: int, status: SealedStatus | None = "done", note: str = "") -> Path:
@@ -29,6 +34,12 @@ def write(root: Path, config: RunConfig, rows: int, status: SealedStatus | None 
     return root / config.run_id
 
 
+def in_a_table(record: Record) -> dict[str, Any]:
+    """A record's row, with the columns of the other type empty."""
+    row = {IN_A_TABLE.get(name, name): value for name, value in to_row(record).items()}
+    return {name: 0 if name in COUNTS else float("nan") for name in COLUMNS} | row
+
+
 def naive_table(root: Path, runs: list[tuple[RunConfig, int, str, str]]) -> list[dict[str, Any]]:
     """The same table, a dictionary at a time."""
     table = []
@@ -38,8 +49,9 @@ def naive_table(root: Path, runs: list[tuple[RunConfig, int, str, str]]) -> list
         fields |= {f"config.{name}": plain[name] for name in ("frames", "seed", "record_every_frames")}
         own = {"run_id": config.run_id, "store": str(root), "status": status, "note": note, "task": config.task}
         own |= {"batch_size": config.batch_size, "learning_rate": config.agent.learning_rate, "seed": config.seed}
+        own |= {"setting": "", "unit": "frames", "quantity": "score"}
         for updates in range(1, rows + 1):
-            table.append(own | fields | to_row(record(updates, score=updates + config.seed / 8)))
+            table.append(own | fields | in_a_table(record(updates, score=updates + config.seed / 8)))
     return table
 
 
@@ -73,9 +85,9 @@ def test_every_row_of_every_run_with_its_identity(tmp_path: Path) -> None:
 def test_columns_have_the_types_of_their_fields(tmp_path: Path) -> None:
     write(tmp_path, atari(), 2)
     frame = load_runs(tmp_path)
-    integers = [*INTEGERS, "batch_size", "seed", "environment.num_envs", "agent.rollout_steps", "config.frames"]
+    integers = [*COUNTS, "batch_size", "seed", "environment.num_envs", "agent.rollout_steps", "config.frames"]
     assert {str(frame[name].dtype) for name in integers} == {"int64"}
-    floats = [*(set(COLUMNS) - set(INTEGERS)), "learning_rate", "agent.learning_rate", "agent.discount"]
+    floats = [*(set(COLUMNS) - set(COUNTS)), "learning_rate", "agent.learning_rate", "agent.discount"]
     assert {str(frame[name].dtype) for name in floats} == {"float64"}
     assert {str(frame[name].dtype) for name in ("environment.life_loss_terminates",)} == {"bool"}
     strings = ["run_id", "store", "status", "note", "task", "environment.kind", "agent.network"]
@@ -197,6 +209,56 @@ def test_a_table_can_be_grouped_by_its_identity(tmp_path: Path) -> None:
         write(tmp_path, atari(seed), 2)
     last = load_runs(tmp_path).groupby(["task", "batch_size", "learning_rate"])["score"].max()
     assert last.to_dict() == {("Pong a2c", 20, 7e-4): 2 + 2 / 8}
+
+
+def test_runs_of_every_domain_are_one_table(tmp_path: Path) -> None:
+    write(tmp_path, atari(), 2)
+    with Store(tmp_path).open_run(Descent(), PROVENANCE) as writer:
+        for updates in range(3):
+            writer.append(loss_record(updates))
+        writer.seal("done")
+    frame = load_runs(tmp_path).set_index("task")
+    losses, scores = frame.loc["a slope"], frame.loc["Pong a2c"]
+    assert losses[["unit", "quantity", "setting"]].drop_duplicates().to_numpy().tolist() == [
+        ["examples", "loss", "momentum=0.9"]
+    ]
+    assert losses["loss"].tolist() == [1, 1 / 2, 1 / 3]
+    assert losses["examples"].tolist() == [0, 8, 16]
+    assert losses["config.momentum"].tolist() == [0.9] * 3
+    assert losses["episodes"].tolist() == [0] * 3, "a count that a type of record lacks is 0"
+    assert losses["score"].isna().all()
+    assert scores["loss"].isna().all()
+    assert scores["examples"].tolist() == [20, 40]
+    assert str(frame["episodes"].dtype) == "int64"
+    only = set(fields_of(LossRecord)) - {IN_A_TABLE.get(name, name) for name in fields_of(TrainingRecord)}
+    assert only == {"loss", "validation_loss", "hessian_noise_scale"}, "what means the same has the same name"
+
+
+def test_runs_of_losses_go_on_where_they_stopped(tmp_path: Path) -> None:
+    with Store(tmp_path).open_run(Descent(), PROVENANCE) as writer:
+        writer.append(loss_record(0))
+        writer.append(loss_record(4))
+        with pytest.raises(StoreError, match="takes rows of type LossRecord alone"):
+            writer.append(record(5))
+    assert load_runs(tmp_path)["loss"].tolist() == [1, 1 / 5]
+    with Store(tmp_path).open_run(Descent(), PROVENANCE) as writer:
+        assert all_bits(writer.rows) == all_bits([loss_record(0), loss_record(4)])
+        writer.keep_rows(0)
+    assert load_runs(tmp_path)["loss"].tolist() == [1]
+
+
+def test_files_of_schema_1_count_frames_and_have_goals_of_the_score(tmp_path: Path) -> None:
+    run = write(tmp_path, atari(), 2, None)
+    document = json.loads((run / "config.json").read_text()) | {"schema": 1}
+    for name in ("setting", "unit", "quantity"):
+        del document["identity"][name]
+    (run / "config.json").write_text(json.dumps(document))
+    frame = load_runs(tmp_path)
+    assert frame[["setting", "unit", "quantity"]].drop_duplicates().to_numpy().tolist() == [["", "frames", "score"]]
+    with Store(tmp_path).open_run(atari(), PROVENANCE) as writer:
+        writer.append(record(3))
+        writer.seal("done")
+    assert load_runs(tmp_path)["updates"].tolist() == [1, 2, 3]
 
 
 @pytest.mark.slow

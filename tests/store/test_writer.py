@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_scaling.config import SCHEMA_VERSION, run_config_from_dict
-from rl_scaling.records import TrainingRecord
+from rl_scaling.records import Record
 from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning
 from rl_scaling.store.rows import encode_record
-from tests.store.builders import PROVENANCE, all_bits, atari, cartpole, record
+from tests.store.builders import PROVENANCE, all_bits, atari, record
 
 CONFIG = atari()
 RUN = CONFIG.run_id
@@ -28,7 +28,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
     store = Store(tmp_path / "deep" / "store")
-    assert store.run_ids() == []
     assert store.status(RUN) is None
     assert store.info(RUN) is None
     assert store.read_rows(RUN) == []
@@ -56,7 +55,6 @@ def test_the_life_of_a_run(tmp_path: Path) -> None:
     assert store.status(RUN) == "done"
     assert set(contents(tmp_path / RUN)) == {"config.json", "records.parquet"}
     assert all_bits(store.read_rows(RUN)) == all_bits([record(1), record(2), record(3)])
-    assert store.run_ids() == [RUN]
 
 
 def test_info_tells_the_question_and_where_it_was_asked(tmp_path: Path) -> None:
@@ -72,7 +70,15 @@ def test_info_tells_the_question_and_where_it_was_asked(tmp_path: Path) -> None:
         assert info.run_id == RUN
         assert info.directory == tmp_path / RUN
         assert run_config_from_dict(info.config) == CONFIG
-        assert info.identity == {"task": "Pong a2c", "batch_size": 20, "learning_rate": 7e-4, "seed": 0}
+        assert info.identity == {
+            "task": "Pong a2c",
+            "batch_size": 20,
+            "learning_rate": 7e-4,
+            "setting": "",
+            "seed": 0,
+            "unit": "frames",
+            "quantity": "score",
+        }
         assert info.provenance == PROVENANCE
         assert info.resumed == ()
     assert (running.status, running.note) == ("running", "")
@@ -144,7 +150,6 @@ def test_a_run_that_is_asked_for_by_name_is_moved_aside_not_deleted(tmp_path: Pa
     assert contents(tmp_path / f"{RUN}.replaced-1") == kept[0]
     assert contents(tmp_path / f"{RUN}.replaced-2") == kept[1]
     assert contents(tmp_path / RUN) == kept[2]
-    assert store.run_ids() == [RUN]
 
 
 def test_only_a_real_seal_is_accepted_and_only_once(tmp_path: Path) -> None:
@@ -264,8 +269,8 @@ _steps = st.lists(
 def test_any_history_leaves_the_rows_that_a_plain_list_would(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder, patch("os.fsync"):
         store = Store(folder)
-        model: list[TrainingRecord] = []
-        aside: list[TrainingRecord] = []
+        model: list[Record] = []
+        aside: list[Record] = []
         writer = store.open_run(CONFIG, PROVENANCE)
         for serial, (step, number) in enumerate(steps):
             if step == "append":
@@ -288,19 +293,6 @@ def test_any_history_leaves_the_rows_that_a_plain_list_would(steps: list[tuple[s
         assert all_bits(store.read_rows(RUN)) == all_bits(model)
         dropped = Path(folder) / RUN / "records.dropped.jsonl"
         assert (dropped.read_bytes() if dropped.exists() else b"") == b"".join(map(encode_record, aside))
-
-
-def test_run_ids_are_those_of_runs_alone(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for config in (atari(), cartpole()):
-        with store.open_run(config, PROVENANCE):
-            pass
-    store.save_plan({})
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "config.json").write_text("{}")
-    (tmp_path / "0123456789ab").mkdir()
-    (tmp_path / "ba9876543210").write_text("a file")
-    assert store.run_ids() == sorted([atari().run_id, cartpole().run_id])
 
 
 def test_the_plan_is_kept_and_replaced(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_trial_is_run_once_and_not_again(tmp_path: Path) -> None:
     again.run(lambda sweep: pytest.fail("something was run") if sweep.running else None)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/records.parquet")} == stamps
     runs = load_runs(tmp_path)
-    assert runs.groupby("run_id")["frames"].max().ge(2_000).all()
+    assert runs.groupby("run_id")["examples"].max().ge(2_000).all()
     assert set(runs["batch_size"]) == {20, 40}
 
 
@@ -141,7 +141,7 @@ def test_trials_that_cannot_win_are_stopped_and_the_front_stays(tmp_path: Path) 
     assert any(t.status == "stopped" for t in early.trials.values())
     assert early.frames_saved > 0
     fronts = [fit_runs(load_runs(tmp_path / name), plan.goals).fronts for name in ("all", "early")]
-    columns = ["goal", "batch_size", "learning_rate", "updates", "frames"]
+    columns = ["goal", "batch_size", "learning_rate", "updates", "examples"]
     assert len(fronts[0])
     assert fronts[0][columns].equals(fronts[1][columns])
 

@@ -123,12 +123,12 @@ class NoiseScaleCallback(BaseCallback):
         """Goes on where the callback that gave the state was.
 
         Raises:
-            ValueError: not a state of this callback; it is left as it was.
+            ValueError: not a state of this callback, or that of one with another window; this one is left as it was.
         """
         try:
             rollouts, meter = int(state["rollouts"]), None
             if state["meter"] is not None:
-                meter = NoiseScaleMeter(1)
+                meter = NoiseScaleMeter(state["meter"]["group_size"], window=self._window)
                 meter.load_state_dict(state["meter"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the state of a NoiseScaleCallback: {error!r}") from error

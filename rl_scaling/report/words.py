@@ -1,0 +1,62 @@
+"""What a task counts and what its goals are about, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rl_scaling.records import Direction, Measure
+
+_COUNTED_AS = {"frames": "agent steps"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words for one task."""
+
+    measure: Measure
+
+    @property
+    def unit(self) -> str:
+        """What batches and totals are counted in: frames or examples."""
+        return self.measure.unit
+
+    @property
+    def counted(self) -> str:
+        """The unit with what it is, for an axis of totals."""
+        return f"{self.unit} ({_COUNTED_AS[self.unit]})" if self.unit in _COUNTED_AS else self.unit
+
+    @property
+    def log_scale(self) -> str:
+        """What the unit is, and that an axis is logarithmic."""
+        return ", ".join([*filter(None, [_COUNTED_AS.get(self.unit)]), "log scale"])
+
+    @property
+    def quantity(self) -> str:
+        """What is compared with goals: score, loss, validation loss."""
+        return self.measure.words
+
+    @property
+    def goal(self) -> str:
+        """A goal with its quantity."""
+        return f"goal ({self.quantity})"
+
+    @property
+    def curve(self) -> str:
+        """What learning curves show."""
+        return f"smoothed {self.quantity}" if self.measure.over_episodes else self.quantity
+
+    @property
+    def direction(self) -> Direction:
+        """Where goals are reached from."""
+        return self.measure.direction
+
+
+def words_of(table: pd.DataFrame) -> Words:
+    """The words for rows of one task that have the columns unit and quantity.
+
+    >>> words_of(pd.DataFrame({"unit": ["frames"], "quantity": ["score"]})).counted
+    'frames (agent steps)'
+    """
+    return Words(Measure(table["unit"].iloc[0], table["quantity"].iloc[0]))
