@@ -6,8 +6,8 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from rl_scaling.agents.rmsprop import RMSpropInsideRoot
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import A2CConfig
 from rl_scaling.envs import VectorSource
-from rl_scaling.noise.groups import PartNorms
+from rl_scaling.noise.groups import PartNorms, whole_environments
+from rl_scaling.records import PARTS
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ class GradientGroups:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did. Scalars stay tensors, so that nothing waits for the device until they are read."""
+    """What one update did. Scalars stay tensors, so that nothing waits for the device until they are read.
+
+    `parts` are the gradients of the loss's terms as they are weighted in it (`PARTS`), where they were asked for: their
+    sum is the gradient of the update, whose groups are in `groups`.
+    """
 
     frames: int
     policy_loss: Tensor
@@ -54,6 +59,7 @@ class Update:
     episode_scores: np.ndarray
     episode_frames: np.ndarray
     groups: GradientGroups | None
+    parts: dict[str, GradientGroups]
 
 
 class A2C:
@@ -98,12 +104,13 @@ class A2C:
         """Act in `source` from now on; `observations` (n, *shape) are those of its reset."""
         self._actor = Actor(self.network, source, observations, self.device)
 
-    def step(self, *, num_groups: int = 1, frame_gradients: int = 0) -> Update:
+    def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update:
         """One rollout and one update.
 
         Args:
             num_groups: 2 or more measures: the gradient is taken for this many groups of whole environments.
             frame_gradients: when measuring, the number of single frames whose gradients are taken as well.
+            parts: when measuring, whether each term of the loss is measured by itself as well.
 
         Raises:
             RuntimeError: `begin` was not called.
@@ -112,15 +119,19 @@ class A2C:
             raise RuntimeError("the agent has no environments yet: call begin(source, observations) first")
         rollout = self._actor.roll_out(self.config.rollout_steps, self.config.discount, self.generator)
         norms = self._part_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
-        return self._learn(self._actor.tape, rollout, norms)
+        return self._learn(self._actor.tape, rollout, norms, measure_parts=parts)
 
-    def _learn(self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None) -> Update:
+    def _learn(
+        self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None, *, measure_parts: bool = False
+    ) -> Update:
         """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
         logits, values = tape.replay(norms)
-        loss, parts = self._loss(logits, values, rollout)
+        loss, losses = self._loss(logits, values, rollout)
+        parts = self._measured_parts(losses, rollout, norms) if norms and measure_parts else {}
         self._optimizer.zero_grad()
         loss.backward()
-        groups = self._gradient_groups(rollout, norms) if norms else None
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
+        groups = self._gradient_groups(rollout, norms, gradient) if norms else None
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         learning_rate = self._learning_rate()
         for group in self._optimizer.param_groups:
@@ -129,20 +140,21 @@ class A2C:
         self.updates += 1
         return Update(
             frames=rollout.frames,
-            policy_loss=parts[0],
-            value_loss=parts[1],
-            entropy=parts[2],
+            policy_loss=losses[0].detach(),
+            value_loss=losses[1].detach(),
+            entropy=losses[2].detach(),
             grad_norm=grad_norm,
             learning_rate=learning_rate,
             episode_scores=rollout.episode_scores,
             episode_frames=rollout.episode_frames,
             groups=groups,
+            parts=parts,
         )
 
-    def _loss(self, logits: Tensor, values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    def _loss(self, logits: Tensor, values: Tensor, rollout: Rollout) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Mean over valid frames of -log pi(a) A + value_coefficient (R - V)^2 - entropy_coefficient H.
 
-        Also its parts (3,): policy loss, value loss, entropy; without gradient.
+        Also policy loss, value loss and entropy, as they are before the coefficients.
         """
         actions, returns, valid = rollout.actions.flatten(), rollout.returns.flatten(), rollout.valid.flatten()
         weights = valid / max(rollout.frames, 1)
@@ -152,21 +164,34 @@ class A2C:
         value_loss = (weights * (returns - values) ** 2).sum()
         entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
         loss = policy_loss + self.config.value_coefficient * value_loss - self.config.entropy_coefficient * entropy
-        return loss, torch.stack([policy_loss, value_loss, entropy]).detach()
+        return loss, (policy_loss, value_loss, entropy)
+
+    def _measured_parts(
+        self, losses: Sequence[Tensor], rollout: Rollout, norms: PartNorms
+    ) -> dict[str, GradientGroups]:
+        """Gradients of the loss's terms, one backward pass each through the graph of the update."""
+        coefficients = (1.0, self.config.value_coefficient, -self.config.entropy_coefficient)
+        parts = {}
+        for name, coefficient, loss in zip(PARTS, coefficients, losses, strict=True):
+            gradient = torch.autograd.grad(
+                coefficient * loss, self._parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            parts[name] = self._gradient_groups(rollout, norms, gradient)
+            norms.reset()
+        return parts
 
     def _part_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> PartNorms:
         """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
         num_envs, steps = rollout.valid.shape
-        edges = np.linspace(0, num_envs, min(num_groups, num_envs) + 1).round().astype(int) * steps
-        groups = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+        groups = whole_environments(num_envs, steps, num_groups)
         (valid,) = rollout.valid.flatten().cpu().numpy().nonzero()
         rows = self._random.choice(valid, size=min(frame_gradients, len(valid))).tolist()
         return PartNorms(groups, rows, self.device)
 
-    def _gradient_groups(self, rollout: Rollout, norms: PartNorms) -> GradientGroups:
+    def _gradient_groups(self, rollout: Rollout, norms: PartNorms, gradient: Sequence[Tensor]) -> GradientGroups:
         """From sums over rows that each count 1 / frames to means over a part's own frames."""
         sizes = torch.stack([rollout.valid.flatten()[group].sum() for group in norms.groups]).double()
-        batch_sq_norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]) ** 2
+        batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
         frames = rollout.frames
         return GradientGroups(
             sq_norms=(norms.group_sq_norms * (frames / sizes.clamp(min=1)) ** 2).cpu().numpy(),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.networks import pixel_layout
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.groups import PartNorms, conv2d_input_gradient, conv2d_weight_gradient
+from rl_scaling.noise.groups import PartNorms, convolution_input_gradient, convolution_weight_gradient, is_measurable
 
 
 class Tape:
@@ -38,9 +38,7 @@ class Tape:
         self.network = network
         self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         for layer in self._layers:
-            if isinstance(layer, nn.Conv2d) and (
-                layer.padding_mode != "zeros" or isinstance(layer.padding, str) or layer.groups != 1
-            ):
+            if not is_measurable(layer):
                 raise ConfigError(f"{layer}: only zero padding given in numbers, and one group, are supported")
         covered = {id(p) for layer in self._layers for p in layer.parameters()}
         for name, parameter in network.named_parameters():
@@ -169,11 +167,11 @@ class _ReplayConv2d(torch.autograd.Function):
         layer: nn.Conv2d = ctx.layer
         to_inputs = None
         if ctx.needs_input_grad[0]:
-            to_inputs = conv2d_input_gradient(layer, inputs, grad)
+            to_inputs = convolution_input_gradient(layer, inputs, grad)
         if ctx.norms:
-            parts = ctx.norms.conv2d(layer, inputs, grad)
+            parts = ctx.norms.convolution(layer, inputs, grad)
         else:
-            parts = conv2d_weight_gradient(layer, inputs, grad), grad.sum((0, 2, 3))
+            parts = convolution_weight_gradient(layer, inputs, grad), grad.sum((0, 2, 3))
         return to_inputs, *_with_bias(ctx, parts), None, None, None
 
 

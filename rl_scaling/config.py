@@ -64,6 +64,14 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def added_later(default: Any) -> Any:
+    """A field that older configs do not have: left out of the canonical config while it has its default.
+
+    So a question that could be asked before keeps its run id, and what was stored before stays its answer.
+    """
+    return field(default=default, metadata={"added_later": True})
+
+
 def _as_declared(owner: Any) -> None:
     """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
     for f in dataclasses.fields(owner):
@@ -182,12 +190,15 @@ class NoiseScaleConfig:
         groups: groups of whole environments; no more than there are environments.
         window_measurements: time constant of the moving average that the running estimate uses.
         frame_gradients: single frames per measurement whose gradients are taken too, for the design effect.
+        parts: also measure the policy's, the value's and the entropy's terms of the gradient, each by itself: three
+            more backward passes per measurement.
     """
 
     every_updates: int = 20
     groups: int = 8
     window_measurements: int = 50
     frame_gradients: int = 8
+    parts: bool = added_later(False)
 
     def __post_init__(self) -> None:
         _as_declared(self)
@@ -282,10 +293,12 @@ def run_id_of(config: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain data; `kind` tells which class a nested config is."""
+    """A config as plain data; `kind` tells which class a nested config is, `added_later` may leave a field out."""
     plain = {"kind": config.kind} if hasattr(config, "kind") else {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        if f.metadata.get("added_later") and value == f.default:
+            continue
         plain[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
     return plain
 

@@ -59,6 +59,10 @@ class Measure:
         return self.quantity.replace("_", " ")
 
 
+# The terms of an actor-critic's loss whose gradients can be measured apart.
+PARTS = ("policy", "value", "entropy")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """One row of a reinforcement-learning run: totals so far, and means since the row before.
@@ -82,6 +86,8 @@ class TrainingRecord:
         trace_cov: mean over them of the unbiased estimate of tr(Sigma) per frame, groups being whole environments.
         trace_cov_frames: the same for single frames as if they were independent; trace_cov over this is the
             design effect.
+        policy_grad_sq_norm, policy_trace_cov, value_grad_sq_norm, value_trace_cov, entropy_grad_sq_norm,
+            entropy_trace_cov: the same two for the terms of the gradient (`PARTS`), NaN unless they were asked for.
         noise_scale: the running estimate of B_simple = tr(Sigma) / |G|^2 in frames; NaN while unresolved.
         noise_scale_low, noise_scale_high: its 95 % interval; high is infinite while unresolved.
     """
@@ -105,6 +111,12 @@ class TrainingRecord:
     noise_scale: float = NAN
     noise_scale_low: float = NAN
     noise_scale_high: float = NAN
+    policy_grad_sq_norm: float = NAN
+    policy_trace_cov: float = NAN
+    value_grad_sq_norm: float = NAN
+    value_trace_cov: float = NAN
+    entropy_grad_sq_norm: float = NAN
+    entropy_trace_cov: float = NAN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rl_scaling.agents.a2c import Update
+from rl_scaling.agents.a2c import GradientGroups, Update
 from rl_scaling.config import RunConfig
 from rl_scaling.envs import VectorSource
 from rl_scaling.noise import NoiseScaleMeter
@@ -27,7 +28,7 @@ class Learner(Protocol):
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None: ...
 
-    def step(self, *, num_groups: int = 1, frame_gradients: int = 0) -> Update: ...
+    def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update: ...
 
 
 @dataclass
@@ -66,6 +67,7 @@ class _SinceRecord:
     grad_sq_norms: list[float] = field(default_factory=list)
     traces: list[float] = field(default_factory=list)
     frame_traces: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Progress) -> Iterator[TrainingRecord]:
@@ -96,30 +98,40 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
             since = _SinceRecord()
 
 
-def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, int]:
+def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, Any]:
     noise = config.noise_scale
     if noise.every_updates == 0 or progress.updates % noise.every_updates:
         return {}
-    return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients}
+    return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients, "parts": noise.parts}
 
 
 def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
     """Hand one update's group gradients to the meter."""
     groups = update.groups
     assert groups is not None
-    filled = groups.sizes > 0  # a group may hold nothing but reset steps
-    if filled.sum() < 2 or not np.isfinite([groups.batch_sq_norm, *groups.sq_norms[filled]]).all():
+    moments = _moments(groups)
+    if moments is None:
         return
-    sq_norms, sizes = groups.sq_norms[filled], groups.sizes[filled]
-    grad_sq_norm, trace = moments_from_groups(sq_norms, groups.batch_sq_norm, sizes)
+    grad_sq_norm, trace = moments
     since.grad_sq_norms.append(grad_sq_norm)
     since.traces.append(trace)
     frame_trace = None
     if len(groups.frame_sq_norms):
         frame_trace = example_trace(groups.frame_sq_norms, grad_sq_norm)
         since.frame_traces.append(frame_trace)
-    progress.meter.update(sq_norms, groups.batch_sq_norm, group_sizes=sizes, example_trace=frame_trace)
+    progress.meter.update(groups.sq_norms, groups.batch_sq_norm, group_sizes=groups.sizes, example_trace=frame_trace)
     progress.measurements += 1
+    for part, part_groups in update.parts.items():
+        for name, value in zip(("grad_sq_norm", "trace_cov"), _moments(part_groups) or (), strict=False):
+            since.parts[f"{part}_{name}"].append(value)
+
+
+def _moments(groups: GradientGroups) -> tuple[float, float] | None:
+    """|G|^2 and tr(Sigma); None where they cannot be had."""
+    filled = groups.sizes > 0  # a group may hold nothing but reset steps
+    if filled.sum() < 2 or not np.isfinite([groups.batch_sq_norm, *groups.sq_norms[filled]]).all():
+        return None
+    return moments_from_groups(groups.sq_norms[filled], groups.batch_sq_norm, groups.sizes[filled])
 
 
 def _record(progress: Progress, since: _SinceRecord) -> TrainingRecord:
@@ -146,6 +158,7 @@ def _record(progress: Progress, since: _SinceRecord) -> TrainingRecord:
         "trace_cov": _mean(since.traces),
         "trace_cov_frames": _mean(since.frame_traces),
     }
+    record |= {name: _mean(values) for name, values in since.parts.items()}
     record |= dict(zip(("policy_loss", "value_loss", "entropy", "grad_norm"), means, strict=True))
     if progress.measurements:
         estimate = progress.meter.estimate()

@@ -65,6 +65,16 @@ def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".png"}
 
 
+def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
+    code, out, _ = run(capsys, *words, "--parts", "--json", "--out", tmp_path)
+    assert code == 0
+    parts = json.loads(out)["parts"]
+    assert set(parts) == {"policy", "value", "entropy"}
+    assert all(set(part) == {"noise_scale", "noise_scale_low", "noise_scale_high"} for part in parts.values())
+    assert all(part["noise_scale_low"] >= 0 for part in parts.values())
+
+
 def test_the_page_takes_the_choices_of_fit_and_says_so(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

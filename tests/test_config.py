@@ -54,6 +54,16 @@ def test_run_id_is_stable() -> None:
     assert RUN.run_id == "7086f8756e0e"
 
 
+def test_a_field_added_later_is_left_out_of_the_canonical_config_while_it_has_its_default() -> None:
+    plain = to_dict(RUN)
+    assert "parts" not in plain["noise_scale"]
+    spelled_out = {**plain, "noise_scale": {**plain["noise_scale"], "parts": False}}
+    assert run_config_from_dict(spelled_out) == run_config_from_dict(plain) == RUN
+    asked = dataclasses.replace(RUN, noise_scale=NoiseScaleConfig(parts=True))
+    assert asked.run_id != RUN.run_id
+    assert run_config_from_dict(to_dict(asked)) == asked
+
+
 @given(run=runs)
 def test_sizes_follow(run: RunConfig) -> None:
     assert run.batch_size == run.environment.num_envs * run.agent.rollout_steps

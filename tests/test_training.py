@@ -10,7 +10,7 @@ import torch
 from rl_scaling.agents import A2C
 from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.envs import make_vector
-from rl_scaling.records import TrainingRecord
+from rl_scaling.records import PARTS, TrainingRecord
 from rl_scaling.training import Diverged, Progress, run
 
 CARTPOLE = RunConfig(
@@ -71,6 +71,18 @@ def test_records_count_what_was_learned_from() -> None:
     assert sum(r.noise_measurements for r in records) == math.ceil(records[-1].updates / 2)
     assert all(r.wall_seconds > 0 and r.frames_per_second > 0 for r in records)
     assert all(r.trace_cov > 0 and r.trace_cov_frames > 0 for r in records)
+
+
+def test_parts_of_the_gradient_are_in_the_records_if_asked_for() -> None:
+    columns = [f"{part}_{name}" for part in PARTS for name in ("grad_sq_norm", "trace_cov")]
+    noise_scale = dataclasses.replace(CARTPOLE.noise_scale, parts=True)
+    measured, plain = train(dataclasses.replace(CARTPOLE, noise_scale=noise_scale)), train(CARTPOLE)
+    for record, without in zip(measured, plain, strict=True):
+        assert all(math.isfinite(getattr(record, name)) for name in columns)
+        assert all(math.isnan(getattr(without, name)) for name in columns)
+        parts = dict.fromkeys(columns, math.nan)
+        assert same_but_for_the_clock(dataclasses.replace(record, **parts), without)
+    assert all(record.value_trace_cov > 0 for record in measured)
 
 
 def test_cartpole_is_learned() -> None:

@@ -50,11 +50,18 @@ NOTHING = PooledNoise(math.nan, math.nan, math.nan, math.nan, 0)
 class NoiseRows:
     """The columns of a table of runs that the noise scale needs.
 
+    Args:
+        runs: one row per record.
+        part: a term of the gradient (`rl_scaling.records.PARTS`) instead of the whole; it has no design effect.
+
     Raises:
-        ValueError: one is missing.
+        ValueError: a column is missing.
     """
 
-    def __init__(self, runs: pd.DataFrame) -> None:
+    def __init__(self, runs: pd.DataFrame, part: str | None = None) -> None:
+        if part is not None:
+            names = {f"{part}_{name}": name for name in ("grad_sq_norm", "trace_cov")}
+            runs = runs.drop(columns=list(names.values())).rename(columns=names).assign(trace_cov_examples=math.nan)
         missing = [name for name in NOISE_COLUMNS if name not in runs.columns]
         if missing:
             raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
@@ -13,7 +13,7 @@ from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.records import TrainingRecord, to_row
+from rl_scaling.records import IN_A_TABLE, PARTS, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
 
@@ -93,8 +93,27 @@ class TrainA2C:
         say(f"{status}: {self.out / config.run_id}" + (" (the same command goes on)" * (status == "interrupted")))
         if self.json:
             rows = store.read_rows(config.run_id)
-            print_json({"run_id": config.run_id, "status": status, **(as_json(to_row(rows[-1])) if rows else {})})
+            last = as_json(to_row(rows[-1])) if rows else {}
+            parts = (
+                {"parts": noise_scale_of_parts(rows, config.batch_size)} if rows and config.noise_scale.parts else {}
+            )
+            print_json({"run_id": config.run_id, "status": status, **last, **parts})
         return 1 if status == "interrupted" else 0
+
+
+def noise_scale_of_parts(rows: list[TrainingRecord], batch_size: int) -> dict[str, Any]:
+    """B_simple of each term of the gradient, in frames, over all of a run's records."""
+    import numpy as np
+    import pandas as pd
+
+    from rl_scaling.analysis.noise_scale import NoiseRows
+
+    table = pd.DataFrame([to_row(row) for row in rows]).rename(columns=IN_A_TABLE).assign(batch_size=batch_size)
+    pooled = {part: NoiseRows(table, part).pool(np.arange(len(table))) for part in PARTS}
+    return {
+        part: as_json({"noise_scale": scale.value, "noise_scale_low": scale.low, "noise_scale_high": scale.high})
+        for part, scale in pooled.items()
+    }
 
 
 def _show(record: TrainingRecord, frames: int) -> None:

@@ -13,12 +13,14 @@ from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.parts import PartMeters
 
 if TYPE_CHECKING:
+    from rl_scaling.noise.adapters.sb3 import NoiseScaleCallback
     from rl_scaling.noise.hessian import HessianNoiseScale, hessian_noise_scale
     from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
 
 __all__ = [
     "HessianNoiseScale",
     "LineSearchNoiseScale",
+    "NoiseScaleCallback",
     "NoiseScaleEstimate",
     "NoiseScaleMeter",
     "PartMeters",
@@ -33,6 +35,7 @@ __all__ = [
 _LAZY = {
     "HessianNoiseScale": "rl_scaling.noise.hessian",
     "LineSearchNoiseScale": "rl_scaling.noise.line_search",
+    "NoiseScaleCallback": "rl_scaling.noise.adapters.sb3",
     "hessian_noise_scale": "rl_scaling.noise.hessian",
     "line_search_noise_scale": "rl_scaling.noise.line_search",
 }

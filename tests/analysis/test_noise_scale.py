@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from rl_scaling.analysis import fit_runs, noise_over_training, reach
+from rl_scaling.analysis.noise_scale import NoiseRows
 from tests.analysis.made_runs import made_run, steady_sweep
 from tests.analysis.reference import pooled_ratio
 
@@ -33,6 +34,16 @@ def measured(runs: pd.DataFrame, *, noise_scale: float = 300.0, spread: float = 
 def sweep(**options: float) -> pd.DataFrame:
     runs = steady_sweep(lambda b, rate, seed: 100 * (1 + 80 / b), batch_sizes=[20, 80, 320], rates=[1e-3], seeds=[0, 1])
     return measured(runs, **options)
+
+
+def test_a_part_of_the_gradient_has_a_noise_scale_of_its_own() -> None:
+    runs = sweep()
+    moments = {"value_grad_sq_norm": 3.0 * runs["grad_sq_norm"], "value_trace_cov": 6.0 * runs["trace_cov"]}
+    whole, value = (NoiseRows(runs.assign(**moments), part).pool(np.arange(len(runs))) for part in (None, "value"))
+    assert value.value == pytest.approx(2 * whole.value)
+    assert (value.low, value.high) == pytest.approx((2 * whole.low, 2 * whole.high))
+    assert math.isnan(value.design_effect)
+    assert value.measurements == whole.measurements
 
 
 def test_a_goals_noise_scale_is_pooled_between_the_goal_before_and_this_one() -> None:
