@@ -118,22 +118,30 @@ def ratio_of_means(
     if len(num) < 2 or not math.isfinite(ratio):
         return _without_interval(ratio, noise_free=len(num) > 1 and ratio == math.inf and not den.any())
     chosen = choose_blocks(w * (num - ratio * den), w, blocks)
-    starts = chosen.starts
-    shares = np.add.reduceat(w, starts) / w.sum()
-    left_den = total_den - np.add.reduceat(w * den, starts)
-    if len(starts) < 2 or np.any(left_den <= 0):
+    influences = _influences(w * num, w * den, w, chosen.starts)
+    if influences is None:
         return _without_interval(ratio)
-    left_out = (total_num - np.add.reduceat(w * num, starts)) / left_den
-    influences = (1 - shares) * (ratio - left_out)
+    shares, line = np.add.reduceat(w, chosen.starts) / w.sum(), None
     bias = -float(influences.sum())
-    line = None
-    if len(num) >= SHORTEST_SERIES and len(starts) >= FEWEST_BLOCKS:
-        line = trend(shares, np.add.reduceat(w * np.arange(len(w)), starts) / np.add.reduceat(w, starts))
+    if len(num) >= SHORTEST_SERIES and len(shares) >= FEWEST_BLOCKS:
+        line = trend(shares, np.add.reduceat(w * np.arange(len(w)), chosen.starts) / shares)
         influences = without_trend(influences, line)
-    factor, freedom = _calibration(shares, np.add.reduceat(w * w, starts), line)
+    factor, freedom = _calibration(shares, np.add.reduceat(w * w, chosen.starts), line)
     error = math.sqrt(factor * float(influences @ influences) / (1 - chosen.missed))
     quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
     return RatioEstimate(ratio, quantile * error, error, freedom, bias)
+
+
+def _influences(
+    numerators: FloatArray, denominators: FloatArray, weights: FloatArray, starts: NDArray[np.intp]
+) -> FloatArray | None:
+    """d_j of each block, from weighted terms; None where a ratio without some block does not exist."""
+    num, den, total = numerators.sum(), denominators.sum(), weights.sum()
+    left_den = den - np.add.reduceat(denominators, starts)
+    if len(starts) < 2 or np.any(left_den <= 0):
+        return None
+    left_out = (num - np.add.reduceat(numerators, starts)) / left_den
+    return (1 - np.add.reduceat(weights, starts) / total) * (num / den - left_out)
 
 
 def _check_options(blocks: int, confidence: float) -> None:

@@ -37,7 +37,7 @@ def cluster_groups(keys: Iterable[Hashable] | NDArray[np.generic], groups: int) 
     if groups < 2:
         raise ValueError(f"groups is {groups}: the noise scale compares groups and needs at least two")
     numbers: dict[Hashable, int] = {}
-    values = keys.tolist() if hasattr(keys, "tolist") else keys
+    values = getattr(keys, "tolist", lambda: keys)()  # arrays and tensors of any library
     clusters = np.array([numbers.setdefault(key, len(numbers)) for key in values], dtype=np.intp)
     if len(numbers) < groups:
         raise ValueError(
