@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.records import IN_A_TABLE, PARTS, TrainingRecord, to_row
+from rl_scaling.records import IN_A_TABLE, PARTS, Record, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
 
@@ -101,7 +102,7 @@ class TrainA2C:
         return 1 if status == "interrupted" else 0
 
 
-def noise_scale_of_parts(rows: list[TrainingRecord], batch_size: int) -> dict[str, Any]:
+def noise_scale_of_parts(rows: Sequence[Record], batch_size: int) -> dict[str, Any]:
     """B_simple of each term of the gradient, in frames, over all of a run's records."""
     import numpy as np
     import pandas as pd

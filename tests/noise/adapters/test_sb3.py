@@ -233,7 +233,7 @@ def test_what_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(Logger, "record", listen)
     settings: Settings = {"batch_size": 20, "n_epochs": 2, "learning_rate": lambda left: 1e-3 * left}
     model = made(PPO, VECTOR, CHOICE, settings)
-    callback = NoiseScaleCallback(confidence=0.9, verbose=2)
+    callback = NoiseScaleCallback(every=1, confidence=0.9, verbose=2)
     model.learn(4 * NUM_ENVS * STEPS, callback=callback)
     noise = {key.removeprefix("noise_scale/"): values for key, values in logged.items() if key.startswith("noise_sc")}
     assert set(noise) == {"b_simple", "low", "high", "resolved", "design_effect", "learning_rate", "batch_size"}
@@ -254,9 +254,9 @@ def test_what_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_cadence_follows_the_algorithm() -> None:
-    for algorithm, measurements in ((A2C, 3), (PPO, 21)):
+    for algorithm, measurements in ((A2C, 2), (PPO, 13)):
         callback = NoiseScaleCallback()
-        made(algorithm, VECTOR, CHOICE, {}).learn(21 * NUM_ENVS * STEPS, callback=callback)
+        made(algorithm, VECTOR, CHOICE, {}).learn(51 * NUM_ENVS * STEPS, callback=callback)
         assert callback.estimate().steps == measurements
 
 
