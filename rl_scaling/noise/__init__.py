@@ -11,19 +11,31 @@ from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 
 if TYPE_CHECKING:
+    from rl_scaling.noise.adapters.accumulation import MicroBatchNoise
+    from rl_scaling.noise.adapters.ddp import RankNoise
+    from rl_scaling.noise.adapters.loop import GradientNoise
+    from rl_scaling.noise.adapters.per_example import PerExampleNoise
     from rl_scaling.noise.adapters.sb3 import NoiseScaleCallback
 
 __all__ = [
+    "GradientNoise",
+    "MicroBatchNoise",
     "NoiseScaleCallback",
     "NoiseScaleEstimate",
     "NoiseScaleMeter",
+    "PerExampleNoise",
+    "RankNoise",
     "estimate_noise_scale",
     "example_trace",
     "moments_from_groups",
 ]
 
 _LAZY = {
+    "GradientNoise": "rl_scaling.noise.adapters.loop",
+    "MicroBatchNoise": "rl_scaling.noise.adapters.accumulation",
     "NoiseScaleCallback": "rl_scaling.noise.adapters.sb3",
+    "PerExampleNoise": "rl_scaling.noise.adapters.per_example",
+    "RankNoise": "rl_scaling.noise.adapters.ddp",
 }
 
 
