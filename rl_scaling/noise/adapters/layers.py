@@ -203,7 +203,9 @@ class _Weighted(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(inputs)
         ctx.layer, ctx.kind, ctx.rows = layer, kind, rows
-        return kind.outputs(layer, inputs)
+        outputs = kind.outputs(layer, inputs)
+        # The outputs for sequences are a view of a matrix, which an activation could then not change in place.
+        return torch.ops.aten._unsafe_view(outputs, outputs.shape)
 
     @staticmethod
     @once_differentiable
