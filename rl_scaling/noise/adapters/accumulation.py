@@ -1,7 +1,8 @@
 """The noise scale from micro-batches whose gradients are accumulated: two calls in any loop, for any model.
 
-Each micro-batch is a group. A hook on every parameter sees what a backward pass is about to add to `.grad`, so
-that nothing is copied; what has been added up is read when the micro-batch ends.
+Each micro-batch is a group. A hook before each parameter's accumulation sees what a backward pass is about to add to
+`.grad`, so that nothing is copied; what has been added up is read when the micro-batch ends. Gradients that go
+elsewhere (`torch.autograd.grad`) are not seen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from rl_scaling.noise.adapters.adapter import Adapter, SquaredNorms
@@ -124,12 +126,16 @@ class MicroBatchNoise(Adapter):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._sq_norm = SquaredNorms(self._preconditioner)
         if self._measuring:
-            self._sq_norm = SquaredNorms(self._preconditioner)
-            self._handles = [p.register_hook(self._hook(p)) for p in self.parameters.values()]
+            # A node that adds to .grad lives as long as someone holds it.
+            self._nodes = [get_gradient_edge(p).node for p in self.parameters.values()]
+            pairs = zip(self._nodes, self.parameters.values(), strict=True)
+            self._handles = [node.register_prehook(self._hook(p)) for node, p in pairs]
 
-    def _hook(self, parameter: nn.Parameter) -> Callable[[Tensor], None]:
-        def note(gradient: Tensor) -> None:
+    def _hook(self, parameter: nn.Parameter) -> Callable[[tuple[Tensor, ...]], None]:
+        def note(gradients: tuple[Tensor, ...]) -> None:
+            (gradient,) = gradients
             with torch.no_grad():
                 if not self._sizes and parameter.grad is not None:
                     self._before.append(parameter.grad.count_nonzero())

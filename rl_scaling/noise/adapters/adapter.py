@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -160,27 +161,31 @@ class Adapter:
 
 
 class SquaredNorms:
-    """Squared norms of gradients, plain or preconditioned, at the weights of one step.
+    """Squared norms of gradients, plain or preconditioned, during one step.
 
     Args:
-        preconditioner: its state of this moment is used; None: plain norms.
+        preconditioner: its state at the first gradient is used for the whole step; None: plain norms.
     """
 
     def __init__(self, preconditioner: Optimizer | None):
-        self._inverse = None if preconditioner is None else inverse_diagonal(preconditioner)
+        self._preconditioner = preconditioner
 
     def __call__(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """g^T D^-1 g, a float64 scalar; a parameter that the preconditioner has not stepped yet gives NaN."""
-        return sq_norm(gradient) if self._inverse is None else self.each(parameter, gradient[None])[0]
+        return sq_norm(gradient) if self._preconditioner is None else self.each(parameter, gradient[None])[0]
 
     def each(self, parameter: Tensor, gradients: Tensor) -> Tensor:
         """The same for (m, *shape) gradients: (m,)."""
-        if self._inverse is None:
+        if self._preconditioner is None:
             return sq_norms(gradients)
         inverse = self._inverse.get(parameter)
         if inverse is None:
             return torch.full((len(gradients),), torch.nan, dtype=torch.float64, device=gradients.device)
         return sq_norms(gradients.to(inverse.dtype) * inverse.sqrt())
+
+    @cached_property
+    def _inverse(self) -> dict[Tensor, Tensor]:
+        return {} if self._preconditioner is None else inverse_diagonal(self._preconditioner)
 
 
 def as_list(keys: Sequence[Any]) -> list[Any]:

@@ -121,8 +121,7 @@ class RankNoise(Adapter):
         self._own: dict[Tensor, Tensor] = {}
         self._mean: dict[Tensor, Tensor] = {}
         self._twice = False
-        if self._measuring:
-            self._sq_norm = SquaredNorms(self._preconditioner)
+        self._sq_norm = SquaredNorms(self._preconditioner)
 
     @torch.no_grad()
     def _note(self, norms: dict[Tensor, Tensor], parameters: list[Tensor], gradients: list[Tensor]) -> None:
