@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcomm
 
 from rl_scaling.commands.analyse import Fit, Report, Status
 from rl_scaling.commands.bench import BenchAtari
+from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
@@ -68,6 +69,7 @@ Command = (
     | Annotated[Status, subcommand("status")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Bench, subcommand("bench")]
 )
 

@@ -6,9 +6,11 @@ Names that need torch, or another library that is not always there, are imported
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rl_scaling.noise.clusters import cluster_groups
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
+from rl_scaling.noise.parts import PartMeters
 
 if TYPE_CHECKING:
     from rl_scaling.noise.adapters.accumulation import MicroBatchNoise
@@ -23,8 +25,10 @@ __all__ = [
     "NoiseScaleCallback",
     "NoiseScaleEstimate",
     "NoiseScaleMeter",
+    "PartMeters",
     "PerExampleNoise",
     "RankNoise",
+    "cluster_groups",
     "estimate_noise_scale",
     "example_trace",
     "moments_from_groups",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_scaling.blocks import MOST_BLOCKS
+from rl_scaling.noise.clusters import design_effect, effective_sample_size
 from rl_scaling.ratio import invert, ratio_of_means
 
 FloatArray = NDArray[np.float64]
@@ -19,7 +21,8 @@ class NoiseScaleEstimate:
     """What a series of measurements says about the noise scale.
 
     Attributes:
-        b_simple: trace_cov / grad_sq_norm, in examples (frames); NaN while unresolved.
+        b_simple: trace_cov / grad_sq_norm less the bias of that ratio (`rl_scaling.ratio.invert`), in examples
+            (frames); NaN while unresolved.
         low, high: its interval at `confidence`. While unresolved high is infinite and low is what B_simple exceeds
             (0: nothing is known).
         grad_sq_norm: mean of the unbiased estimates of |G|^2; may be negative while unresolved.
@@ -31,6 +34,10 @@ class NoiseScaleEstimate:
             measured.
         skipped: measurements left out because a norm was not finite or fewer than two groups had examples.
         confidence: probability that the interval covers the true B_simple.
+        batch_size: mean number of examples in a batch; NaN if not known.
+        learning_rate: geometric mean of the learning rates given with the measurements; NaN if none were. Learning rate
+            and batch size set the temperature that B_simple depends on (M18, appendix C): estimates that differ in
+            them are not the same quantity.
     """
 
     b_simple: float
@@ -43,6 +50,13 @@ class NoiseScaleEstimate:
     design_effect: float
     skipped: int
     confidence: float
+    batch_size: float = math.nan
+    learning_rate: float = math.nan
+
+    @property
+    def effective_examples(self) -> float:
+        """Independent examples that a batch is worth: batch_size / design_effect; NaN where one is not known."""
+        return effective_sample_size(self.batch_size, self.design_effect)
 
     def __str__(self) -> str:
         percent = f"{100 * self.confidence:.6g} %"
@@ -53,6 +67,8 @@ class NoiseScaleEstimate:
         else:
             text = f"unresolved, B_simple > {_readable(self.low, 2)} ({percent})"
         text += f", {self.steps} measurement{'' if self.steps == 1 else 's'}"
+        if math.isfinite(self.learning_rate):
+            text += f", learning rate {self.learning_rate:.3g}, batch size {_readable(self.batch_size, 3)}"
         return text + (f", {self.skipped} skipped" if self.skipped else "")
 
 
@@ -62,7 +78,7 @@ def estimate_noise_scale(
     *,
     weights: FloatArray | None = None,
     example_traces: Sequence[float] | FloatArray | None = None,
-    blocks: int = 20,
+    blocks: int = MOST_BLOCKS,
     confidence: float = 0.95,
     skipped: int = 0,
 ) -> NoiseScaleEstimate:
@@ -84,7 +100,7 @@ def estimate_noise_scale(
         ValueError: as `ratio_of_means`.
 
     >>> print(estimate_noise_scale([1.0, 2.0, 3.0, 2.0], [800.0, 900.0, 700.0, 800.0]))
-    B_simple = 400 (95 %: 230-1,500), 4 measurements
+    B_simple = 382 (95 %: 230-1,500), 4 measurements
     >>> print(estimate_noise_scale([1.0, -2.0, 3.0, -1.0], [800.0, 900.0, 700.0, 800.0]))
     unresolved, B_simple > 210 (95 %), 4 measurements
     """
@@ -113,8 +129,7 @@ def _design_effect(
         return math.nan
     examples = np.asarray(example_traces, dtype=np.float64)
     both = np.isfinite(examples)
-    per_example = float(weights[both] @ examples[both])
-    return float(weights[both] @ traces[both]) / per_example if per_example > 0 else math.nan
+    return design_effect(float(weights[both] @ traces[both]), float(weights[both] @ examples[both]))
 
 
 def _digits_that_differ(low: float, high: float) -> int:

