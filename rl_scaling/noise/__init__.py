@@ -13,17 +13,25 @@ from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.parts import PartMeters
 
 if TYPE_CHECKING:
+    from rl_scaling.noise.adapters.accumulation import MicroBatchNoise
+    from rl_scaling.noise.adapters.ddp import RankNoise
+    from rl_scaling.noise.adapters.loop import GradientNoise
+    from rl_scaling.noise.adapters.per_example import PerExampleNoise
     from rl_scaling.noise.adapters.sb3 import NoiseScaleCallback
     from rl_scaling.noise.hessian import HessianNoiseScale, hessian_noise_scale
     from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
 
 __all__ = [
+    "GradientNoise",
     "HessianNoiseScale",
     "LineSearchNoiseScale",
+    "MicroBatchNoise",
     "NoiseScaleCallback",
     "NoiseScaleEstimate",
     "NoiseScaleMeter",
     "PartMeters",
+    "PerExampleNoise",
+    "RankNoise",
     "cluster_groups",
     "estimate_noise_scale",
     "example_trace",
@@ -33,9 +41,13 @@ __all__ = [
 ]
 
 _LAZY = {
+    "GradientNoise": "rl_scaling.noise.adapters.loop",
     "HessianNoiseScale": "rl_scaling.noise.hessian",
     "LineSearchNoiseScale": "rl_scaling.noise.line_search",
+    "MicroBatchNoise": "rl_scaling.noise.adapters.accumulation",
     "NoiseScaleCallback": "rl_scaling.noise.adapters.sb3",
+    "PerExampleNoise": "rl_scaling.noise.adapters.per_example",
+    "RankNoise": "rl_scaling.noise.adapters.ddp",
     "hessian_noise_scale": "rl_scaling.noise.hessian",
     "line_search_noise_scale": "rl_scaling.noise.line_search",
 }

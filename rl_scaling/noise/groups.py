@@ -97,11 +97,11 @@ class PartNorms:
         sizes = torch.tensor([group.stop - group.start for group in self.groups], device=tokens.device)
         groups = torch.repeat_interleave(torch.arange(len(sizes), device=tokens.device), sizes)
         keys, sums = _sum_tokens(layer, tokens, groups, output_grads)
-        self.group_sq_norms.index_add_(0, keys // layer.num_embeddings, _sq_norms(sums))
+        self.group_sq_norms.index_add_(0, keys // layer.num_embeddings, sq_norms(sums))
         if self.rows:
             numbers = torch.arange(len(self.rows), device=tokens.device)
             rows, row_sums = _sum_tokens(layer, tokens[self.rows], numbers, output_grads[self.rows])
-            self.row_sq_norms.index_add_(0, rows // layer.num_embeddings, _sq_norms(row_sums))
+            self.row_sq_norms.index_add_(0, rows // layer.num_embeddings, sq_norms(row_sums))
         return torch.zeros_like(layer.weight).index_add_(0, keys % layer.num_embeddings, sums.to(layer.weight.dtype))
 
     def _bias(self, layer: nn.Module, per_row: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class PartNorms:
             return per_row.sum(0)
         return self._sum_over_groups(per_row, self.group_sq_norms, self.bias_sq_norms)
 
-    def _sum_over_groups(self, per_row: Tensor, *sq_norms: Tensor) -> Tensor:
+    def _sum_over_groups(self, per_row: Tensor, *into: Tensor) -> Tensor:
         shares = torch.stack([per_row[group].sum(0) for group in self.groups])
-        for norms in sq_norms:
-            norms.add_(_sq_norms(shares))
-        self.row_sq_norms += _sq_norms(per_row[self.rows])
+        for norms in into:
+            norms.add_(sq_norms(shares))
+        self.row_sq_norms += sq_norms(per_row[self.rows])
         return shares.sum(0)
 
 
@@ -182,7 +182,7 @@ def sq_norm(gradient: Tensor) -> Tensor:
     return _wide(gradient).square().sum().double()
 
 
-def _sq_norms(gradients: Tensor) -> Tensor:
+def sq_norms(gradients: Tensor) -> Tensor:
     """(k,) squared norms of k gradients."""
     return _wide(gradients).flatten(1).square().sum(1).double()
 
