@@ -92,9 +92,8 @@ def ratio_of_means(
     they take the variance of a block's mean to be inversely proportional to its weight, which holds for counts but
     not for the weights of a moving average, where their variance comes out too small.
 
-    From 13 measurements on, a straight line is taken out of the influences, at the price of one degree of freedom: what
-    is estimated is the ratio over the whole series, and a theta that drifts evenly is no error of that. A drift that
-    is not straight still counts as variation between blocks and makes the interval longer than it need be.
+    From 13 measurements on, a straight line is taken out of the influences: an even drift of theta is no error of its
+    mean. A drift that is not straight counts as variation between blocks, and the interval is longer than it need be.
 
     Args:
         numerators: (n,), one per measurement, in order of time.
@@ -118,8 +117,7 @@ def ratio_of_means(
     if len(num) < 2 or not math.isfinite(ratio):
         return _without_interval(ratio, noise_free=len(num) > 1 and ratio == math.inf and not den.any())
     chosen = choose_blocks(w * (num - ratio * den), w, blocks)
-    influences = _influences(w * num, w * den, w, chosen.starts)
-    if influences is None:
+    if (influences := _influences(w * num, w * den, w, chosen.starts)) is None:
         return _without_interval(ratio)
     shares, line = np.add.reduceat(w, chosen.starts) / w.sum(), None
     bias = -float(influences.sum())
