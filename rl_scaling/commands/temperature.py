@@ -30,6 +30,10 @@ class Temperature:
     """Of SGD before and after."""
     batch_size: int = 64
     """Examples per update before and after; eight groups."""
+    label_noise: float = 0.3
+    """Share of the labels drawn at random, so that the network cannot fit all of them."""
+    weight_decay: float = 0.01
+    """Coefficient w of w |theta|^2 / 2 in the loss."""
     pretrain_updates: Count = 6_000
     """Updates before the measuring begins."""
     phase_updates: Count = 10_000
@@ -48,6 +52,8 @@ class Temperature:
             factor=self.factor,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
+            label_noise=self.label_noise,
+            weight_decay=self.weight_decay,
             pretrain_updates=self.pretrain_updates,
             phase_updates=self.phase_updates,
             seed=self.seed,

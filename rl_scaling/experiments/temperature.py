@@ -77,6 +77,8 @@ class TemperatureSettings:
             raise ConfigError(
                 f"batch size {self.batch_size} does not divide into {self.groups} groups of 1 or more each"
             )
+        if not (0 <= self.label_noise <= 1 and 0 <= self.weight_decay < math.inf):
+            raise ConfigError("give a label noise between 0 and 1 and a weight decay of 0 or more")
         if self.phase_updates < 8 or self.pretrain_updates < 0:
             raise ConfigError(f"{self.phase_updates} updates per phase are too few: give 8 or more")
 
