@@ -41,11 +41,15 @@ def test_every_way_to_accumulate(kind: Any) -> None:
     assert same(noise.estimate(), naive_meter(model, batches, GROUPS).estimate())
 
 
+@pytest.mark.statistical
 def test_micro_batches_of_unequal_size() -> None:
-    """Counted alike in the gradient they make a group of their harmonic mean size; by examples, of their own."""
+    """Counted alike in the gradient they make a group of their harmonic mean size; by examples, of their own.
+
+    Four numbers from 1,500 steps each, within 4.3 standard errors: fails by chance for one seed in 10,000.
+    """
     sizes, generator = [2, 8], torch.Generator().manual_seed(0)
     model = nn.Linear(3, 1, bias=False).double()
-    examples = torch.randn(4000, 10, 3, generator=generator, dtype=torch.float64) + 0.3
+    examples = torch.randn(1500, 10, 3, generator=generator, dtype=torch.float64) + 0.3
     for kind in ("mean/k", "sum/n"):
         noise = MicroBatchNoise(model, every=1, loss=kind)  # pyright: ignore[reportArgumentType]
         for batch in examples:
@@ -56,8 +60,8 @@ def test_micro_batches_of_unequal_size() -> None:
                 noise.micro_batch(len(rows))
             noise.step()
         estimate = noise.estimate()
-        assert estimate.grad_sq_norm == pytest.approx(0.27, rel=0.06), kind  # standard error about 0.02 of it
-        assert estimate.trace_cov == pytest.approx(3, rel=0.06), kind
+        assert estimate.grad_sq_norm == pytest.approx(0.27, rel=0.25), kind  # standard error 0.058
+        assert estimate.trace_cov == pytest.approx(3, rel=0.1), kind  # standard error 0.021
 
 
 def test_batch_normalisation_and_tied_weights() -> None:
@@ -170,7 +174,7 @@ def test_a_resumed_meter_goes_on_exactly() -> None:
     for batch in batches[4:]:
         accumulated(second, models[2], batch)
     assert second.state_dict() == whole.state_dict()
-    assert second.estimate() == whole.estimate()
+    assert repr(second.estimate()) == repr(whole.estimate()), "NaN included"
     with pytest.raises(ValueError, match="its loss is 'mean/k', here it is 'sum'"):
         MicroBatchNoise(models[0], loss="sum").load_state_dict(whole.state_dict())
 
