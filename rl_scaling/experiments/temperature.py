@@ -282,9 +282,9 @@ def _phase(
         norms, batch = training.update(learning_rate, batch_size)
         if not math.isfinite(batch):
             raise ConfigError(f"training diverged at a learning rate of {learning_rate:g}: give a smaller one")
-        running.update(norms, batch, group_sizes=[size] * settings.groups)
+        running.update(norms, batch, group_sizes=[size] * settings.groups, learning_rate=learning_rate)
         if late:
-            meter.update(norms, batch)
+            meter.update(norms, batch, learning_rate=learning_rate)
         if update % every == 0:
             now = running.estimate()
             points.append((update, now.b_simple, now.low, now.high))
