@@ -119,7 +119,13 @@ def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
     if len(groups.frame_sq_norms):
         frame_trace = example_trace(groups.frame_sq_norms, grad_sq_norm)
         since.frame_traces.append(frame_trace)
-    progress.meter.update(groups.sq_norms, groups.batch_sq_norm, group_sizes=groups.sizes, example_trace=frame_trace)
+    progress.meter.update(
+        groups.sq_norms,
+        groups.batch_sq_norm,
+        group_sizes=groups.sizes,
+        example_trace=frame_trace,
+        learning_rate=update.learning_rate,
+    )
     progress.measurements += 1
     for part, part_groups in update.parts.items():
         for name, value in zip(("grad_sq_norm", "trace_cov"), _moments(part_groups) or (), strict=False):

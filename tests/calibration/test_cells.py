@@ -94,7 +94,7 @@ def test_the_whole_table_meets_its_aims_but_for_long_dependence() -> None:
     assert len(rows) > 200
     for row in rows:
         slack = 3 * float(row["coverage_error"])
-        lowest = 0.86 if row["correlation"] == 0.9 else 0.93
+        lowest = 0.90 if row["correlation"] == 0.9 else 0.93
         assert lowest - slack <= float(row["coverage"]), row
         assert float(row["coverage"]) <= 0.97 + slack or str(row["problem"]).startswith("drifting"), row
         assert abs(float(row["bias"])) < 0.02 + 3 * float(row["bias_error"]), row
