@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcommand
 
 from rl_scaling.commands.analyse import Fit, Report, Status
-from rl_scaling.commands.bench import BenchAtari
+from rl_scaling.commands.bench import BenchAtari, BenchNoise
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
@@ -54,12 +54,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure throughput on this machine."""
+    """Measure speed on this machine."""
 
-    domain: Annotated[BenchAtari, subcommand("atari")] | _NoOther
+    domain: Annotated[BenchAtari, subcommand("atari")] | Annotated[BenchNoise, subcommand("noise")]
 
     def run(self) -> int:
-        assert self.domain is not None
         return self.domain.run()
 
 

@@ -1,8 +1,8 @@
-"""`rl-scaling bench`: throughput on this machine."""
+"""`rl-scaling bench`: throughput, and the price of measuring, on this machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.table import Table
@@ -83,4 +83,50 @@ class BenchAtari:
         print_line(f"the same, trials side by side   {t.side_by_side_ratio:.2f}")
         print_line(f"fraction of the limit           {t.fraction_of_limit:.2f}")
         print_line(f"noise scale, share of the time  {t.noise_scale_overhead:.1%}")
+        return 0
+
+
+Workload = Literal["a2c-16", "a2c-64", "transformer", "mlp"]
+
+
+@dataclass(frozen=True)
+class BenchNoise:
+    """Time that measuring the noise scale adds to training, at the default cadence and at every step."""
+
+    workloads: tuple[Workload, ...] = ("a2c-16", "a2c-64", "transformer", "mlp")
+    """A2C with the Nature CNN and so many environments; a small transformer; a plain network."""
+    game: str = "Breakout"
+    """Atari game of A2C."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    rounds: int = 20
+    """Rounds of ten steps without measuring, at the default cadence and at every step; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        if self.rounds < 1 or not self.workloads:
+            raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
+        from rl_scaling.benchmarks.noise import Settings, measure
+        from rl_scaling.sweeps.trial import choose_device
+
+        settings = Settings(
+            workloads=self.workloads,
+            game=find_game(self.game).name,
+            device=str(choose_device(self.device)),
+            threads=self.threads or available_cpus(),
+            rounds=self.rounds,
+        )
+        found = measure(settings, say)
+        if self.json:
+            print_json([asdict(overhead) for overhead in found])
+            return 0
+        table = Table("workload", "ms per step", "measured", "adds", "quartiles of the rounds", box=None)
+        for o in found:
+            cadence = "every step" if o.every == 1 else f"every {o.every} steps"
+            spread = f"{o.low_percent:.1f} to {o.high_percent:.1f} %"
+            table.add_row(o.workload, f"{o.step_milliseconds:.1f}", cadence, f"{o.percent:.1f} %", spread)
+        print_table(table)
         return 0
