@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,7 +171,7 @@ class _Update:
     def __init__(self, agent: A2C, device: str):
         self._agent, self._device = agent, device
 
-    def __call__(self, **measure: int) -> int:
+    def __call__(self, **measure: Any) -> int:
         update = self._agent.step(**measure)
         if update.groups is not None:
             meter = NoiseScaleMeter(group_size=1)

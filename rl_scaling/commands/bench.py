@@ -110,6 +110,7 @@ class BenchNoise:
         if self.rounds < 1 or not self.workloads:
             raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
         from rl_scaling.benchmarks.noise import Settings, measure
+        from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.sweeps.trial import choose_device
 
         settings = Settings(
