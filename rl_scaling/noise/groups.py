@@ -6,7 +6,7 @@ group by group costs no more arithmetic than adding it up at once, and each grou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +34,7 @@ class PartNorms:
 
     def __init__(self, groups: Sequence[slice], rows: Sequence[int], device: torch.device):
         self.groups = tuple(groups)
+        self._runs = _runs_of_equal_size(self.groups)
         self.rows = list(rows)
         self.group_sq_norms = torch.zeros(len(groups), dtype=torch.float64, device=device)
         self.bias_sq_norms = torch.zeros(len(groups), dtype=torch.float64, device=device)
@@ -53,15 +54,14 @@ class PartNorms:
         n, (width, height) = len(inputs), layer.weight.shape
         s, a = output_grads.reshape(n, -1, width), inputs.reshape(n, -1, height)
         few = _are_few(max(g.stop - g.start for g in self.groups) * s.shape[1], layer.weight, s.dtype)
-        weight = s.flatten(0, 1).T @ a.flatten(0, 1) if few else torch.zeros_like(layer.weight)
-        for k, group in enumerate(self.groups):
-            s_k, a_k = s[group].flatten(0, 1), a[group].flatten(0, 1)
-            if few:
-                self.group_sq_norms[k] += ((s_k @ s_k.T) * (a_k @ a_k.T)).sum()
-            else:
-                share = s_k.T @ a_k
-                self.group_sq_norms[k] += sq_norm(share)
-                weight += share
+        if few:
+            weight = s.flatten(0, 1).T @ a.flatten(0, 1)
+            for run, rows in self._runs:
+                s_k, a_k = (part[rows].reshape(run.stop - run.start, -1, part.shape[-1]) for part in (s, a))
+                self.group_sq_norms[run] += ((s_k @ s_k.mT) * (a_k @ a_k.mT)).sum((1, 2))
+        else:
+            shares = (s[group].flatten(0, 1).T @ a[group].flatten(0, 1) for group in self.groups)
+            weight = self._sum_of_shares(layer.weight, shares)
         bias = self._bias(layer, s.sum(1))
         if self.rows:
             s, a = s[self.rows], a[self.rows]
@@ -70,11 +70,8 @@ class PartNorms:
 
     def convolution(self, layer: Convolution, inputs: Tensor, output_grads: Tensor) -> tuple[Tensor, Tensor]:
         """Weight gradient and bias gradient (out,) of a convolution with (n, channels, ...) inputs."""
-        weight = torch.zeros_like(layer.weight)
-        for k, group in enumerate(self.groups):
-            share = convolution_weight_gradient(layer, inputs[group], output_grads[group])
-            self.group_sq_norms[k] += sq_norm(share)
-            weight += share
+        shares = (convolution_weight_gradient(layer, inputs[group], output_grads[group]) for group in self.groups)
+        weight = self._sum_of_shares(layer.weight, shares)
         if self.rows:
             # One product for all rows: a call of its own for each would cost far more than its arithmetic.
             assert isinstance(layer, nn.Conv2d)
@@ -110,12 +107,39 @@ class PartNorms:
             return per_row.sum(0)
         return self._sum_over_groups(per_row, self.group_sq_norms, self.bias_sq_norms)
 
+    def _sum_of_shares(self, parameter: Tensor, shares: Iterable[Tensor]) -> Tensor:
+        """The sum of the groups' gradients, of which only one is in memory at a time."""
+        total, sq_norms = torch.zeros_like(parameter), []
+        for share in shares:
+            sq_norms.append(sq_norm(share))
+            total += share
+        self.group_sq_norms += torch.stack(sq_norms)
+        return total
+
     def _sum_over_groups(self, per_row: Tensor, *into: Tensor) -> Tensor:
-        shares = torch.stack([per_row[group].sum(0) for group in self.groups])
+        shares = torch.cat(
+            [per_row[rows].reshape(run.stop - run.start, -1, *per_row.shape[1:]).sum(1) for run, rows in self._runs]
+        )
         for norms in into:
             norms.add_(sq_norms(shares))
         self.row_sq_norms += sq_norms(per_row[self.rows])
         return shares.sum(0)
+
+
+def _runs_of_equal_size(groups: Sequence[slice]) -> list[tuple[slice, slice]]:
+    """Neighbouring groups of one size, which one product can take together: which groups, and their rows."""
+    runs: list[tuple[slice, slice]] = []
+    for k, group in enumerate(groups):
+        if runs:
+            run, rows = runs[-1]
+            if (
+                rows.stop - rows.start == (run.stop - run.start) * (group.stop - group.start)
+                and rows.stop == group.start
+            ):
+                runs[-1] = slice(run.start, k + 1), slice(rows.start, group.stop)
+                continue
+        runs.append((slice(k, k + 1), group))
+    return runs
 
 
 def whole_environments(num_envs: int, steps: int, num_groups: int) -> list[slice]:

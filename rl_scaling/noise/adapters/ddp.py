@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from rl_scaling.noise.adapters.adapter import Adapter, SquaredNorms
 
-CommunicationHook = Callable[[Any, dist.GradBucket], torch.futures.Future[Tensor]]
+Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage] - public by torch's documentation
+CommunicationHook = Callable[[Any, Bucket], torch.futures.Future[Tensor]]
 
 
 class RankNoise(Adapter):
@@ -44,14 +45,14 @@ class RankNoise(Adapter):
 
     def __init__(
         self,
-        model: DistributedDataParallel,
+        model: nn.Module,
         *,
-        hook: CommunicationHook = allreduce_hook,
+        hook: Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage] - public by torch's documentation
+CommunicationHook = allreduce_hook,
         hook_state: Any = None,
         **options: Any,
     ):
-        plain: Any = getattr(model, "module", model) if isinstance(model, DistributedDataParallel) else model
-        super().__init__(plain, **options)
+        super().__init__(model.module if isinstance(model, DistributedDataParallel) else model, **options)
         if not isinstance(model, DistributedDataParallel):
             raise ValueError(
                 f"the model is a {type(model).__name__}: wrap it in torch.nn.parallel.DistributedDataParallel; without"
@@ -97,7 +98,7 @@ class RankNoise(Adapter):
         super().load_state_dict(state)
         self._begin()
 
-    def exchange(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    def exchange(self, bucket: Bucket) -> torch.futures.Future[Tensor]:
         """The mean of a bucket over ranks, from the hook that exchanges gradients; both norms are noted."""
         if not self._measuring:
             return self._inner(self._inner_state, bucket)

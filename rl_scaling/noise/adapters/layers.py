@@ -7,7 +7,7 @@ the outputs to `PartNorms`, and autograd gets the sum that comes out: the weight
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,7 @@ class Rows:
     def __init__(self, groups: list[slice], order: Tensor | None, rows: int):
         self._groups, self._order, self._rows = groups, order, rows
         self._seen: set[nn.Module] = set()
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._sums: dict[nn.Parameter, tuple[int, int]] = {}
         self.group_sq_norms: dict[nn.Parameter, Tensor] = {}
         self.batch_sq_norms: dict[nn.Parameter, Tensor] = {}
         self.problem = ""
@@ -173,25 +173,31 @@ class Rows:
         norms = PartNorms(self._groups, [], output_grads.device)
         weight, bias = kind.gradients(norms, layer, inputs, output_grads)
         weight = self._keep(layer.weight, weight, norms.group_sq_norms - norms.bias_sq_norms)
-        has_bias = bias is not None and getattr(layer, "bias", None) is not None
-        return weight, self._keep(layer.bias, bias, norms.bias_sq_norms) if has_bias else None
+        if bias is None or getattr(layer, "bias", None) is None:
+            return weight, None
+        return weight, self._keep(layer.bias, bias, norms.bias_sq_norms)
 
     def _keep(self, parameter: nn.Parameter, gradient: Tensor, group_sq_norms: Tensor) -> Tensor:
-        # Kept also so that autograd, for a parameter that is used elsewhere too, adds up in another tensor than this.
-        self._sums[parameter] = gradient.to(parameter.dtype)
+        # Not the tensor itself: autograd would have to copy it for .grad, because someone else holds it.
+        gradient = gradient.to(parameter.dtype)
+        self._sums[parameter] = _identity(gradient)
         self.group_sq_norms[parameter] = group_sq_norms
-        return self._sums[parameter]
+        return gradient
 
     @torch.no_grad()
     def arrived(self, name: str, parameter: nn.Parameter, gradient: Tensor, sq_norm: Tensor) -> None:
         """Autograd has a parameter's whole gradient: it must be what the rows' shares add up to."""
-        known = self._sums.get(parameter)
-        if known is None or known.data_ptr() != gradient.data_ptr():
+        if self._sums.get(parameter) != _identity(gradient):
             self.problem = (
                 f"{name} has a gradient that does not come from its layer's rows alone: it is used elsewhere as well"
                 f" (in the loss, as weight decay, or by another module), or another hook changes it; {ADVICE}"
             )
         self.batch_sq_norms[parameter] = sq_norm
+
+
+def _identity(gradient: Tensor) -> tuple[int, int]:
+    """Where a tensor is and how often it was changed in place: autograd may add up other uses of a parameter in it."""
+    return gradient.data_ptr(), gradient._version
 
 
 class _Weighted(torch.autograd.Function):
@@ -207,12 +213,14 @@ class _Weighted(torch.autograd.Function):
         # The outputs for sequences are a view of a matrix, which an activation could then not change in place.
         return torch.ops.aten._unsafe_view(outputs, outputs.shape)
 
+    # Pyright takes the decorator to hide the name of the first argument.
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grads,) = grad_outputs
         (inputs,) = ctx.saved_tensors
-        with torch.autocast(grads.device.type, enabled=False):
+        kind = grads.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             # As the ordinary layer would have it under automatic mixed precision.
             given = inputs.to(grads.dtype) if inputs.is_floating_point() else inputs
             to_inputs = None

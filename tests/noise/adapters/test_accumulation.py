@@ -51,7 +51,7 @@ def test_micro_batches_of_unequal_size() -> None:
     model = nn.Linear(3, 1, bias=False).double()
     examples = torch.randn(1500, 10, 3, generator=generator, dtype=torch.float64) + 0.3
     for kind in ("mean/k", "sum/n"):
-        noise = MicroBatchNoise(model, every=1, loss=kind)  # pyright: ignore[reportArgumentType]
+        noise = MicroBatchNoise(model, every=1, loss=kind)
         for batch in examples:
             model.zero_grad()
             for rows in batch.split(sizes):
@@ -209,9 +209,10 @@ def test_calls_that_are_missing_are_refused_in_one_line() -> None:
 
 def test_bad_options_are_refused_in_one_line() -> None:
     model = nn.Linear(3, 1)
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"loss": "average"}, "loss is 'average': give one of 'mean/k'"),
         ({"preconditioner": torch.optim.SGD(model.parameters())}, "preconditioner is a SGD: give torch's Adam"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             MicroBatchNoise(model, **options)

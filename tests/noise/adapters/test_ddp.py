@@ -212,4 +212,4 @@ def test_what_ranks_cannot_measure_is_refused(answers: dict[str, Any]) -> None:
     for message, start in zip(answers["refused"], starts, strict=True):
         assert message.startswith(start)
     with pytest.raises(ValueError, match="the model is a Linear: wrap it"):
-        RankNoise(nn.Linear(3, 1))  # pyright: ignore[reportArgumentType]
+        RankNoise(nn.Linear(3, 1))

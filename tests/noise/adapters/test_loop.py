@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,14 +13,14 @@ from torch.nn import functional
 from rl_scaling.noise import GradientNoise
 from tests.noise.adapters.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
 
-LAYERS: dict[str, tuple[tuple[int, ...], list[nn.Module]]] = {
+LAYERS: dict[str, tuple[tuple[int, ...], Sequence[nn.Module]]] = {
     "linear": ((5,), [nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3, bias=False)]),
     "sequence": ((4, 5), [nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)]),
     "wide": ((6,), [nn.Linear(6, 300), nn.Tanh(), nn.Linear(300, 200)]),
     "conv1d": ((2, 9), [nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 4, 2, stride=2, groups=2)]),
     "conv2d": ((2, 8, 8), [nn.Conv2d(2, 4, 3, dilation=2), nn.ReLU(), nn.Conv2d(4, 3, 2, bias=False)]),
     "conv3d": ((1, 4, 4, 4), [nn.Conv3d(1, 2, 2), nn.Tanh()]),
-    "layer norm": ((4, 6), [nn.LayerNorm(6), nn.Tanh(), nn.LayerNorm((4, 6), bias=False), nn.Linear(6, 2)]),
+    "layer norm": ((4, 6), [nn.LayerNorm(6), nn.Tanh(), nn.LayerNorm([4, 6], bias=False), nn.Linear(6, 2)]),
     "rms norm": ((4, 6), [nn.Linear(6, 6), nn.RMSNorm(6), nn.Tanh()]),
     "group norm": ((4, 3, 3), [nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 2, 2), nn.Flatten(), nn.GroupNorm(2, 8)]),
     "no affine": ((6,), [nn.Linear(6, 4), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 2)]),
@@ -119,7 +120,7 @@ def test_sums_and_rows_of_several_examples() -> None:
         expected.append(sq_norm(list(gradient)))
     for reduction, divisor in (("mean", 16.0), ("sum", 1.0)):
         noise = GradientNoise(model, groups=2, every=1, loss=reduction)  # pyright: ignore[reportArgumentType]
-        with noise.measure(6, examples=lengths):
+        with noise.measure(6, examples=lengths.tolist()):
             (loss(slice(0, 6)) / divisor).backward()
         sizes = (7.0, 9.0)
         cross = (256 * expected[2] - 49 * expected[0] - 81 * expected[1]) / (256 - 49 - 81)
@@ -253,7 +254,7 @@ def backward_twice(loss: Tensor) -> None:
 
 def test_bad_input_is_refused_in_one_line() -> None:
     model = nn.Linear(3, 1)
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"groups": 1}, "groups is 1"),
         ({"loss": "median"}, "loss is 'median'"),
         ({"every": 0}, "every is 0"),
@@ -262,7 +263,8 @@ def test_bad_input_is_refused_in_one_line() -> None:
         ({"parts": {"head": nn.Linear(1, 1)}}, "part 'head' has no trained parameter"),
         ({"parts": {"total": model}}, 'cannot be called "total"'),
         ({"parts": "blocks"}, "parts is 'blocks'"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             GradientNoise(model, **options)
     noise = GradientNoise(model, every=1)
