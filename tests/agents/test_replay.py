@@ -1,6 +1,6 @@
 """The replayed acting pass has the gradient of an ordinary one, and the norms of its parts."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_layers_without_bias_count_none() -> None:
 
 
 def test_measuring_changes_no_weight() -> None:
-    def weights(**measure: int) -> list[Tensor]:
+    def weights(**measure: Any) -> list[Tensor]:
         source = TapeSource(6)
         agent = A2C(A2CConfig(network="small"), source.observation_shape, 4, total_updates=10)
         agent.begin(source, source.reset(0))
