@@ -1,0 +1,126 @@
+"""Steps to a target as a smooth function of the model's parameters, cheap enough to fit.
+
+The fewest steps are computed once on a grid of spectrum exponent, noise exponent and log batch size, and interpolated
+by cubic splines from then on. Beyond the grid the curve is known: 1/B below it, constant above it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import NdBSpline, make_interp_spline
+
+from rl_scaling.nqm.closed_form import Model, power_law, second_moments
+
+FloatArray = NDArray[np.float64]
+
+# The ranges of a, q and log s. Beyond a = 2 the largest few directions are all there is.
+LOWEST, HIGHEST = (0.4, 0.0, -15.0), (2.0, 2.5, 25.0)
+_SPECTRUM = np.linspace(LOWEST[0], HIGHEST[0], 33)
+_NOISE = np.linspace(LOWEST[1], HIGHEST[1], 9)
+_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 54)
+_BINS = 36
+_DIVERGED = 1e200  # a risk that no target is above, and that can still be multiplied
+_LOG_STEPS = np.arange(0.0, np.log(1e14), 0.3)
+_RATES = np.geomspace(1e-9, 1.99, 46)
+_COEFFICIENTS = 1 - np.geomspace(1e-5, 0.5, 7)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The model: eigenvalues i^-a and per-example noise of covariance s h^q."""
+
+    spectrum_exponent: float = 1.0
+    noise_exponent: float = 1.0
+    noise_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What of the model is given and not fitted: its dimension and the target risk."""
+
+    dimension: int = 10_000
+    target: float = 0.01
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Log steps of one optimiser, tuned at every batch size."""
+
+    spline: NdBSpline
+
+    @classmethod
+    @functools.cache
+    def of(cls, setting: Setting, optimizer: str, power: float) -> Forecast:
+        """Compute the grid; the same call again gives the same object."""
+        curves = np.array([_curves(a, setting, optimizer, power) for a in _SPECTRUM])
+        return cls(_spline((_SPECTRUM, _NOISE, _LOG_BATCH), _continued(curves)))
+
+    def log_steps(self, x: FloatArray, log_batch: FloatArray) -> FloatArray:
+        """(n,) log steps at x = (a, q, log s), as far as splines tell."""
+        wanted = log_batch - x[2]
+        inside = np.clip(wanted, _LOG_BATCH[0], _LOG_BATCH[-1])
+        points = np.column_stack([np.full_like(inside, x[0]), np.full_like(inside, x[1]), inside])
+        return self.spline(points) + np.maximum(_LOG_BATCH[0] - wanted, 0.0)
+
+
+def _curves(exponent: float, setting: Setting, optimizer: str, power: float) -> FloatArray:
+    """(noise exponents, batch sizes) log steps with the best learning rate and coefficient, for one spectrum."""
+    model = power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
+    coefficients = np.zeros(1) if optimizer == "sgd" else _COEFFICIENTS
+    found = [_best_rate(model, setting.target, optimizer, power, coefficient) for coefficient in coefficients]
+    return np.min(found, axis=0)
+
+
+def _best_rate(model: Model, target: float, optimizer: str, power: float, coefficient: float) -> FloatArray:
+    """The same for one coefficient; `model` has noise of covariance 1, of which the risk is a linear function."""
+    rates = _RATES * (2 / (1 - coefficient) if optimizer in ("momentum", "nesterov") else 1.0)
+    t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), rates))
+    parts = second_moments(model, optimizer, t, rate, np.full_like(rate, coefficient), power)
+    left, noise = (np.where(np.isfinite(part), part, _DIVERGED) for part in parts)
+    weights = model.count * model.curvature ** _NOISE[:, None]
+    risks = np.moveaxis(noise @ weights.T, -1, 0)
+    return np.stack([_over_batch_sizes(left @ model.count, risk, target) for risk in risks])
+
+
+def _over_batch_sizes(left: FloatArray, noise: FloatArray, target: float) -> FloatArray:
+    """Log steps at the best rate for every batch size: a parabola through the best three rates."""
+    hits = np.array([_first_hits(np.log(left + noise / size) - np.log(target)) for size in np.exp(_LOG_BATCH)])
+    rows, best = np.arange(len(hits)), hits.argmin(axis=1)
+    before, at, after = (hits[rows, np.clip(best + k, 0, hits.shape[1] - 1)] for k in (-1, 0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = (before - after) ** 2 / (8 * (before - 2 * at + after))
+    return at - np.where(np.isfinite(gain) & (gain > 0), np.minimum(gain, 0.03), 0.0)
+
+
+def _first_hits(excess: FloatArray) -> FloatArray:
+    """(rates,) log steps at which log risk less log target, (rates, steps), turns negative; infinite if it does not."""
+    below = excess < 0
+    place = below.argmax(axis=1)
+    rows = np.arange(len(excess))
+    high, low = excess[rows, place], excess[rows, np.maximum(place - 1, 0)]
+    share = low / np.where(place > 0, low - high, 1.0)
+    hit = _LOG_STEPS[place] - (1 - share) * np.where(place > 0, _LOG_STEPS[1], 0.0)
+    return np.where(below.any(axis=1), hit, np.inf)
+
+
+def _continued(curves: FloatArray) -> FloatArray:
+    """Steps at batch sizes too small for any rate of the grid: as 1/B, from the smallest that has one."""
+    spacing = _LOG_BATCH[1] - _LOG_BATCH[0]
+    for place in range(curves.shape[-1] - 2, -1, -1):
+        here = curves[..., place]
+        curves[..., place] = np.where(np.isfinite(here), here, curves[..., place + 1] + spacing)
+    return curves
+
+
+def _spline(axes: tuple[FloatArray, ...], values: FloatArray) -> NdBSpline:
+    """The cubic spline through values on a grid."""
+    knots, coefficients = [], values
+    for place, axis in enumerate(axes):
+        along = make_interp_spline(axis, coefficients, k=3, axis=place)
+        knots.append(along.t)
+        coefficients = np.moveaxis(along.c, 0, place)
+    return NdBSpline(tuple(knots), coefficients, 3)
