@@ -29,7 +29,7 @@ class NQMSteps:
     optimizer: Optimizer = "sgd"
     """sgd, momentum (heavy ball), nesterov, or ema (SGD with averaged iterates)."""
     power: float = 0.0
-    """p of the preconditioner H^p, from 0 to 1."""
+    """p of the preconditioner H^-p, from 0 to 1."""
     batch_sizes: tuple[float, ...] = BATCH_SIZES
     """Batch sizes in examples."""
     target: float = 0.01
@@ -232,6 +232,30 @@ class NQMFigures:
 
 
 @dataclass(frozen=True)
+class NQMCheck:
+    """How exact the closed forms are: against the recursion of second moments and against simulated updates."""
+
+    seed: int = 0
+    """Of the simulation."""
+    json: bool = False
+    """Print the table as JSON on stdout."""
+
+    def run(self) -> int:
+        from rl_scaling.nqm.exactness import exactness
+
+        rows = exactness(self.seed).to_dict("records")
+        if self.json:
+            print_json([{str(name): value for name, value in row.items()} for row in rows])
+            return 0
+        table = Table("optimizer", "cases", "relative error", "standard errors", box=None)
+        for row in rows:
+            error, distance = row["relative_error"], row["standard_errors"]
+            table.add_row(row["optimizer"], str(row["cases"]), f"{error:.1e}", f"{distance:.1f}")
+        print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
 class NQM:
     """The noisy quadratic model: exact, in seconds."""
 
@@ -240,6 +264,7 @@ class NQM:
         | Annotated[NQMCritical, subcommand("critical")]
         | Annotated[NQMFigures, subcommand("figures")]
         | Annotated[NQMFit, subcommand("fit")]
+        | Annotated[NQMCheck, subcommand("check")]
     )
 
     def run(self) -> int:

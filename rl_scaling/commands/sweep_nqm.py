@@ -25,7 +25,7 @@ class SweepNQM:
     optimizers: tuple[Literal["sgd", "momentum", "nesterov", "ema"], ...] = ("sgd", "momentum", "ema")
     """Optimisers; each is a task of its own."""
     power: float = 0.0
-    """p of the preconditioner H^p, from 0 to 1."""
+    """p of the preconditioner H^-p, from 0 to 1."""
     batch_sizes: tuple[int, ...] = tuple(4**i for i in range(1, 10))
     """Batch sizes in examples."""
     targets: tuple[float, ...] = (0.1, 0.03, 0.01)

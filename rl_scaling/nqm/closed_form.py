@@ -1,6 +1,6 @@
 """The noisy quadratic model in closed form: its risk and its noise scales (Zhang et al. 2019, section 3).
 
-L = 1/2 sum h_i theta_i^2, gradient noise of covariance diag(c)/B, theta(0) ~ N(0, I). Preconditioning with H^p is plain
+L = 1/2 sum h_i theta_i^2, gradient noise of covariance diag(c)/B, theta(0) ~ N(0, I). Preconditioning with H^-p is plain
 descent on h^(1-p) with noise c h^-p (eqs. 8 to 10).
 """
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 _PUBLISHED_BINS = 100
+_COINCIDING = 1e-7
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def second_moments(
         trace, product, weight, lag = kept + beta, beta * kept, (rate * (1 - beta)) ** 2, beta * kept
     else:
         raise ValueError(f"no optimizer {optimizer!r}: sgd, momentum, nesterov or ema")
-    # A hair's breadth apart where the roots coincide: the limit to about seven digits.
-    root = np.sqrt((trace**2 - 4 * product).astype(np.complex128)) + 1e-8
+    root = np.sqrt((trace**2 - 4 * product).astype(np.complex128))
+    # Where the roots coincide they are taken a hair's breadth apart: their limit, to about seven digits.
+    root = np.where(np.abs(root) < _COINCIDING, _COINCIDING, root)
     first, second = (trace + root) / 2, (trace - root) / 2
     with np.errstate(all="ignore"):
         at, after = ((first**k - second**k) / root for k in (t, t + 1))

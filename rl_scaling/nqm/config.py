@@ -24,7 +24,7 @@ class NQMConfig:
 
     Attributes:
         optimizer: "sgd", "momentum" (heavy ball), "nesterov" or "ema" (an average of SGD's iterates).
-        power: p of the preconditioner H^p.
+        power: p of the preconditioner H^-p.
         batch_size: examples per update.
         learning_rate: alpha.
         coefficient: beta of the momentum or gamma of the average; 0 for SGD.

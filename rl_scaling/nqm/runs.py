@@ -36,6 +36,8 @@ def records(config: NQMConfig) -> Iterator[LossRecord]:
     left[0], noise[0] = model.curvature / 2, 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         risk = (left + noise / config.batch_size) @ model.count
+        if config.optimizer == "ema":  # gradients are taken at SGD's iterates, not at their average
+            left, noise = second_moments(model, "sgd", *arguments, config.power)
         moments = noise_scales(model, left, noise, np.full(len(updates), float(config.batch_size)))
     for row, update in enumerate(updates.tolist()):
         if not np.isfinite(risk[row]):

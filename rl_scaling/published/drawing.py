@@ -51,7 +51,7 @@ def line_figure(
     dash = alt.StrokeDash(
         "line:N",
         scale=alt.Scale(domain=kinds, range=[list(d) for d in _DASHES[: len(kinds)]]),
-        legend=legend("", entry_width=190) if len(kinds) > 1 else None,
+        legend=legend("", entry_width=190, symbolType="stroke", symbolStrokeWidth=1.5) if len(kinds) > 1 else None,
     )
     values = sorted(frame[colour].dropna().unique())
     own, apart = frame[frame[colour].notna()], frame[frame[colour].isna()]
