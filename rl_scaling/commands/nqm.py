@@ -122,7 +122,7 @@ class NQMFit:
     """The model that explains measured steps: its spectrum, its noise, and which optimiser it recommends where."""
 
     measured: Annotated[Path, Positional, arg(metavar="DIR|CSV")]
-    """A store of runs, or a CSV with columns batch_size and steps (and optimizer and power, if not plain SGD)."""
+    """A store of runs, or a CSV with columns batch_size and steps (and power, if SGD was preconditioned)."""
     goal: float | None = None
     """Of a store with several goals: which one; by default the hardest that most batch sizes reached."""
     target: float = 0.01
@@ -147,8 +147,9 @@ class NQMFit:
             raise ConfigError(f"{self.measured}: {error}") from error
         sizes = measured["batch_size"]
         wanted = sorted(self.at or {*sizes, sizes.min() / 4, sizes.max() * 4, sizes.max() * 16})
-        predicted = fit.predict(wanted, *fit.optimizers[0])
-        advice = in_one_line(fastest(fit, wanted, [fit.optimizers[0], ("momentum", 0.0), ("ema", 0.0)]))
+        power = float(measured["power"].iloc[0])
+        predicted = fit.predict(wanted, power=power)
+        advice = in_one_line(fastest(fit, wanted, [(name, power) for name in ("sgd", "momentum", "ema")]))
         values = {name: getattr(fit, name) for name in ("spectrum_exponent", "noise_exponent", "noise_scale")}
         if self.json:
             rows = [as_json({str(k): v for k, v in row.items()}) for row in predicted.to_dict("records")]
@@ -157,6 +158,8 @@ class NQMFit:
             return 0
         for name, value in values.items():
             print_line(f"{name.replace('_', ' ')}: {_with_ends(value)}")
+        for a, q, log_scale in fit.alternatives:
+            print_line(f"as well explained by {a:.3g}, {q:.3g} and {math.exp(log_scale):.3g}")
         print_line(f"scatter of log steps about the model: {fit.scatter:.3f} over {fit.points} measurements")
         table = Table("batch size", "steps", "from", "to", box=None)
         for row in predicted.itertuples():
@@ -177,8 +180,7 @@ def _from_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a CSV: {error}".splitlines()[0]) from error
-    defaults = {"optimizer": "sgd", "power": 0.0}
-    return table.assign(**{name: value for name, value in defaults.items() if name not in table.columns})
+    return table if "power" in table.columns else table.assign(power=0.0)
 
 
 def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:

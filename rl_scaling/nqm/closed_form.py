@@ -1,7 +1,7 @@
 """The noisy quadratic model in closed form: its risk and its noise scales (Zhang et al. 2019, section 3).
 
-L = 1/2 sum h_i theta_i^2, gradient noise of covariance diag(c)/B, theta(0) ~ N(0, I). Preconditioning with H^-p is plain
-descent on h^(1-p) with noise c h^-p (eqs. 8 to 10).
+L = 1/2 sum h_i theta_i^2, gradient noise of covariance diag(c)/B, theta(0) ~ N(0, I). Preconditioning with H^-p is
+plain descent on h^(1-p) with noise c h^-p (eqs. 8 to 10).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def power_law(
     """
     first = min(dimension, bins // 3)
     edges = np.unique(np.geomspace(first + 1, dimension + 1, bins - first + 1).astype(np.int64))
-    edges = np.concatenate([np.arange(1, first + 1), edges])
+    edges = np.unique(np.concatenate([np.arange(1, first + 1), edges, [dimension + 1]]))
     count = np.diff(edges).astype(np.float64)
     trace = np.add.reduceat(np.arange(1, dimension + 1.0) ** -exponent, edges[:-1] - 1)
     curvature = trace / count
@@ -103,11 +103,11 @@ def second_moments(
     h, c = model.preconditioned(power)
     start = model.curvature / 2
     if optimizer == "sgd":
-        with np.errstate(divide="ignore", over="ignore"):
-            left = np.exp(2 * t * np.log(np.abs(1 - rate * h)))
-        steady = rate * c / (2 * (2 - rate * h))
-        stable = rate * h < 2
-        return np.where(stable, left * start, np.inf), np.where(stable, (1 - left) * steady, np.inf)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            left = np.where(t == 0, 1.0, np.exp(2 * t * np.log(np.abs(1 - rate * h))))
+            steady = rate * c / (2 * (2 - rate * h))
+            stable = rate * h < 2
+            return np.where(stable, left * start, np.inf), np.where(stable, (1 - left) * steady, np.inf)
     if optimizer == "momentum":
         trace, product, weight, lag = 1 - rate * h + beta, beta + 0 * h, rate**2, beta + 0 * h
     elif optimizer == "nesterov":

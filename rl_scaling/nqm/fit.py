@@ -3,15 +3,16 @@
 The model has eigenvalues i^-a and per-example noise of covariance s * h^q (Zhang et al. 2019 take a = q = s = 1). Given
 the fewest steps to a target at several batch sizes, a, q and log s are found by least squares in log steps: a sets how
 many steps the largest batches need, s where the turn lies (batch size enters the model as B / s alone), q how sharp it
-is. Steps with the best constant learning rate (and momentum or averaging coefficient) are compared with measured ones,
-so the measured ones should come from a tuned sweep.
+is. They are steps of plain SGD with its best constant learning rate, so those measured should come from a tuned sweep;
+of other optimisers the fitted model makes forecasts.
 
 Two spectra may explain the same steps: those of the largest batches grow with a up to about a = 1.4 and fall beyond,
 where most of the risk lies in few directions. Therefore the search starts from many places and keeps every minimum
-that an F test does not reject. Intervals are profiles: from the lowest to the highest value of one parameter that the
-test does not reject when the other two are fitted anew, over all those minima. An end at the edge of the range
-searched is open, and is given as infinite. The errors in log steps are taken as independent and alike; that the
-model is right is an assumption, which the residual scatter tests.
+that an F test does not reject; of these the one nearest to a = 1 is the answer, the others are named. Intervals are
+profiles: from the lowest to the highest value of one parameter that the test does not reject when the other two are
+fitted anew, over all those minima. An end at the edge of the range searched is open, and is given as infinite. The
+errors in log steps are taken as independent and alike; that the model is right is an assumption, which the residual
+scatter tests.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ _START_EXPONENTS = np.arange(LOWEST[0] + 0.05, HIGHEST[0], 0.1)
 # log of the batch size around which the published model turns
 _TURN_OF_THE_PAPER = math.log(300.0)
 _BISECTIONS = 7
-# Differences of log steps below this are rounding: a fit without scatter still has an interval.
-_ROUNDING = 2e-3
+# Of several spectra that explain the steps the one nearest to 1/i comes first, which is measured in networks.
+_USUAL = 1.0
+# Minima whose spectrum exponents are closer than this lie in one flat valley.
+_APART = 0.1
+# How well splines know log steps, typically: a fit with less scatter than this still has an interval.
+_SPLINES = 0.02
 
 
 class Interval(NamedTuple):
@@ -55,24 +60,24 @@ class ModelFit:
 
     Attributes:
         setting: dimension and target risk, which were given.
-        optimizers: those that were measured, with their preconditioner powers.
         spectrum_exponent: a of the eigenvalues i^-a.
         noise_exponent: q of the noise covariance s h^q.
         noise_scale: s of it; the model with B / s examples and s = 1 is the same.
         scatter: standard deviation of log steps about the fit.
         points: how many measurements.
         confidence: of all intervals.
+        alternatives: (m, 3) a, q and log s of other minima that are not rejected; none in most cases.
         accepted: (k, 3) a, q and log s at the ends of the intervals and at every minimum that is not rejected.
     """
 
     setting: Setting
-    optimizers: tuple[tuple[str, float], ...]
     spectrum_exponent: Interval
     noise_exponent: Interval
     noise_scale: Interval
     scatter: float
     points: int
     confidence: float
+    alternatives: FloatArray
     accepted: FloatArray
 
     @property
@@ -87,24 +92,24 @@ class ModelFit:
 
         Returns:
             Columns optimizer, power, batch_size, steps, steps_low, steps_high. The interval is that of the curve, not
-            of a single run: the range over the parameters in `accepted`; it is NaN for optimisers that were not
-            measured, whose steps are those of the best fit alone.
+            of a single run: the range over the parameters in `accepted`; it is NaN for
+            other optimisers than plain SGD, whose steps are those of the best fit alone.
         """
-        if (optimizer, power) not in self.optimizers:
+        if optimizer != "sgd":
             return self._tuned(batch_sizes, optimizer, power)
-        forecast = Forecast.of(self.setting, optimizer, power)
+        forecast = Forecast.of(self.setting, power)
         log_batch = np.log(np.asarray(batch_sizes, dtype=np.float64))
         found = np.stack([forecast.log_steps(x, log_batch) for x in self.accepted])
         best = forecast.log_steps(self._best, log_batch)
         low, high = np.minimum(found.min(axis=0), best), np.maximum(found.max(axis=0), best)
-        rows = measured_steps(np.exp(log_batch), np.exp(best), optimizer, power)
+        rows = _steps_of(optimizer, power, np.exp(log_batch), np.exp(best))
         return rows.assign(steps_low=np.exp(low), steps_high=np.exp(high))
 
     def _tuned(self, batch_sizes: Sequence[float] | FloatArray, optimizer: str, power: float) -> pd.DataFrame:
         p = self.parameters
         model = power_law(self.setting.dimension, p.spectrum_exponent, p.noise_exponent, p.noise_scale)
         found = steps_to_target(batch_sizes, optimizer, power=power, target=self.setting.target, model=model)
-        rows = measured_steps(found["batch_size"].to_numpy(), found["steps"].to_numpy(), optimizer, power)
+        rows = _steps_of(optimizer, power, found["batch_size"].to_numpy(), found["steps"].to_numpy())
         return rows.assign(steps_low=math.nan, steps_high=math.nan)
 
     @property
@@ -115,10 +120,13 @@ class ModelFit:
 def measured_steps(
     batch_sizes: Sequence[float] | FloatArray,
     steps: Sequence[float] | FloatArray,
-    optimizer: str = "sgd",
     power: float = 0.0,
 ) -> pd.DataFrame:
-    """Measurements of one optimiser in the form `fit_model` takes; `pandas.concat` joins those of several."""
+    """Measurements of plain SGD, preconditioned or not, in the form `fit_model` takes; `pandas.concat` joins some."""
+    return pd.DataFrame({"power": power, "batch_size": batch_sizes, "steps": steps})
+
+
+def _steps_of(optimizer: str, power: float, batch_sizes: FloatArray, steps: FloatArray) -> pd.DataFrame:
     return pd.DataFrame({"optimizer": optimizer, "power": power, "batch_size": batch_sizes, "steps": steps})
 
 
@@ -138,18 +146,18 @@ def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confide
     _check(measured, confidence)
     problem = _Problem(measured, setting)
     minima = problem.minima()
-    best, squares = minima[0]
+    squares = minima[0][1]
     freedom = len(measured) - PARAMETERS
     quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
-    allowed = max(squares, len(measured) * _ROUNDING**2) * (1 + quantile**2 / freedom)
-    accepted = [x for x, value in minima if value <= allowed]
+    allowed = max(squares, len(measured) * _SPLINES**2) * (1 + quantile**2 / freedom)
+    accepted = sorted((x for x, value in minima if value <= allowed), key=lambda x: abs(x[0] - _USUAL))
+    best = accepted[0]
     ends = [[problem.ends(place, x, allowed) for x in accepted] for place in range(PARAMETERS)]
     a, q, log_scale = (_interval(place, best[place], found) for place, found in enumerate(ends))
     scale = Interval(*(math.exp(min(x, 700.0)) if x < math.inf else x for x in log_scale))
     points = np.array([*accepted, *(x for found in ends for pair in found for x in pair)])
-    optimizers = tuple(measured[["optimizer", "power"]].drop_duplicates().itertuples(index=False, name=None))
     scatter = math.sqrt(squares / freedom)
-    return ModelFit(setting, optimizers, a, q, scale, scatter, len(measured), confidence, points)
+    return ModelFit(setting, a, q, scale, scatter, len(measured), confidence, np.array(accepted[1:]), points)
 
 
 def fastest(fit: ModelFit, batch_sizes: Sequence[float], optimizers: Sequence[tuple[str, float]]) -> pd.DataFrame:
@@ -200,11 +208,8 @@ class _Problem:
     def __init__(self, measured: pd.DataFrame, setting: Setting) -> None:
         self._target = np.log(measured["steps"].to_numpy(np.float64))
         self._log_batch = np.log(measured["batch_size"].to_numpy(np.float64))
-        groups = measured.groupby(["optimizer", "power"], sort=False).indices
-        self._groups = [
-            (Forecast.of(setting, str(name), float(power)), np.asarray(rows))
-            for (name, power), rows in groups.items()  # pyright: ignore[reportGeneralTypeIssues]
-        ]
+        powers = measured["power"].to_numpy(np.float64)
+        self._groups = [(Forecast.of(setting, p), np.flatnonzero(powers == p)) for p in np.unique(powers).tolist()]
 
     def residuals(self, x: FloatArray) -> FloatArray:
         """(n,) log steps of the model less those measured."""
@@ -229,12 +234,12 @@ class _Problem:
         return whole(found.x), 2 * float(found.cost)
 
     def minima(self) -> list[tuple[FloatArray, float]]:
-        """Every minimum that the starting points lead to, the lowest first."""
+        """The lowest minimum of every valley that the starting points lead to, the lowest first."""
         turn = float(self._log_batch.mean()) - _TURN_OF_THE_PAPER
         found = [self.fit(np.array([a, 1.0, turn])) for a in _START_EXPONENTS]
         kept: list[tuple[FloatArray, float]] = []
         for x, squares in sorted(found, key=lambda pair: pair[1]):
-            if all(np.abs(x - other).max() > 0.02 for other, _ in kept):
+            if all(abs(x[0] - other[0]) > _APART for other, _ in kept):
                 kept.append((x, squares))
         return kept
 
@@ -270,9 +275,9 @@ def _interval(place: int, value: float, ends: list[tuple[FloatArray, FloatArray]
 
 
 def _check(measured: pd.DataFrame, confidence: float) -> None:
-    missing = [name for name in ("optimizer", "power", "batch_size", "steps") if name not in measured.columns]
+    missing = [name for name in ("power", "batch_size", "steps") if name not in measured.columns]
     if missing:
-        raise ValueError(f"no column {', '.join(missing)}: give optimizer, power, batch_size and steps")
+        raise ValueError(f"no column {', '.join(missing)}: give power, batch_size and steps")
     numbers = measured[["batch_size", "steps"]].to_numpy(np.float64)
     if not (np.isfinite(numbers) & (numbers > 0)).all():
         raise ValueError("batch sizes and steps must be positive and finite: leave out what did not reach the target")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import NdBSpline, make_interp_spline
 
-from rl_scaling.nqm.closed_form import Model, power_law, second_moments
+from rl_scaling.nqm.closed_form import power_law, second_moments
 
 FloatArray = NDArray[np.float64]
 
@@ -21,12 +21,12 @@ FloatArray = NDArray[np.float64]
 LOWEST, HIGHEST = (0.4, 0.0, -15.0), (2.0, 2.5, 25.0)
 _SPECTRUM = np.linspace(LOWEST[0], HIGHEST[0], 33)
 _NOISE = np.linspace(LOWEST[1], HIGHEST[1], 9)
-_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 54)
-_BINS = 36
+_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 90)
+_BINS = 64
 _DIVERGED = 1e200  # a risk that no target is above, and that can still be multiplied
-_LOG_STEPS = np.arange(0.0, np.log(1e14), 0.3)
-_RATES = np.geomspace(1e-9, 1.99, 46)
-_COEFFICIENTS = 1 - np.geomspace(1e-5, 0.5, 7)
+_LOG_STEPS = np.arange(0.0, np.log(1e14), 0.15)
+# Times the largest eigenvalue, 1; close together where the limit of stability, 2, is near.
+_RATES = np.concatenate([np.geomspace(1e-9, 0.3, 150), np.linspace(0.31, 1.99, 60)])
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Log steps of one optimiser, tuned at every batch size."""
+    """Log steps of plain SGD at one power of the preconditioner, with the best learning rate at every batch size."""
 
     spline: NdBSpline
 
     @classmethod
     @functools.cache
-    def of(cls, setting: Setting, optimizer: str, power: float) -> Forecast:
+    def of(cls, setting: Setting, power: float) -> Forecast:
         """Compute the grid; the same call again gives the same object."""
-        curves = np.array([_curves(a, setting, optimizer, power) for a in _SPECTRUM])
+        curves = np.array([_curves(a, setting, power) for a in _SPECTRUM])
         return cls(_spline((_SPECTRUM, _NOISE, _LOG_BATCH), _continued(curves)))
 
     def log_steps(self, x: FloatArray, log_batch: FloatArray) -> FloatArray:
@@ -67,33 +67,22 @@ class Forecast:
         return self.spline(points) + np.maximum(_LOG_BATCH[0] - wanted, 0.0)
 
 
-def _curves(exponent: float, setting: Setting, optimizer: str, power: float) -> FloatArray:
-    """(noise exponents, batch sizes) log steps with the best learning rate and coefficient, for one spectrum."""
+def _curves(exponent: float, setting: Setting, power: float) -> FloatArray:
+    """(noise exponents, batch sizes) log steps for one spectrum."""
+    # With noise of covariance 1: the risk is linear in the noise, so that one computation serves all exponents.
     model = power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
-    coefficients = np.zeros(1) if optimizer == "sgd" else _COEFFICIENTS
-    found = [_best_rate(model, setting.target, optimizer, power, coefficient) for coefficient in coefficients]
-    return np.min(found, axis=0)
-
-
-def _best_rate(model: Model, target: float, optimizer: str, power: float, coefficient: float) -> FloatArray:
-    """The same for one coefficient; `model` has noise of covariance 1, of which the risk is a linear function."""
-    rates = _RATES * (2 / (1 - coefficient) if optimizer in ("momentum", "nesterov") else 1.0)
-    t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), rates))
-    parts = second_moments(model, optimizer, t, rate, np.full_like(rate, coefficient), power)
+    t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), _RATES))
+    parts = second_moments(model, "sgd", t, rate, np.zeros_like(rate), power)
     left, noise = (np.where(np.isfinite(part), part, _DIVERGED) for part in parts)
     weights = model.count * model.curvature ** _NOISE[:, None]
     risks = np.moveaxis(noise @ weights.T, -1, 0)
-    return np.stack([_over_batch_sizes(left @ model.count, risk, target) for risk in risks])
+    return np.stack([_over_batch_sizes(left @ model.count, risk, setting.target) for risk in risks])
 
 
 def _over_batch_sizes(left: FloatArray, noise: FloatArray, target: float) -> FloatArray:
-    """Log steps at the best rate for every batch size: a parabola through the best three rates."""
-    hits = np.array([_first_hits(np.log(left + noise / size) - np.log(target)) for size in np.exp(_LOG_BATCH)])
-    rows, best = np.arange(len(hits)), hits.argmin(axis=1)
-    before, at, after = (hits[rows, np.clip(best + k, 0, hits.shape[1] - 1)] for k in (-1, 0, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gain = (before - after) ** 2 / (8 * (before - 2 * at + after))
-    return at - np.where(np.isfinite(gain) & (gain > 0), np.minimum(gain, 0.03), 0.0)
+    """Log steps at the best rate for every batch size."""
+    excess = (np.log(left + noise / size) - np.log(target) for size in np.exp(_LOG_BATCH))
+    return np.array([_first_hits(one).min() for one in excess])
 
 
 def _first_hits(excess: FloatArray) -> FloatArray:

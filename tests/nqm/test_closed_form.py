@@ -80,5 +80,5 @@ def test_noise_scales_are_those_of_their_definitions() -> None:
 
 
 def test_what_is_no_power_is_refused() -> None:
-    with pytest.raises(ValueError, match="power is 1.5: give a number from 0 to 1"):
+    with pytest.raises(ValueError, match=r"power is 1\.5: give a number from 0 to 1"):
         risk(SMALL, "sgd", 1, 0.1, 1.0, power=1.5)

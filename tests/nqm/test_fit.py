@@ -25,12 +25,18 @@ def fitted() -> ModelFit:
 
 
 def test_exact_steps_give_back_what_made_them(fitted: ModelFit) -> None:
-    """To the precision of the splines, which are off by up to two per cent in log steps."""
-    assert fitted.scatter < 0.02
-    assert fitted.spectrum_exponent.low <= 0.8 <= fitted.spectrum_exponent.high
-    assert fitted.spectrum_exponent.value == pytest.approx(0.8, abs=0.02)
-    assert fitted.noise_exponent.value == pytest.approx(1.2, abs=0.2)
-    assert math.log(fitted.noise_scale.value) == pytest.approx(math.log(5.0), abs=0.4)
+    """As far as splines know log steps (two per cent); the noise's exponent and scale make up for each other."""
+    assert fitted.scatter < 0.03
+    for interval, truth in zip(
+        (fitted.spectrum_exponent, fitted.noise_exponent, fitted.noise_scale), (0.8, 1.2, 5.0), strict=True
+    ):
+        assert interval.low <= truth <= interval.high
+    assert fitted.spectrum_exponent.value == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_second_spectrum_that_explains_the_steps_is_named(fitted: ModelFit) -> None:
+    """Beyond a = 1.4 the steps of the largest batches fall again."""
+    assert [round(float(x[0]), 1) for x in fitted.alternatives] == [1.8]
 
 
 def test_steps_far_from_the_measured_ones_are_foretold(fitted: ModelFit) -> None:
@@ -42,17 +48,30 @@ def test_steps_far_from_the_measured_ones_are_foretold(fitted: ModelFit) -> None
     assert (found["steps"] <= found["steps_high"]).all()
 
 
-@pytest.mark.statistical
-@pytest.mark.parametrize("truth", [(1.0, 1.0, 1.0), (1.2, 0.8, 3.0)])
-def test_intervals_cover(truth: tuple[float, float, float]) -> None:
-    """40 noisy sweeps, errors of 5 % in steps: at 95 % fewer than 33 of 40 by chance once in 2,000."""
+def coverage(truth: tuple[float, float, float], sweeps: int) -> np.ndarray:
+    """How often each interval covers, over noisy sweeps with errors of 5 % in steps."""
     rng = np.random.default_rng(0)
     steps, covered = exact_steps(*truth), np.zeros(3)
-    for _ in range(40):
+    for _ in range(sweeps):
         fit = fit_model(measured_steps(SIZES, steps * np.exp(0.05 * rng.standard_normal(len(SIZES)))))
         intervals = (fit.spectrum_exponent, fit.noise_exponent, fit.noise_scale)
         covered += [found.low <= true <= found.high for found, true in zip(intervals, truth, strict=True)]
-    assert (covered >= 33).all(), covered
+    return covered
+
+
+@pytest.mark.statistical
+def test_intervals_cover() -> None:
+    """12 sweeps at 95 %: fewer than 9 covered by chance once in 4,500, for each of three parameters."""
+    assert (coverage((1.0, 1.0, 1.0), 12) >= 9).all()
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+@pytest.mark.parametrize("truth", [(1.0, 1.0, 1.0), (1.2, 0.8, 3.0), (0.8, 1.2, 5.0)])
+def test_intervals_cover_as_often_as_they_say(truth: tuple[float, float, float]) -> None:
+    """60 sweeps at 95 %: fewer than 51 covered by chance once in 3,000, for each of nine."""
+    covered = coverage(truth, 60)
+    assert (covered >= 51).all(), covered
 
 
 def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
@@ -69,7 +88,7 @@ def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
     [
         (measured_steps([4, 16, 64], [9, 5, 4]), "3 measurements: the model needs 4 or more"),
         (measured_steps([4, 16, 64, 256], [9, 5, 4, math.inf]), "must be positive and finite"),
-        (pd.DataFrame({"batch_size": [4]}), "no column optimizer, power, steps"),
+        (pd.DataFrame({"batch_size": [4]}), "no column power, steps"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(measured: pd.DataFrame, message: str) -> None:
