@@ -223,7 +223,7 @@ class NQMFigures:
         )
         checks = [(e.heading, check) for e in shown for check in e.checks]
         if self.json:
-            print_json([{"figure": f, "claim": c.claim, "found": c.found, "holds": c.holds} for f, c in checks])
+            print_json([{"figure": f, "claim": c.claim, "found": c.found, "holds": bool(c.holds)} for f, c in checks])
             return 0
         table = Table("figure", "what it should show", "what it shows", "", box=None)
         for heading, check in checks:

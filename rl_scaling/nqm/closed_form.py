@@ -97,7 +97,12 @@ def risk(
 
 
 def second_moments(
-    model: Model, optimizer: str, t: FloatArray, rate: FloatArray, beta: FloatArray, power: float
+    model: Model,
+    optimizer: str,
+    t: FloatArray,
+    rate: FloatArray | np.float64,
+    beta: FloatArray | np.float64,
+    power: float,
 ) -> tuple[FloatArray, FloatArray]:
     """(..., n) what is left of the starting risk, and the noise's part at batch size 1."""
     h, c = model.preconditioned(power)

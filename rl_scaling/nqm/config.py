@@ -36,7 +36,6 @@ class NQMConfig:
     """
 
     kind: ClassVar[str] = "nqm"
-    measure: ClassVar[Measure] = Measure("examples", "loss")
     optimizer: str
     power: float = 0.0
     batch_size: int
@@ -59,6 +58,11 @@ class NQMConfig:
         for name, value in (("power", self.power), ("coefficient", self.coefficient)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}: give a number from 0 to 1")
+
+    @property
+    def measure(self) -> Measure:
+        """Examples, and targets of the risk."""
+        return Measure("examples", "loss")
 
     @property
     def task(self) -> str:

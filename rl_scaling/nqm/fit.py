@@ -10,9 +10,9 @@ Two spectra may explain the same steps: those of the largest batches grow with a
 where most of the risk lies in few directions. Therefore the search starts from many places and keeps every minimum
 that an F test does not reject; of these the one nearest to a = 1 is the answer, the others are named. Intervals are
 profiles: from the lowest to the highest value of one parameter that the test does not reject when the other two are
-fitted anew, over all those minima. An end at the edge of the range searched is open, and is given as infinite. The
-errors in log steps are taken as independent and alike; that the model is right is an assumption, which the residual
-scatter tests.
+fitted anew, over all those minima. The test is that of all three parameters together, and so are the intervals. An
+end at the edge of the range searched is open, and is given as infinite. The errors in log steps are taken as
+independent and alike; that the model is right is an assumption, which the residual scatter tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.special import stdtrit
+from scipy.special import fdtri
 
 from rl_scaling.nqm.closed_form import power_law
 from rl_scaling.nqm.forecast import HIGHEST, LOWEST, Forecast, Parameters, Setting
@@ -65,7 +65,7 @@ class ModelFit:
         noise_scale: s of it; the model with B / s examples and s = 1 is the same.
         scatter: standard deviation of log steps about the fit.
         points: how many measurements.
-        confidence: of all intervals.
+        confidence: that all intervals cover together.
         alternatives: (m, 3) a, q and log s of other minima that are not rejected; none in most cases.
         accepted: (k, 3) a, q and log s at the ends of the intervals and at every minimum that is not rejected.
     """
@@ -148,8 +148,8 @@ def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confide
     minima = problem.minima()
     squares = minima[0][1]
     freedom = len(measured) - PARAMETERS
-    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
-    allowed = max(squares, len(measured) * _SPLINES**2) * (1 + quantile**2 / freedom)
+    quantile = float(fdtri(PARAMETERS, freedom, confidence))
+    allowed = max(squares, len(measured) * _SPLINES**2) * (1 + PARAMETERS * quantile / freedom)
     accepted = sorted((x for x, value in minima if value <= allowed), key=lambda x: abs(x[0] - _USUAL))
     best = accepted[0]
     ends = [[problem.ends(place, x, allowed) for x in accepted] for place in range(PARAMETERS)]

@@ -20,8 +20,8 @@ FloatArray = NDArray[np.float64]
 # The ranges of a, q and log s. Beyond a = 2 the largest few directions are all there is.
 LOWEST, HIGHEST = (0.4, 0.0, -15.0), (2.0, 2.5, 25.0)
 _SPECTRUM = np.linspace(LOWEST[0], HIGHEST[0], 33)
-_NOISE = np.linspace(LOWEST[1], HIGHEST[1], 9)
-_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 90)
+_NOISE = np.linspace(LOWEST[1], HIGHEST[1], 21)
+_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 70)
 _BINS = 64
 _DIVERGED = 1e200  # a risk that no target is above, and that can still be multiplied
 _LOG_STEPS = np.arange(0.0, np.log(1e14), 0.15)
@@ -81,17 +81,19 @@ def _curves(exponent: float, setting: Setting, power: float) -> FloatArray:
 
 def _over_batch_sizes(left: FloatArray, noise: FloatArray, target: float) -> FloatArray:
     """Log steps at the best rate for every batch size."""
-    excess = (np.log(left + noise / size) - np.log(target) for size in np.exp(_LOG_BATCH))
-    return np.array([_first_hits(one).min() for one in excess])
+    return np.array([_first_hits(left, noise, size, target).min() for size in np.exp(_LOG_BATCH)])
 
 
-def _first_hits(excess: FloatArray) -> FloatArray:
-    """(rates,) log steps at which log risk less log target, (rates, steps), turns negative; infinite if it does not."""
-    below = excess < 0
+def _first_hits(left: FloatArray, noise: FloatArray, size: float, target: float) -> FloatArray:
+    """(rates,) log steps at which the risk, (rates, steps), falls below the target; infinite where it does not.
+
+    Between two numbers of steps log risk is taken as linear in log steps.
+    """
+    below = noise < (target - left) * size
     place = below.argmax(axis=1)
-    rows = np.arange(len(excess))
-    high, low = excess[rows, place], excess[rows, np.maximum(place - 1, 0)]
-    share = low / np.where(place > 0, low - high, 1.0)
+    rows = np.arange(len(left))
+    excess = [np.log((left[rows, k] + noise[rows, k] / size) / target) for k in (np.maximum(place - 1, 0), place)]
+    share = excess[0] / np.where(place > 0, excess[0] - excess[1], 1.0)
     hit = _LOG_STEPS[place] - (1 - share) * np.where(place > 0, _LOG_STEPS[1], 0.0)
     return np.where(below.any(axis=1), hit, np.inf)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import altair as alt
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from rl_scaling.report.data import Tables
 from rl_scaling.report.theme import Figure, legend, log_axis, ordered_colour
 
+_Channel = TypeVar("_Channel", alt.X, alt.Y)
 _DASHES = ([1, 0], [6, 4], [2, 3], [9, 3, 2, 3])
 
 
@@ -66,7 +68,7 @@ def line_figure(
     return Figure(*words, alt.layer(*layers), tables, wide=True)
 
 
-def _axis(channel: type[alt.X] | type[alt.Y], axis: Axis, frame: pd.DataFrame) -> alt.X | alt.Y:
+def _axis(channel: type[_Channel], axis: Axis, frame: pd.DataFrame) -> _Channel:
     if axis.log:
         return log_axis(channel, axis.column, f"{axis.title} (log scale)", frame[axis.column], format=axis.format)
     return channel(f"{axis.column}:Q", title=axis.title, scale=alt.Scale(zero=False, nice=False))
