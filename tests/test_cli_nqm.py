@@ -26,7 +26,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, out, err
 
 
-def test_published_steps_are_the_published_integers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_with_the_published_choices(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["nqm", "steps", "--optimizer", "sgd", "--power", 0, "--batch-sizes", 4, 1048576, "--published", "--json"]
     code, out, err = run(capsys, *words)
     rows = json.loads(out)
