@@ -18,9 +18,11 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcomm
 from rl_scaling.commands.analyse import Fit, Report, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise
 from rl_scaling.commands.calibrate import Calibrate
+from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C
 from rl_scaling.config import ConfigError
@@ -45,10 +47,9 @@ class Train:
 class Sweep:
     """Train over batch sizes, learning rates and seeds; the same command goes on where it stopped."""
 
-    domain: Annotated[SweepAtari, subcommand("atari")] | _NoOther
+    domain: Annotated[SweepAtari, subcommand("atari")] | Annotated[SweepNQM, subcommand("nqm")]
 
     def run(self) -> int:
-        assert self.domain is not None
         return self.domain.run()
 
 
@@ -70,6 +71,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Calibrate, subcommand("calibrate")]
+    | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Temperature, subcommand("temperature")]
 )

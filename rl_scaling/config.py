@@ -27,8 +27,6 @@ class ConfigError(Exception):
 class StorableConfig(Protocol):
     """What the store asks of the description of a run, whatever its domain: a frozen dataclass with these as well."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
     @property
     def task(self) -> str:
         """What is learned and how, without batch size, seed and what is tuned: runs of one task are compared."""

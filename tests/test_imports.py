@@ -36,6 +36,7 @@ def test_contracts_see_the_linked_folders() -> None:
         ("config, records, ratio, store, analysis, report", ["torch", "ale_py", "gymnasium", "stable_baselines3"]),
         ("noise", ["torch", "ale_py", "gymnasium", "stable_baselines3", "pandas"]),
         ("analysis", ["altair", "vl_convert"]),
+        ("nqm", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
         ("envs", ["torch", "stable_baselines3"]),
         ("training, sweeps", ["stable_baselines3", "altair"]),
         ("cli", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas", "stable_baselines3"]),
@@ -53,6 +54,7 @@ def test_import_leaves_out_what_it_does_not_need(imported: str, left_out: list[s
     [
         ("--help", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas"]),
         ("fit results/breakout-a2c --json", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
+        ("nqm steps", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
         ("status results/breakout-a2c", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy"]),
         ("report results/breakout-a2c --out {folder}/page.html", ["torch", "ale_py", "gymnasium"]),
     ],

@@ -230,7 +230,7 @@ def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iter
         found = np.asarray(positions, dtype=np.intp)
         rows = found[np.argsort(columns["updates"][found], kind="stable")]
         first = rows[0]
-        measure = Measure(columns["unit"][first], columns["quantity"][first])
+        measure = Measure(str(columns["unit"][first]), str(columns["quantity"][first]))
         yield Run(
             number=number,
             task=str(columns["task"][first]),

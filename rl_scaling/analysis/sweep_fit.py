@@ -125,7 +125,7 @@ def fit_runs(
             pooled = _noise_of_front(noise, split, _of_goal(reached, task, goal), front, confidence)
             measured = noise_columns(pooled)
             identity = {"task": task, "goal": goal, "unit": measure.unit, "quantity": measure.quantity}
-            fits.append(identity | asdict(fit) | {"interval": interval} | measured)
+            fits.append({**identity, **asdict(fit), "interval": interval, **measured})
     return SweepFit(fronts, rates[RATE_COLUMNS], pd.DataFrame(fits, columns=pd.Index(FIT_COLUMNS)))
 
 

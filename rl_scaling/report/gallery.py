@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rl_scaling.report.html import Html, join, table, tag
@@ -30,7 +31,7 @@ class Check:
 
     claim: str
     found: str
-    holds: bool
+    holds: bool | np.bool_
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _checks_table(checks: Sequence[Check]) -> Html:
     return table(["What it should show", "What it shows", ""], rows, words=[0, 1, 2])
 
 
-def _pill(holds: bool) -> Html:
+def _pill(holds: bool | np.bool_) -> Html:
     return tag("span", "holds" if holds else "does not hold", class_=f"pill {'good' if holds else 'warn'}")
 
 

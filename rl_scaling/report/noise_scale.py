@@ -94,11 +94,9 @@ def critical_batch_figure(fits: pd.DataFrame, runs: int) -> Figure | None:
 
 
 def _goal_axis(goals: pd.Series, words: Words) -> alt.X:
-    """Goals: linear for scores; logarithmic for losses, falling, so that harder goals are on the right there too."""
+    """Goals: linear for scores; logarithmic for losses, of which the smallest is the hardest."""
     if words.direction == "min":
-        axis = log_axis(alt.X, "goal", f"{words.goal}, log scale", goals, format=".1~e")
-        axis.scale.reverse = True
-        return axis
+        return log_axis(alt.X, "goal", f"{words.goal}, log scale", goals, format=".1~e")
     return alt.X("goal:Q", title=words.goal, scale=alt.Scale(zero=False, nice=False, padding=24))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,20 @@ def kept_goals(store: Store) -> dict[str, tuple[float, ...]]:
         return {task: tuple(map(float, goals)) for task, goals in plain["goals_by_task"].items()}
     plan = read_plan(store)
     return {plan.base.task: plan.goals} if plan else {}
+
+
+def keep_goals(store: Store, goals: Mapping[str, Sequence[float]]) -> None:
+    """Keep the goals of the tasks of a sweep that has no other plan, beside those kept before.
+
+    Raises:
+        ConfigError: the store holds a sweep of another domain.
+        StoreError: the folder cannot be written to.
+    """
+    if read_plan(store) is not None:
+        raise ConfigError(f"{store.root} holds a sweep of another domain: give another --out")
+    kept = kept_goals(store)
+    joined = {task: sorted({*kept.get(task, ()), *goals.get(task, ())}) for task in {**kept, **goals}}
+    store.save_plan({"goals_by_task": joined})
 
 
 def read_plan(store: Store) -> SweepPlan | None:

@@ -1,0 +1,273 @@
+"""`rl-scaling nqm`: the noisy quadratic model, in seconds. Its numbers are computed where they are asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.table import Table
+from tyro.conf import Positional, arg, subcommand
+
+from rl_scaling.commands.options import as_json, print_json, print_line, print_table
+from rl_scaling.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.nqm.fit import Interval
+
+Optimizer = Literal["sgd", "momentum", "nesterov", "ema"]
+BATCH_SIZES = tuple(4.0**i for i in range(1, 11))
+
+
+@dataclass(frozen=True)
+class NQMSteps:
+    """The fewest steps to a target risk, over learning rates and momentum or averaging coefficients."""
+
+    optimizer: Optimizer = "sgd"
+    """sgd, momentum (heavy ball), nesterov, or ema (SGD with averaged iterates)."""
+    power: float = 0.0
+    """p of the preconditioner H^-p, from 0 to 1."""
+    batch_sizes: tuple[float, ...] = BATCH_SIZES
+    """Batch sizes in examples."""
+    target: float = 0.01
+    """Risk to reach."""
+    published: bool = False
+    """The grids and the way of counting of the published figures, instead of the optimum."""
+    json: bool = False
+    """Print a list of rows as JSON on stdout."""
+
+    def found(self) -> pd.DataFrame:
+        """The rows. Raises ConfigError for what cannot be computed."""
+        from rl_scaling.nqm import steps_to_target
+
+        try:
+            return steps_to_target(
+                self.batch_sizes,
+                self.optimizer,
+                power=self.power,
+                target=self.target,
+                as_published=self.published,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def run(self) -> int:
+        rows = [as_json({str(k): v for k, v in row.items()}) for row in self.found().to_dict("records")]
+        if self.json:
+            print_json([row | {"steps": None if row["steps"] is None else int(row["steps"])} for row in rows])
+            return 0
+        table = Table("batch size", "steps", "learning rate", "coefficient", box=None)
+        for row in rows:
+            steps = "not reached" if row["steps"] is None else f"{row['steps']:,.0f}"
+            rate, coefficient = ("" if row[n] is None else f"{row[n]:.4g}" for n in ("learning_rate", "coefficient"))
+            table.add_row(f"{row['batch_size']:,.6g}", steps, rate, coefficient)
+        print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class NQMCritical(NQMSteps):
+    """The critical batch size of the model by three definitions, from the fewest steps at many batch sizes."""
+
+    batch_sizes: tuple[float, ...] = tuple(4.0**i for i in range(11))
+    """Batch sizes in examples; they should reach from where steps fall as 1/B to where they no longer fall."""
+
+    def run(self) -> int:
+        from rl_scaling.analysis import fit_tradeoff
+        from rl_scaling.analysis.critical_batch import overhead_batch
+
+        found = self.found()
+        known = found[found["steps"].map(math.isfinite)]
+        steps, sizes = known["steps"].to_numpy(), known["batch_size"].to_numpy()
+        if len(known) < 3:
+            raise ConfigError(f"{len(known)} batch sizes reach the target, and a fit needs 3: give more --batch-sizes")
+        fit = fit_tradeoff(steps, steps * sizes)
+        row = {
+            "optimizer": self.optimizer,
+            "power": self.power,
+            "target": self.target,
+            "steps_min": fit.steps_min,
+            "examples_min": fit.examples_min,
+            "critical_batch": fit.critical_batch,
+            "critical_batch_low": fit.critical_batch_low,
+            "critical_batch_high": fit.critical_batch_high,
+            "status": fit.status,
+            "twice_the_steps": overhead_batch(sizes, steps, 2.0, of="steps"),
+            "twenty_percent": overhead_batch(sizes, steps, 1.2, of="examples"),
+        }
+        if self.json:
+            print_json(as_json(row))
+            return 0
+        for name, words in _CRITICAL.items():
+            value = row[name]
+            print_line(f"{words}: {value:,.4g}" if math.isfinite(value) else f"{words}: not within these batch sizes")
+        print_line(
+            f"interval of the fit: {fit.critical_batch_low:,.4g} - {fit.critical_batch_high:,.4g}; {fit.message}"
+        )
+        return 0
+
+
+_CRITICAL = {
+    "critical_batch": "E_min / S_min of the fitted trade-off (2.12)",
+    "twice_the_steps": "steps are twice those of the largest batch",
+    "twenty_percent": "examples are 20 % above those of the smallest batch",
+}
+
+
+@dataclass(frozen=True)
+class NQMFit:
+    """The model that explains measured steps: its spectrum, its noise, and which optimiser it recommends where."""
+
+    measured: Annotated[Path, Positional, arg(metavar="DIR|CSV")]
+    """A store of runs, or a CSV with columns batch_size and steps (and power, if SGD was preconditioned)."""
+    goal: float | None = None
+    """Of a store with several goals: which one; by default the hardest that most batch sizes reached."""
+    target: float = 0.01
+    """Risk of the model that stands for the goal; it starts at about 4.9."""
+    dimension: int = 10_000
+    """Directions of the model."""
+    at: tuple[float, ...] = ()
+    """Batch sizes to extrapolate to; by default the measured ones and some on either side."""
+    confidence: float = 0.95
+    """Of the intervals."""
+    json: bool = False
+    """Print the fit as JSON on stdout."""
+
+    def run(self) -> int:
+        from rl_scaling.nqm.fit import fastest, fit_model, in_one_line
+        from rl_scaling.nqm.forecast import Setting
+
+        measured = _from_csv(self.measured) if self.measured.is_file() else _from_store(self.measured, self.goal)
+        try:
+            fit = fit_model(measured, Setting(self.dimension, self.target), confidence=self.confidence)
+        except ValueError as error:
+            raise ConfigError(f"{self.measured}: {error}") from error
+        sizes = measured["batch_size"]
+        wanted = sorted(self.at or {*sizes, sizes.min() / 4, sizes.max() * 4, sizes.max() * 16})
+        power = float(measured["power"].iloc[0])
+        predicted = fit.predict(wanted, power=power)
+        advice = in_one_line(fastest(fit, wanted, [(name, power) for name in ("sgd", "momentum", "ema")]))
+        values = {name: getattr(fit, name) for name in ("spectrum_exponent", "noise_exponent", "noise_scale")}
+        if self.json:
+            rows = [as_json({str(k): v for k, v in row.items()}) for row in predicted.to_dict("records")]
+            fitted = {name: as_json(value._asdict()) for name, value in values.items()}
+            print_json({**fitted, "scatter": fit.scatter, "predicted": rows, "advice": advice})
+            return 0
+        for name, value in values.items():
+            print_line(f"{name.replace('_', ' ')}: {_with_ends(value)}")
+        for a, q, log_scale in fit.alternatives:
+            print_line(f"as well explained by {a:.3g}, {q:.3g} and {math.exp(log_scale):.3g}")
+        print_line(f"scatter of log steps about the model: {fit.scatter:.3f} over {fit.points} measurements")
+        table = Table("batch size", "steps", "from", "to", box=None)
+        for row in predicted.itertuples():
+            table.add_row(*(f"{x:,.4g}" for x in (row.batch_size, row.steps, row.steps_low, row.steps_high)))
+        print_table(table)
+        print_line(f"fewest steps by this model: {advice}")
+        return 0
+
+
+def _with_ends(value: Interval) -> str:
+    return f"{value.value:.3g} ({value.low:.3g} - {value.high:.3g})"
+
+
+def _from_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a CSV: {error}".splitlines()[0]) from error
+    return table if "power" in table.columns else table.assign(power=0.0)
+
+
+def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
+    from rl_scaling.commands.analyse import load_and_fit
+    from rl_scaling.nqm.fit import measured_steps
+
+    _, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
+    fronts = fit.fronts[~fit.fronts["at_start"]]
+    if fronts.empty:
+        raise ConfigError(f"no goal was reached in {folder}: give another --goal, or measure longer")
+    reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
+    task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
+    front = fronts[(fronts["task"] == task) & (fronts["goal"] == hardest)]
+    print_line(f"{task}, goal {hardest:g}")
+    return measured_steps(front["batch_size"].to_numpy(float), front["updates"].to_numpy(float))
+
+
+@dataclass(frozen=True)
+class NQMFigures:
+    """The figures of Zhang et al. 2019 that are made of the model, with what each should show and what it shows."""
+
+    out: Annotated[Path, arg(metavar="FILE")] = Path("nqm.html")
+    """The page."""
+    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Also write every chart here, as SVG and PNG, and its numbers as CSV."""
+    json: bool = False
+    """Print the checks as JSON on stdout."""
+
+    def run(self) -> int:
+        from rl_scaling.published.noisy_quadratic import exhibits
+        from rl_scaling.report.gallery import write_gallery
+
+        shown = exhibits()
+        page = write_gallery(
+            shown,
+            self.out,
+            title="The noisy quadratic model, figure by figure",
+            lead="Figures of Zhang et al. 2019 computed anew, with what the text says beside what comes out.",
+            figures=self.figures,
+        )
+        checks = [(e.heading, check) for e in shown for check in e.checks]
+        if self.json:
+            print_json([{"figure": f, "claim": c.claim, "found": c.found, "holds": bool(c.holds)} for f, c in checks])
+            return 0
+        table = Table("figure", "what it should show", "what it shows", "", box=None)
+        for heading, check in checks:
+            table.add_row(heading, check.claim, check.found, "holds" if check.holds else "does not hold")
+        print_table(table)
+        print_line(page)
+        return 0
+
+
+@dataclass(frozen=True)
+class NQMCheck:
+    """How exact the closed forms are: against the recursion of second moments and against simulated updates."""
+
+    seed: int = 0
+    """Of the simulation."""
+    json: bool = False
+    """Print the table as JSON on stdout."""
+
+    def run(self) -> int:
+        from rl_scaling.nqm.exactness import exactness
+
+        rows = exactness(self.seed).to_dict("records")
+        if self.json:
+            print_json([{str(name): value for name, value in row.items()} for row in rows])
+            return 0
+        table = Table("optimizer", "cases", "relative error", "standard errors", box=None)
+        for row in rows:
+            error, distance = row["relative_error"], row["standard_errors"]
+            table.add_row(row["optimizer"], str(row["cases"]), f"{error:.1e}", f"{distance:.1f}")
+        print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class NQM:
+    """The noisy quadratic model: exact, in seconds."""
+
+    what: (
+        Annotated[NQMSteps, subcommand("steps")]
+        | Annotated[NQMCritical, subcommand("critical")]
+        | Annotated[NQMFigures, subcommand("figures")]
+        | Annotated[NQMFit, subcommand("fit")]
+        | Annotated[NQMCheck, subcommand("check")]
+    )
+
+    def run(self) -> int:
+        return self.what.run()

@@ -1,0 +1,96 @@
+"""The model fitted to steps: exponents that are known come back, as often as the interval says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rl_scaling.nqm import power_law, steps_to_target
+from rl_scaling.nqm.fit import ModelFit, fastest, fit_model, in_one_line, measured_steps
+
+SIZES = np.geomspace(4.0, 65536.0, 8)
+
+
+def exact_steps(exponent: float, noise_exponent: float, scale: float) -> np.ndarray:
+    model = power_law(10_000, exponent, noise_exponent, scale)
+    return steps_to_target(SIZES, model=model)["steps"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ModelFit:
+    return fit_model(measured_steps(SIZES, exact_steps(0.8, 1.2, 5.0)))
+
+
+def test_exact_steps_give_back_what_made_them(fitted: ModelFit) -> None:
+    """As far as splines know log steps (two per cent); the noise's exponent and scale make up for each other."""
+    assert fitted.scatter < 0.03
+    for interval, truth in zip(
+        (fitted.spectrum_exponent, fitted.noise_exponent, fitted.noise_scale), (0.8, 1.2, 5.0), strict=True
+    ):
+        assert interval.low <= truth <= interval.high
+    assert fitted.spectrum_exponent.value == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_second_spectrum_that_explains_the_steps_is_named(fitted: ModelFit) -> None:
+    """Beyond a = 1.4 the steps of the largest batches fall again."""
+    assert [round(float(x[0]), 1) for x in fitted.alternatives] == [1.8]
+
+
+def test_steps_far_from_the_measured_ones_are_foretold(fitted: ModelFit) -> None:
+    wanted = np.array([0.5, 1e6])
+    truth = steps_to_target(wanted, model=power_law(10_000, 0.8, 1.2, 5.0))["steps"].to_numpy()
+    found = fitted.predict(wanted.tolist())
+    np.testing.assert_allclose(found["steps"], truth, rtol=0.1)
+    assert (found["steps_low"] <= found["steps"]).all()
+    assert (found["steps"] <= found["steps_high"]).all()
+
+
+def coverage(truth: tuple[float, float, float], sweeps: int) -> np.ndarray:
+    """How often each interval covers, over noisy sweeps with errors of 5 % in steps."""
+    rng = np.random.default_rng(0)
+    steps, covered = exact_steps(*truth), np.zeros(3)
+    for _ in range(sweeps):
+        fit = fit_model(measured_steps(SIZES, steps * np.exp(0.05 * rng.standard_normal(len(SIZES)))))
+        intervals = (fit.spectrum_exponent, fit.noise_exponent, fit.noise_scale)
+        covered += [found.low <= true <= found.high for found, true in zip(intervals, truth, strict=True)]
+    return covered
+
+
+@pytest.mark.statistical
+def test_intervals_cover() -> None:
+    """12 sweeps at 95 %: fewer than 9 covered by chance once in 4,500, for each of three parameters."""
+    assert (coverage((1.0, 1.0, 1.0), 12) >= 9).all()
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+@pytest.mark.parametrize("truth", [(1.0, 1.0, 1.0), (1.2, 0.8, 3.0), (0.8, 1.2, 5.0)])
+def test_intervals_cover_as_often_as_they_say(truth: tuple[float, float, float]) -> None:
+    """60 sweeps at 95 %: fewer than 51 covered by chance once in 3,000, for each of nine."""
+    covered = coverage(truth, 60)
+    assert (covered >= 51).all(), covered
+
+
+def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
+    choices = fastest(fitted, [4.0, 1e5], [("sgd", 0.0), ("momentum", 0.0), ("ema", 0.0)])
+    assert choices["optimizer"].tolist() == ["ema", "momentum"]
+    assert (choices["speed_up"] > 1).all()
+    line = in_one_line(choices)
+    assert line.startswith("ema at 4 (")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        (measured_steps([4, 16, 64], [9, 5, 4]), "3 measurements: the model needs 4 or more"),
+        (measured_steps([4, 16, 64, 256], [9, 5, 4, math.inf]), "must be positive and finite"),
+        (pd.DataFrame({"batch_size": [4]}), "no column power, steps"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(measured: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_model(measured)

@@ -1,0 +1,150 @@
+"""The commands of the noisy quadratic model as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rl_scaling import cli
+
+SWEEP = ["sweep", "nqm", "--optimizers", "sgd", "--batch-sizes", "16", "256", "4096", "65536", "--rates", "3"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's sweep, by the real command."""
+    folder = tmp_path_factory.mktemp("cli") / "nqm"
+    assert cli.main([*SWEEP, "--targets", "0.1", "0.03", "--out", str(folder)]) == 0
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_steps_with_the_published_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["nqm", "steps", "--optimizer", "sgd", "--power", 0, "--batch-sizes", 4, 1048576, "--published", "--json"]
+    code, out, err = run(capsys, *words)
+    rows = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [list(row) for row in rows] == [["batch_size", "steps", "learning_rate", "coefficient"]] * 2
+    assert [row["steps"] for row in rows] == [1_508_043, 7_268]
+
+
+def test_the_critical_batch_size_by_three_definitions(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "nqm", "critical", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["status"] == "ok"
+    assert 600 < found["critical_batch"] < 1_100
+    assert 500 < found["twice_the_steps"] < 900
+    assert 200 < found["twenty_percent"] < 500
+
+
+def test_the_sweep_goes_through_store_fit_and_report(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "fit", swept, "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["task"], row["goal"], row["unit"], row["quantity"]) for row in rows] == [
+        ("NQM sgd", 0.1, "examples", "loss"),
+        ("NQM sgd", 0.03, "examples", "loss"),
+    ]
+    assert all(row["status"] == "ok" for row in rows)
+    assert rows[0]["critical_batch"] < rows[1]["critical_batch"], "harder targets bear larger batches"
+    assert run(capsys, "report", swept, "--out", tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "To reach a loss of 0.03, the critical batch size is" in page
+    assert "examples per update" in page
+    assert "frames" not in page.split("<script")[0]
+    assert "of the easiest" not in page
+
+
+def test_status_and_a_second_call_run_nothing_twice(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stamps = {path: path.stat().st_mtime_ns for path in swept.glob("*/records.parquet")}
+    code, _, err = run(capsys, *SWEEP, "--targets", "0.1", "0.03", "--out", swept)
+    assert code == 0
+    assert "0 of them new" in err
+    assert {path: path.stat().st_mtime_ns for path in swept.glob("*/records.parquet")} == stamps
+    code, out, _ = run(capsys, "status", swept, "--json")
+    rows = json.loads(out)
+    assert len(rows) == len(stamps)
+    assert all(row["examples"] >= 0 and row["examples_planned"] is None for row in rows)
+
+
+def test_the_model_is_fitted_to_its_own_sweep(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "nqm", "fit", swept, "--goal", 0.03, "--target", 0.03, "--at", 4, "1e6")
+    assert code == 0
+    assert "spectrum exponent: " in out
+    assert "fewest steps by this model: ema at 4" in out
+
+
+def test_the_model_is_fitted_to_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_text("batch_size,steps\n4,1501267\n64,95633\n1024,10600\n16384,7381\n262144,6997\n")
+    code, out, _ = run(capsys, "nqm", "fit", path, "--at", 4, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["spectrum_exponent"]["value"] == pytest.approx(1.0, abs=0.05)
+    assert found["noise_scale"]["low"] < 1 < found["noise_scale"]["high"]
+    assert set(found) == {"spectrum_exponent", "noise_exponent", "noise_scale", "scatter", "predicted", "advice"}
+
+
+def test_exactness_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "nqm", "check", "--json")
+    assert code == 0
+    assert [row["optimizer"] for row in json.loads(out)] == ["sgd", "momentum", "nesterov", "ema"]
+
+
+@pytest.mark.slow
+def test_every_figure_is_drawn_with_its_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["nqm", "figures", "--out", tmp_path / "nqm.html", "--figures", tmp_path / "figures", "--json"]
+    code, out, _ = run(capsys, *words)
+    checks = json.loads(out)
+    assert code == 0
+    figures = ["1", "2", "3a", "3b", "3c", "4", "11", "13", "14", "15"]
+    assert list(dict.fromkeys(check["figure"] for check in checks)) == [f"Figure {name}" for name in figures]
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {f"nqm-figure-{name}" for name in figures}
+    failed = [check["claim"] for check in checks if not check["holds"]]
+    assert failed == ["momentum changes nothing at small batches", "it is never worse than SGD"], "both are in docs/"
+    assert "What it should show" in (tmp_path / "nqm.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("nqm steps --power 2", 2, "power is 2.0: give a number from 0 to 1"),
+        ("nqm steps --target 9", 2, "target is 9.0: give a risk between 0 and"),
+        ("nqm steps --batch-sizes 0", 2, "batch sizes must be positive"),
+        ("nqm critical --batch-sizes 4 8", 2, "a fit needs 3"),
+        ("nqm fit nowhere", 1, "no such folder: nowhere"),
+        ("sweep nqm --power 2", 2, "power is 2.0: give a number from 0 to 1"),
+        ("sweep nqm --targets 9", 2, "target is 9.0: give a risk between 0 and"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(
+    words: str,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run(capsys, *words.split())
+    assert (found, out) == (code, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_store_of_another_domain_is_left_alone(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "sweep atari --game Pong --network small --num-envs 2 --frames 100 --goals -20 --out"
+    code, _, err = run(capsys, *words.split(), swept)
+    assert code == 2
+    assert "holds a sweep of NQM sgd: give another --out" in err
