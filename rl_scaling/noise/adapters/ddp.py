@@ -47,8 +47,7 @@ class RankNoise(Adapter):
         self,
         model: nn.Module,
         *,
-        hook: Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage] - public by torch's documentation
-CommunicationHook = allreduce_hook,
+        hook: CommunicationHook = allreduce_hook,
         hook_state: Any = None,
         **options: Any,
     ):
