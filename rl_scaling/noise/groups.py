@@ -60,7 +60,8 @@ class PartNorms:
                 s_k, a_k = (part[rows].reshape(run.stop - run.start, -1, part.shape[-1]) for part in (s, a))
                 self.group_sq_norms[run] += ((s_k @ s_k.mT) * (a_k @ a_k.mT)).sum((1, 2))
         else:
-            shares = (s[group].flatten(0, 1).T @ a[group].flatten(0, 1) for group in self.groups)
+            share = s.new_empty(width, height)  # one for all groups: fresh memory costs more than the arithmetic saved
+            shares = (torch.mm(s[g].flatten(0, 1).T, a[g].flatten(0, 1), out=share) for g in self.groups)
             weight = self._sum_of_shares(layer.weight, shares)
         bias = self._bias(layer, s.sum(1))
         if self.rows:
@@ -198,21 +199,22 @@ def has_bias(layer: nn.Module) -> bool:
 
 
 def sq_norm(gradient: Tensor) -> Tensor:
-    """|gradient|^2 as a float64 scalar; half precision is widened first, its squares would overflow.
+    """|gradient|^2 as a float64 scalar; half precision is widened, its squares would overflow.
 
-    Added up in the gradient's own precision: `sum` adds in pairs, so that a million float32 numbers lose 1e-7, where
-    `vector_norm` and `dot` lose 1e-5 and a float64 sum takes ten times as long on a CPU.
+    Added up row by row: a million float32 numbers lose 1e-7 this way, where one `vector_norm` or `dot` loses 1e-5 and a
+    float64 sum takes ten times as long on a CPU.
     """
-    return _wide(gradient).square().sum().double()
+    rows = gradient.flatten(1) if gradient.dim() > 1 else gradient.reshape(1, -1)
+    return torch.linalg.vector_norm(rows, dim=1, dtype=_wide_dtype(gradient)).square().sum().double()
 
 
 def sq_norms(gradients: Tensor) -> Tensor:
     """(k,) squared norms of k gradients."""
-    return _wide(gradients).flatten(1).square().sum(1).double()
+    return gradients.to(_wide_dtype(gradients)).flatten(1).square().sum(1).double()
 
 
-def _wide(gradient: Tensor) -> Tensor:
-    return gradient.float() if gradient.dtype in _HALF else gradient
+def _wide_dtype(gradient: Tensor) -> torch.dtype:
+    return torch.float32 if gradient.dtype in _HALF else gradient.dtype
 
 
 def _are_few(positions: int, weight: Tensor, dtype: torch.dtype) -> bool:
@@ -236,7 +238,7 @@ def _per_row(layer: nn.Module, terms: Tensor) -> Tensor:
 def _sum_tokens(layer: nn.Embedding, tokens: Tensor, groups: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the embeddings that each group uses, (m, d), under (m,) keys group * num_embeddings + token."""
     keys = (groups.reshape(-1, *[1] * (tokens.dim() - 1)) * layer.num_embeddings + tokens).flatten()
-    grads = _wide(grads.reshape(-1, layer.embedding_dim))
+    grads = grads.reshape(-1, layer.embedding_dim).to(_wide_dtype(grads))
     if layer.padding_idx is not None:
         used = tokens.flatten() != layer.padding_idx
         keys, grads = keys[used], grads[used]

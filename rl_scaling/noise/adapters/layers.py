@@ -40,9 +40,9 @@ class _Kind:
 
 def _affine(layer: Any, normalised: Tensor) -> Tensor:
     outputs = normalised * _broadcast(layer, layer.weight, normalised)
-    bias = getattr(layer, "bias", None)
-    # The ordinary layer answers in the precision it was asked in.
-    return (outputs if bias is None else outputs + _broadcast(layer, bias, normalised)).to(normalised.dtype)
+    if getattr(layer, "bias", None) is not None:
+        outputs += _broadcast(layer, layer.bias, normalised)
+    return outputs.to(normalised.dtype)  # as the ordinary layer, which answers in the precision it was asked in
 
 
 def _broadcast(layer: Any, parameter: Tensor, like: Tensor) -> Tensor:

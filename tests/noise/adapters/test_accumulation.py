@@ -116,6 +116,7 @@ def test_mixed_precision_skips_and_counts_a_step_that_overflows(dtype: torch.dty
     assert found.trace_cov == pytest.approx(exact.trace_cov, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own call
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_models(backend: str) -> None:
     model, batches = model_of(), regression(5, 4, 12, 5)

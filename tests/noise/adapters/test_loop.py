@@ -212,11 +212,17 @@ def test_what_layers_alone_do_not_explain_is_refused(way: str, message: str) -> 
     assert all("forward" not in vars(module) for module in model.modules())
 
 
-def test_weight_decay_in_the_loss_is_refused() -> None:
+@pytest.mark.parametrize("first", ["decay", "losses"])
+def test_weight_decay_in_the_loss_is_refused(first: str) -> None:
+    """Whichever was computed first: autograd adds what arrives later to what arrived before, in place if it can."""
     model, ((inputs, targets),) = Uses("").double(), regression(8, 1, 8, 4)
     noise = GradientNoise(model, every=1)
+    terms = {
+        "decay": lambda: 0.1 * (model.layer.weight**2).sum(),
+        "losses": lambda: losses(model, inputs, targets).mean(),
+    }
     with pytest.raises(ValueError, match="as weight decay"), noise.measure(8):
-        (losses(model, inputs, targets).mean() + 0.1 * (model.layer.weight**2).sum()).backward()
+        torch.stack([terms[name]() for name in sorted(terms, key=lambda name: name != first)]).sum().backward()
 
 
 def tied() -> nn.Module:
