@@ -1,5 +1,5 @@
 # Two commands matter: `make quickstart` and `make test`. Each sets everything up first, in .venv, and only once.
-# `make test OPTIONS="-n 4 -k noise"` passes options on to pytest.
+# `make test OPTIONS="-k noise"` passes options on to pytest; tests run side by side, one process per core.
 
 PYTHON ?= python3.11 python3 python3.12 python3.13
 BIN := .venv/bin
@@ -17,7 +17,7 @@ quickstart: $(RUNTIME)  ## the tour: real runs and one report, a few minutes on 
 	$(BIN)/rl-scaling quickstart
 
 test: $(DEV)  ## the tests, without those marked slow or gpu
-	$(BIN)/python -m pytest $(OPTIONS)
+	$(BIN)/python -m pytest -n auto $(OPTIONS)
 
 test-slow: $(DEV)  ## the tests marked slow, the long statistical ones among them
 	$(BIN)/python -m pytest -m "slow and not gpu" $(OPTIONS)
