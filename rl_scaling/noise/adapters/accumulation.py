@@ -18,6 +18,9 @@ from torch.utils.hooks import RemovableHandle
 
 from rl_scaling.noise.adapters.adapter import Adapter, SquaredNorms
 
+# Sums in half precision differ by less from those taken here, sums of something else by more.
+_ROUNDING = 0.02
+
 Loss = Literal["mean/k", "mean", "sum/n", "sum"]
 
 
@@ -59,6 +62,7 @@ class MicroBatchNoise(Adapter):
             raise ValueError("DistributedDataParallel mixes the ranks' gradients into .grad: use RankNoise for it")
         super().__init__(model, **options)
         self._loss = loss
+        self._witness = min(self.parameters.values(), key=Tensor.numel)
         self._handles: list[RemovableHandle] = []
         self._begin()
 
@@ -79,6 +83,7 @@ class MicroBatchNoise(Adapter):
             raise ValueError("no gradient since the last micro_batch(): call it after each loss.backward()")
         if not self._sizes:
             self._gradient_scale = self._scale()
+        self._check_witness()
         self._shares.append(self._all(self._share.get))
         self._batch = self._all(lambda p: None if p.grad is None else self._sq_norm(p, p.grad))
         self._sizes.append(float(examples))
@@ -123,11 +128,15 @@ class MicroBatchNoise(Adapter):
         self._sizes: list[float] = []
         self._before: list[Tensor] = []
         self._twice = False
+        single = torch.promote_types(self._witness.dtype, torch.float32)
+        self._witness_sum = torch.zeros_like(self._witness, dtype=single, requires_grad=False)
+        self._witness_length = self._witness_sum.new_zeros(())
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._sq_norm = SquaredNorms(self._preconditioner)
         if self._measuring:
+            self._require_same_parameters()
             # A node that adds to .grad lives as long as someone holds it.
             self._nodes = [get_gradient_edge(p).node for p in self.parameters.values()]
             pairs = zip(self._nodes, self.parameters.values(), strict=True)
@@ -140,9 +149,27 @@ class MicroBatchNoise(Adapter):
                 if not self._sizes and parameter.grad is not None:
                     self._before.append(parameter.grad.count_nonzero())
                 self._twice |= parameter in self._share
+                if parameter is self._witness:
+                    self._add_to_witness(gradient)
                 self._share[parameter] = self._sq_norm(parameter, gradient)
 
         return note
+
+    def _add_to_witness(self, gradient: Tensor) -> None:
+        share = gradient.detach().to(self._witness_sum.dtype)
+        self._witness_sum = self._witness_sum + share
+        self._witness_length = self._witness_length + share.norm()
+
+    def _check_witness(self) -> None:
+        """What was accumulated in one small parameter must be the sum of the shares that were seen."""
+        grad = self._witness.grad
+        missing = self._witness_sum if grad is None else self._witness_sum - grad.to(self._witness_sum.dtype)
+        differs = (missing.norm() > _ROUNDING * self._witness_length) & self._witness_length.isfinite()
+        if bool(differs) and not self._had_gradients():
+            raise ValueError(
+                ".grad is not the sum of the micro-batches' gradients: call zero_grad() only after step(), and measure"
+                " a DistributedDataParallel model with RankNoise"
+            )
 
     def _all(self, norm: Callable[[nn.Parameter], Tensor | None]) -> Tensor:
         """(parameters,) norms, 0 where there is no gradient."""
@@ -151,12 +178,15 @@ class MicroBatchNoise(Adapter):
             zero = next(value for value in norms if value is not None).new_zeros(())
             return torch.stack([zero if value is None else value for value in norms])
 
+    def _had_gradients(self) -> bool:
+        return bool(self._before) and bool(torch.stack(self._before).any())
+
     def _check(self) -> None:
         if self._share or self._twice:
             raise ValueError("a backward pass without its micro_batch(): call it after each loss.backward()")
         if not self._sizes:
             raise ValueError("no micro-batches in this step: call micro_batch() after each loss.backward()")
-        if self._before and bool(torch.stack(self._before).any()):
+        if self._had_gradients():
             raise ValueError(
                 "the gradients were not zero before the first micro-batch: call optimizer.zero_grad() after each step"
             )

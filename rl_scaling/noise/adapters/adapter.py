@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +48,7 @@ class Adapter:
         model: nn.Module,
         *,
         parts: Parts = None,
-        every: int = 10,
+        every: int = 20,
         window: float | None = None,
         optimizer: Optimizer | None = None,
         preconditioner: Optimizer | None = None,
@@ -62,7 +63,7 @@ class Adapter:
         if preconditioner is not None:
             require_known(preconditioner)
         self._members = {TOTAL: list(range(len(self.parameters))), **members(model, self.parameters, parts)}
-        self._every, self._steps = every, 0
+        self._model, self._every, self._steps = model, every, 0
         self._optimizer, self._preconditioner, self._scaler = optimizer, preconditioner, scaler
         self.meter = PartMeters(1, window=window)
 
@@ -109,7 +110,24 @@ class Adapter:
 
     def _configuration(self) -> dict[str, Any]:
         preconditioner = self._preconditioner and type(self._preconditioner).__name__
-        return {"adapter": type(self).__name__, "parts": list(self._members), "preconditioner": preconditioner}
+        return {
+            "adapter": type(self).__name__,
+            "model": fingerprint(self.parameters),
+            "parts": list(self._members),
+            "preconditioner": preconditioner,
+        }
+
+    def _require_same_parameters(self) -> None:
+        """A part of the gradient must not drop out of what is measured without a word.
+
+        Raises:
+            ValueError: parameters were frozen or unfrozen since the adapter was made.
+        """
+        trained = {plain_name(name) for name, p in self._model.named_parameters() if p.requires_grad}
+        changed = sorted(trained ^ self.parameters.keys())
+        if changed:
+            now = "trained" if changed[0] in trained else "frozen"
+            raise ValueError(f"{changed[0]} is {now} since this was made: make a new {type(self).__name__} after that")
 
     @property
     def _measuring(self) -> bool:
@@ -160,6 +178,16 @@ class Adapter:
         return {name: norms[indices].sum(0) for name, indices in self._members.items()}
 
 
+def fingerprint(parameters: Mapping[str, Tensor]) -> str:
+    """Tells models apart by the names and shapes of their parameters.
+
+    >>> fingerprint({"weight": torch.zeros(2, 3)})
+    '1 parameters ...'
+    """
+    text = repr([(name, tuple(parameter.shape)) for name, parameter in parameters.items()])
+    return f"{len(parameters)} parameters {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 class SquaredNorms:
     """Squared norms of gradients, plain or preconditioned, during one step.
 
@@ -171,16 +199,15 @@ class SquaredNorms:
         self._preconditioner = preconditioner
 
     def __call__(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """g^T D^-1 g, a float64 scalar; a parameter that the preconditioner has not stepped yet gives NaN."""
+        """g^T D^-1 g, a float64 scalar; NaN for a parameter without state in the preconditioner, unless g is 0."""
         return sq_norm(gradient) if self._preconditioner is None else self.each(parameter, gradient[None])[0]
 
     def each(self, parameter: Tensor, gradients: Tensor) -> Tensor:
         """The same for (m, *shape) gradients: (m,)."""
-        if self._preconditioner is None:
-            return sq_norms(gradients)
         inverse = self._inverse.get(parameter)
         if inverse is None:
-            return torch.full((len(gradients),), torch.nan, dtype=torch.float64, device=gradients.device)
+            plain = sq_norms(gradients)
+            return plain if self._preconditioner is None else torch.where(plain == 0, 0.0, torch.nan)
         return sq_norms(gradients.to(inverse.dtype) * inverse.sqrt())
 
     @cached_property

@@ -233,7 +233,14 @@ class _Weighted(torch.autograd.Function):
 
 @contextmanager
 def watching(layers: dict[str, nn.Module], rows: Rows) -> Generator[None]:
-    """Inside, the layers tell `rows` of the gradients that pass through them."""
+    """Inside, the layers tell `rows` of the gradients that pass through them.
+
+    Raises:
+        ValueError: somebody else has replaced a layer's forward.
+    """
+    for name, layer in layers.items():
+        if "forward" in vars(layer):
+            raise ValueError(f"{name} has a forward of its own in place of its class's, unknown here; {ADVICE}")
     try:
         for name, layer in layers.items():
             # An instance attribute hides the class's forward until it is deleted again.
@@ -250,11 +257,11 @@ class _Watched:
     def __init__(self, name: str, layer: Any, rows: Rows):
         self._name, self._layer, self._rows = name, layer, rows
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:  # named as in torch's layers: it may be given by name
         layer, kind = self._layer, _KINDS[type(self._layer)]
         if not torch.is_grad_enabled():
-            return type(layer).forward(layer, inputs)
-        self._rows.enter(self._name, layer, inputs)
-        prepared = kind.prepared(layer, inputs)
+            return type(layer).forward(layer, input)
+        self._rows.enter(self._name, layer, input)
+        prepared = kind.prepared(layer, input)
         outputs: Any = _Weighted.apply(prepared, layer.weight, getattr(layer, "bias", None), layer, kind, self._rows)
         return outputs

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +64,9 @@ class GradientNoise(Adapter):
         self._layers = {plain_name(name): layer for name, layer in measurable_layers(model).items()}
         self._groups, self._loss = groups, loss
 
+    def _configuration(self) -> dict[str, Any]:
+        return {**super()._configuration(), "groups": self._groups, "loss": self._loss}
+
     @contextmanager
     def measure(self, rows: int | Sequence[Any], *, examples: Iterable[float] | None = None) -> Generator[None]:
         """Put forward and backward pass inside; most steps are not measured and nothing happens.
@@ -79,6 +83,7 @@ class GradientNoise(Adapter):
             yield
             self._steps += 1
             return
+        self._require_same_parameters()
         groups, order, n = self._grouped(rows)
         taken = Rows(groups, order, n)
         handles = [p.register_hook(_tell(taken, name, p)) for name, p in self.parameters.items()]
@@ -93,9 +98,10 @@ class GradientNoise(Adapter):
 
     def _grouped(self, rows: int | Sequence[Any]) -> tuple[list[slice], Tensor | None, int]:
         """Slices of rows, the order in which they are meant, and the number of rows."""
-        if isinstance(rows, int):
-            edges = np.linspace(0, rows, min(self._groups, rows) + 1).round().astype(int)
-            return [slice(int(a), int(b)) for a, b in pairwise(edges)], None, rows
+        if isinstance(rows, int | Integral):
+            n = int(rows)
+            edges = np.linspace(0, n, min(self._groups, n) + 1).round().astype(int)
+            return [slice(int(a), int(b)) for a, b in pairwise(edges)], None, n
         keys = as_list(rows)
         groups = min(self._groups, len(set(keys)))
         of_row = cluster_groups(keys, groups) if groups > 1 else np.zeros(len(keys), dtype=int)
@@ -109,7 +115,12 @@ class GradientNoise(Adapter):
         if taken.problem:
             raise ValueError(taken.problem)
         if not taken.batch_sq_norms:
-            raise ValueError("no gradients inside measure(): put loss.backward() inside the with block")
+            if self._steps == 0:
+                raise ValueError("no gradients inside measure(): put loss.backward() inside the with block")
+            # A loop may leave out the backward pass of a batch gone wrong: skipped and counted.
+            nothing = torch.full((len(self.parameters), len(sizes)), torch.nan)
+            self._record(nothing, nothing[:, 0], sizes)
+            return
         norms, some = taken.group_sq_norms, next(iter(taken.batch_sq_norms.values()))
         none, zero = some.new_zeros(len(sizes)), some.new_zeros(())
         n, scale, per_group = sum(sizes), self._scale(), some.new_tensor(sizes)

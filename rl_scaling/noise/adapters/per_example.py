@@ -69,14 +69,17 @@ class PerExampleNoise(Adapter):
                 raise ValueError(f"{n} inputs but {len(given)} {name}: give one for each")
         self._refuse_batch_norm()
         sq_norm, groups = SquaredNorms(self._preconditioner), _groups(keys)
-        sums = [p.new_zeros(1 if groups is None else int(groups.max()) + 1, *p.shape) for p in self._parameters]
+        count = 1 if groups is None else int(groups.max()) + 1
+        # Hundreds of gradients are added up: half precision would lose them.
+        precisions = [torch.promote_types(p.dtype, torch.float32) for p in self._parameters]
+        sums = [p.new_zeros(count, *p.shape, dtype=d) for p, d in zip(self._parameters, precisions, strict=True)]
         of_examples = []
         for rows in torch.arange(n).split(self._chunk_size or n):
             chunk = self._gradients(inputs[rows], tuple(t[rows] for t in targets))
             of_examples.append(torch.stack([sq_norm.each(p, g) for p, g in zip(self._parameters, chunk, strict=True)]))
             into = torch.zeros_like(rows) if groups is None else groups[rows]
             for total, gradients in zip(sums, chunk, strict=True):
-                total.index_add_(0, into.to(total.device), gradients)
+                total.index_add_(0, into.to(total.device), gradients.to(total.dtype))
         self._finish(sums, torch.cat(of_examples, dim=1), None if groups is None else groups.bincount(), sq_norm)
         self._steps += 1
 

@@ -34,6 +34,7 @@ try:
 except ImportError as error:
     raise ImportError("NoiseScaleCallback needs Stable-Baselines3: pip install stable-baselines3") from error
 
+from rl_scaling.noise.adapters.adapter import fingerprint
 from rl_scaling.noise.estimate import NoiseScaleEstimate
 from rl_scaling.noise.groups import whole_environments
 from rl_scaling.noise.meter import NoiseScaleMeter
@@ -96,6 +97,7 @@ class NoiseScaleCallback(BaseCallback):
         self._frames, self._frames_per_pass = frames, frames_per_pass
         self._rollouts = 0
         self._meter: NoiseScaleMeter | None = None
+        self._configuration: dict[str, Any] = {}  # of the training that the measurements come from
 
     @property
     def meter(self) -> NoiseScaleMeter:
@@ -118,7 +120,11 @@ class NoiseScaleCallback(BaseCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements, as numbers and lists; keep it beside `model.save()` to go on later."""
-        return {"rollouts": self._rollouts, "meter": None if self._meter is None else self._meter.state_dict()}
+        return {
+            "rollouts": self._rollouts,
+            "configuration": self._configuration,
+            "meter": None if self._meter is None else self._meter.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where the callback that gave the state was.
@@ -127,13 +133,13 @@ class NoiseScaleCallback(BaseCallback):
             ValueError: not a state of this callback, or that of one with another window; this one is left as it was.
         """
         try:
-            rollouts, meter = int(state["rollouts"]), None
+            rollouts, configuration, meter = int(state["rollouts"]), dict(state["configuration"]), None
             if state["meter"] is not None:
                 meter = NoiseScaleMeter(state["meter"]["group_size"], window=self._window)
                 meter.load_state_dict(state["meter"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the state of a NoiseScaleCallback: {error!r}") from error
-        self._rollouts, self._meter = rollouts, meter
+        self._rollouts, self._configuration, self._meter = rollouts, configuration, meter
 
     def _init_callback(self) -> None:
         self._interval = self._every or _default_every(self.model)
@@ -145,14 +151,22 @@ class NoiseScaleCallback(BaseCallback):
         self._slices = whole_environments(n_envs, n_steps, self._groups)
         self._passes = GroupPasses(self.model.policy, rows_per_pass=self._frames_per_pass)
         group_size = n_envs * n_steps / len(self._slices)
+        configuration = {
+            "algorithm": type(self.model).__name__,
+            "policy": fingerprint(dict(self.model.policy.named_parameters())),
+            "environments": n_envs,
+            "steps": n_steps,
+            "groups": len(self._slices),
+        }
         if self._meter is None:
-            self._meter = NoiseScaleMeter(group_size, window=self._window)
-        before = self._meter.state_dict()["group_size"]
-        _require(
-            before == group_size,
-            f"the measurements so far are of groups of {before:g} frames, new ones would be of {group_size:g}: use a"
-            " NoiseScaleCallback of its own for another number of environments, steps or groups",
-        )
+            self._meter, self._configuration = NoiseScaleMeter(group_size, window=self._window), configuration
+        for name, value in configuration.items():
+            before = self._configuration.get(name)
+            _require(
+                before == value,
+                f"the measurements so far are of another training: its {name} is {before!r}, here it is {value!r}; use"
+                " a NoiseScaleCallback of its own",
+            )
 
     @property
     def _buffer(self) -> RolloutBuffer:

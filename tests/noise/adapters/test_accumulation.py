@@ -217,3 +217,27 @@ def test_bad_options_are_refused_in_one_line() -> None:
     for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             MicroBatchNoise(model, **options)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_zero_grad_between_micro_batches_is_refused(set_to_none: bool) -> None:
+    model = model_of()
+    noise = MicroBatchNoise(model, every=1, loss="mean")
+    model(torch.randn(4, 5).double()).mean().backward()
+    noise.micro_batch(4)
+    model.zero_grad(set_to_none)
+    model(torch.randn(4, 5).double()).mean().backward()
+    with pytest.raises(ValueError, match="not the sum of the micro-batches' gradients"):
+        noise.micro_batch(4)
+
+
+def test_parameters_unfrozen_later_are_not_left_out_silently() -> None:
+    model = model_of()
+    frozen = next(iter(model.parameters())).requires_grad_(False)
+    noise = MicroBatchNoise(model, every=1)
+    frozen.requires_grad_(True)
+    for _ in range(2):
+        model(torch.randn(4, 5).double()).mean().div(2).backward()
+        noise.micro_batch(4)
+    with pytest.raises(ValueError, match="is trained since this was made"):
+        noise.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -294,3 +295,48 @@ def test_a_short_last_batch_is_skipped_and_zero_gradients_are_taken() -> None:
             (factor * model(torch.ones(rows, 3))).mean().backward()
     estimate = noise.estimate()
     assert (estimate.steps, estimate.skipped, estimate.resolved) == (1, 1, False)
+
+
+def test_a_forward_that_was_replaced_is_refused_and_stays() -> None:
+    model, shape = model_of("linear")
+    layer: Any = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    original = layer.forward
+    layer.forward = lambda x: 100 * original(x)
+    noise, inputs = GradientNoise(model, every=1), torch.randn(8, *shape).double()
+    before = model(inputs)
+    with pytest.raises(ValueError, match="has a forward of its own"), noise.measure(8):
+        pass
+    torch.testing.assert_close(model(inputs), before)
+
+
+def test_numbers_of_rows_and_inputs_by_name() -> None:
+    model = nn.Linear(3, 1)
+    noise = GradientNoise(model, every=1)
+    rows: Any = np.int64(8)
+    with noise.measure(rows):
+        model(input=torch.randn(8, 3)).mean().backward()
+    assert noise.estimate().steps == 1
+
+
+def test_a_batch_without_backward_is_skipped_once_there_are_others() -> None:
+    model = nn.Linear(3, 1)
+    noise = GradientNoise(model, every=1)
+    with pytest.raises(ValueError, match=r"put loss\.backward"), noise.measure(8):
+        pass
+    with noise.measure(8):
+        model(torch.randn(8, 3)).mean().backward()
+    with noise.measure(8):
+        pass
+    assert (noise.estimate().steps, noise.estimate().skipped) == (1, 1)
+
+
+def test_the_state_of_another_model_or_number_of_groups_is_refused() -> None:
+    noise = GradientNoise(nn.Linear(3, 1), every=1)
+    with noise.measure(8):
+        (noise._model(torch.randn(8, 3)) ** 2).mean().backward()
+    for other, named in (
+        (GradientNoise(nn.Linear(4, 1)), "model"),
+        (GradientNoise(nn.Linear(3, 1), groups=4), "groups"),
+    ):
+        with pytest.raises(ValueError, match=f"another configuration: its {named}"):
+            other.load_state_dict(noise.state_dict())

@@ -89,3 +89,27 @@ def test_what_cannot_be_measured_is_refused() -> None:
         PerExampleNoise(model, squared_error, chunk_size=0)
     with pytest.raises(ValueError, match="one group"):
         PerExampleNoise(model, squared_error).measure(inputs, targets, keys=["a"] * 6)
+
+
+def test_half_precision_gradients_are_added_up_in_single() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(10, 1).bfloat16()
+    inputs, targets = torch.randn(4096, 10).bfloat16(), torch.randn(4096, 1).bfloat16()
+    keys = [i % 4 for i in range(4096)]
+    half = PerExampleNoise(model, nn.functional.mse_loss)
+    half.measure(inputs, targets, keys=keys)
+    single = PerExampleNoise(nn.Linear(10, 1), nn.functional.mse_loss)
+    single._model.load_state_dict(model.float().state_dict())
+    single.measure(inputs.float(), targets.float(), keys=keys)
+    assert half.estimate().trace_cov == pytest.approx(single.estimate().trace_cov, rel=0.05)
+
+
+def test_an_unused_parameter_does_not_spoil_a_preconditioned_measurement() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(3, 1), "unused": nn.Linear(3, 1)})
+    model.forward = model["used"].forward
+    adam = torch.optim.Adam(model.parameters())
+    nn.functional.mse_loss(model(torch.randn(8, 3)), torch.ones(8, 1)).backward()
+    adam.step()
+    noise = PerExampleNoise(model, nn.functional.mse_loss, preconditioner=adam)
+    noise.measure(torch.randn(8, 3), torch.ones(8, 1))
+    assert (noise.estimate().steps, noise.estimate().skipped) == (1, 0)

@@ -346,7 +346,7 @@ def test_states_of_something_else_are_refused() -> None:
     with pytest.raises(ValueError, match="window"):
         NoiseScaleCallback(window=5).load_state_dict(callback.state_dict())
     other = A2C("MlpPolicy", noise_envs(VECTOR, CHOICE, 4), n_steps=3, device="cpu")
-    with pytest.raises(ValueError, match="groups of 10 frames, new ones would be of 3"):
+    with pytest.raises(ValueError, match="its environments is 6, here it is 4"):
         other.learn(100, callback=callback)
 
 
