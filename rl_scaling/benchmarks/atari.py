@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+import ale_py
+import gymnasium
 import numpy as np
 import torch
 from ale_py.vector_env import AtariVectorEnv
@@ -198,16 +201,14 @@ def _noise_overhead(update: Step, s: Settings) -> float:
 @contextmanager
 def _sb3(s: Settings) -> Generator[Step]:
     """Stable-Baselines3's A2C as its users run it: subprocess environments, frame stack, CnnPolicy."""
-    import ale_py
-    import gymnasium
     from stable_baselines3 import A2C as TheirA2C
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
     from rl_scaling.benchmarks.sb3_network import SmallCNN
 
-    gymnasium.register_envs(ale_py)
-    envs = make_atari_env(f"{s.game}NoFrameskip-v4", n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
+    make = partial(_make_game, f"{s.game}NoFrameskip-v4")
+    envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
     policy = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {}} if s.network == "small" else None
     with closing(VecFrameStack(envs, n_stack=4)) as stacked:
         model = TheirA2C("CnnPolicy", stacked, ent_coef=0.01, vf_coef=0.25, policy_kwargs=policy, device=s.device)
@@ -218,6 +219,12 @@ def _sb3(s: Settings) -> Generator[Step]:
             return frames
 
         yield step
+
+
+def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
+    """Runs in a process of its own, where nobody has registered the games yet."""
+    gymnasium.register_envs(ale_py)
+    return gymnasium.make(env_id)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class BenchNoise:
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
     rounds: int = 20
-    """Rounds of ten steps without measuring, at the default cadence and at every step; medians are reported."""
+    """Rounds of twenty steps without measuring, at the default cadence and at every step; medians are reported."""
     json: bool = False
     """Print the figures as JSON on stdout."""
 
