@@ -141,7 +141,7 @@ def config() -> dict[str, Any]:
     }
 
 
-def legend(title: str, *, entry_width: int = 78, **options: Any) -> alt.Legend:
+def legend(title: str, *, entry_width: int = 64, **options: Any) -> alt.Legend:
     """A legend above the chart with as many columns as fit into the chart's width, in pixels."""
     return alt.Legend(title=title, columns=alt.ExprRef(f"max(1, floor(width / {entry_width}))"), **options)
 
