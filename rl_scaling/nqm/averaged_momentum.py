@@ -1,7 +1,7 @@
 """The exponential moving average over heavy-ball or Nesterov momentum, exact by repeated squaring.
 
 Three roots (two of the momentum, one of the average) leave no short closed form. The state (theta, v, average), with
-the last step v = theta(t) - theta(t - 1), obeys x' = (I + Y) x + b noise, and t steps are composed of log2(t) doublings:
+the last step v = theta(t) - theta(t - 1), obeys x' = (I + Y) x + b noise, and t steps are made of log2(t) doublings:
 
     Y_{2n} = 2 Y_n + Y_n^2,      P_{2n} = P_n + (I + Y_n) P_n (I + Y_n)',
 
@@ -29,8 +29,9 @@ def averaged_momentum_moments(
         nesterov: which momentum.
 
     >>> one = np.array(0.5)
-    >>> averaged_momentum_moments(one, 0 * one, one, np.array(1.0), nesterov=False)   # (1/2 + 1/4)^2, (1/2)^2
-    (array(0.5625), array(0.25))
+    >>> start, noise = averaged_momentum_moments(one, 0 * one, one, np.array(1.0), nesterov=False)
+    >>> float(start), float(noise)      # (1/2 + 1/4)^2, (1/2)^2
+    (0.5625, 0.25)
     """
     rate, momentum, averaging, steps = np.broadcast_arrays(rate, momentum, averaging, steps)
     step = _one_step(rate, momentum, averaging, nesterov=nesterov)
@@ -47,7 +48,7 @@ def averaged_momentum_moments(
             grown = 2 * grown + grown @ grown
             left = left // 2
     weight = 1 + total[..., 2, 0] + total[..., 2, 2]
-    return weight**2, noise[..., 2, 2]
+    return np.square(weight), noise[..., 2, 2]
 
 
 def _carried(grown: FloatArray, moments: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ FloatArray = NDArray[np.float64]
 
 
 def averaged_sgd_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
-    """average' = gamma average + (1 - gamma) theta', average(0) = theta(0), over SGD's theta.
+    """The average over SGD's theta: average' = gamma average + (1 - gamma) theta', average(0) = theta(0).
 
     The roots are 1 - alpha h and gamma. The risk is that of the average.
 

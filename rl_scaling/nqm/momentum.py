@@ -11,9 +11,9 @@ FloatArray = NDArray[np.float64]
 
 
 def heavy_ball_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
-    """m' = beta m + h theta + noise, theta' = theta - alpha m' (Zhang et al. 2019, eq. 5 and 6).
+    """Heavy ball: m' = beta m + h theta + noise, theta' = theta - alpha m' (Zhang et al. 2019, eq. 5, 6).
 
-    The roots are those of x^2 - (1 - alpha h + beta) x + beta. Their difference vanishes at beta = (1 - sqrt(alpha h))^2,
+    The roots are those of x^2 - (1 - alpha h + beta) x + beta. They coincide at beta = (1 - sqrt(alpha h))^2,
     so the discriminant is written as a product that is exact to rounding there.
 
     Args:
@@ -26,7 +26,7 @@ def heavy_ball_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
 
 
 def nesterov_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
-    """v' = beta v - alpha g(theta + beta v), theta' = theta + v' (Sutskever et al. 2013), with noise in g.
+    """Nesterov: v' = beta v - alpha g(theta + beta v), theta' = theta + v' (Sutskever et al. 2013), with noise in g.
 
     theta(t + 1) = (1 - alpha h)((1 + beta) theta(t) - beta theta(t - 1)) + noise. The risk is that of theta, not of the
     point theta + beta v ahead of it. Stable while alpha h < (2 + 2 beta) / (1 + 2 beta), less than for heavy ball.

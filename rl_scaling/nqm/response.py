@@ -8,8 +8,8 @@ whose characteristic roots r1, r2 have the sum tau and the product delta. With u
 
     y(t) = d_t y(0) + sum_{k=1..t} u_k noise(t - k),   d_t = u_{t+1} - delta u_t,   S_t = sum_{k=1..t} u_k^2,
 
-and E y(t)^2 = d_t^2 E y(0)^2 + S_t Var(noise): equations 4, 5 and 11 of Zhang et al. 2019, exact. What follows is how to
-evaluate d_t and S_t so that no digit is lost where the roots coincide, where a root is within rounding of 1, or for
+and E y(t)^2 = d_t^2 E y(0)^2 + S_t Var(noise): equations 4, 5 and 11 of Zhang et al. 2019, exact. This module shows how
+to evaluate d_t and S_t so that no digit is lost where the roots coincide, where a root is within rounding of 1, or for
 t in the billions. Three things make it work. All numbers are made from the distances of the roots from 1, never from
 the roots. S_t does not change when both roots change sign, so that the larger root may be taken as positive. And S_t is
 evaluated by one of three formulas, each where its terms do not cancel.
@@ -62,26 +62,39 @@ class Modes:
 
     @cached_property
     def log_radius(self) -> FloatArray:
-        """log of the larger |root|, without loss of digits where it is close to 1; NaN where unstable."""
+        """The log of the larger |root|, without loss of digits where it is close to 1; NaN where unstable."""
         with np.errstate(invalid="ignore", divide="ignore"):
             real = np.log1p(-np.minimum(self._slow_distance, 1 - _TINY))
-            return np.where(self._oscillates, np.log1p(-self.damping) / 2, real)
+            return np.where(self.oscillates, np.log1p(-self.damping) / 2, real)
 
     def steady_state(self) -> FloatArray:
-        """gain * S_infinity = gain (1 + delta) / (q g (1 + delta + tau)); infinite where unstable."""
+        """The limit gain * S_infinity = gain (1 + delta) / (q g (1 + delta + tau)); infinite where unstable."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             total = self.gain * (1 + self.delta) / (self.damping * self.gap * self.far_gap)
         return np.where(self.stable, total, np.inf)
 
-    # Flipped modes: both roots change sign where tau < 0, so that r1 > 0 and r1 >= |r2|.
-
     @cached_property
-    def _flipped(self) -> NDArray[np.bool_]:
+    def flipped(self) -> NDArray[np.bool_]:
+        """The sum of the roots is negative: the flipped modes have the signs of both roots changed, so that the larger is positive."""
         return self.far_gap < self.gap
 
     @cached_property
-    def _oscillates(self) -> NDArray[np.bool_]:
+    def oscillates(self) -> NDArray[np.bool_]:
+        """The roots are complex: the mode is underdamped."""
         return self.discriminant < 0
+
+    @property
+    def real_roots(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The numbers r1, r2 and 1 - r1 of the flipped modes, for real roots: r1 > 0 and r1 >= |r2|."""
+        r1 = np.maximum(1 - self._slow_distance, _TINY)
+        return r1, self.delta / r1, self._slow_distance
+
+    @cached_property
+    def phase(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The numbers phi, psi and A in d_t = rho^t A cos(t phi - psi), for complex roots rho exp(+-i phi), not flipped."""
+        angle, sine = _angle(self)
+        lag = (self.damping - self.gap) / (2 * np.sqrt(np.maximum(self.delta, _TINY)) * sine)
+        return np.where(self.flipped, np.pi - angle, angle), np.arctan(lag), np.hypot(1.0, lag)
 
     @cached_property
     def _near(self) -> FloatArray:
@@ -117,15 +130,15 @@ def second_moments(modes: Modes, steps: FloatArray) -> tuple[FloatArray, FloatAr
     t = np.asarray(steps, dtype=np.float64)
     with np.errstate(all="ignore"):
         u, d = _impulse(modes, t)
-        spread = np.where(modes._oscillates, np.sqrt(modes._near), modes._fast_distance)
+        spread = np.where(modes.oscillates, np.sqrt(modes._near), modes._fast_distance)
         near = (2 * spread * t < 1) & (t > 0)
         total = np.where(_turns(modes), _spectral_sum(modes, t), _balance_sum(modes, t, u, d))
         if near.any():
             shape = np.broadcast_shapes(near.shape, total.shape)
             near, total = np.broadcast_to(near, shape), np.broadcast_to(total, shape).copy()
             total[near] = _series_sum(modes, near, t)
-        actual = np.where(modes._flipped, d + 2 * modes.delta * u, d)
-    return np.where(t > 0, actual * actual, 1.0), np.where(t > 0, total, 0.0)
+        actual = np.where(modes.flipped, d + 2 * modes.delta * u, d) ** 2
+    return np.where(t > 0, actual, 1.0), np.where(t > 0, total, 0.0)
 
 
 def _impulse(modes: Modes, t: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -136,27 +149,26 @@ def _impulse(modes: Modes, t: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     power = np.exp(t * modes.log_radius)
     u_real, d_real = _real_impulse(modes, t, power)
-    if not modes._oscillates.any():
+    if not modes.oscillates.any():
         return u_real, d_real
     angle, sine = _angle(modes)
     u = power * np.sin(t * angle) / (np.sqrt(modes.delta) * sine)
     d = power * np.cos(t * angle) + (modes.damping - modes._near) * u / 2
-    return np.where(modes._oscillates, u, u_real), np.where(modes._oscillates, d, d_real)
+    return np.where(modes.oscillates, u, u_real), np.where(modes.oscillates, d, d_real)
 
 
 def _real_impulse(modes: Modes, t: FloatArray, power: FloatArray) -> tuple[FloatArray, FloatArray]:
-    r1 = np.maximum(1 - modes._slow_distance, _TINY)
-    r2 = modes.delta / r1
+    r1, r2, slow = modes.real_roots
     shrink = np.minimum(modes._root_difference / r1, 2.0)
     alternating = (1 - np.power(r2 / r1, t)) / shrink
     log_ratio = np.log1p(-np.minimum(shrink, 1 - _TINY))
     ratio = np.where(shrink < 1, np.where(shrink > 0, np.expm1(t * log_ratio) / -shrink, t), alternating)
     u = power / r1 * ratio
-    return u, power + r2 * modes._slow_distance * u
+    return u, power + r2 * slow * u
 
 
 def _angle(modes: Modes) -> tuple[FloatArray, FloatArray]:
-    """phi in (0, pi / 2] of the flipped complex roots, and its sine."""
+    """The angle phi in (0, pi / 2] of the flipped complex roots, and its sine."""
     tau = 2 - modes.damping - modes._near
     angle = np.arctan2(modes._root_difference, tau)
     return angle, modes._root_difference / (2 * np.sqrt(np.maximum(modes.delta, _TINY)))
@@ -164,12 +176,12 @@ def _angle(modes: Modes) -> tuple[FloatArray, FloatArray]:
 
 def _turns(modes: Modes) -> NDArray[np.bool_]:
     """Complex roots that turn faster than they decay: phi > -log rho, nearly."""
-    return modes._oscillates & (modes._root_difference > modes.damping)
+    return modes.oscillates & (modes._root_difference > modes.damping)
 
 
 def _spectral_sum(modes: Modes, t: FloatArray) -> FloatArray:
     """S_t = (sum_k delta^(k-1) - Re sum_k delta^(k-1) exp(2 i k phi)) / (2 sin^2 phi), both sums geometric."""
-    if not modes._oscillates.any():
+    if not modes.oscillates.any():
         return np.broadcast_to(np.float64(0), np.broadcast_shapes(t.shape, modes.gap.shape))
     angle, sine = _angle(modes)
     delta, cosine = modes.delta, np.cos(angle)
@@ -183,13 +195,13 @@ def _spectral_sum(modes: Modes, t: FloatArray) -> FloatArray:
 
 
 def _balance_sum(modes: Modes, t: FloatArray, u: FloatArray, d: FloatArray) -> FloatArray:
-    """S_t from the balance of the stationary process: q (1 + delta + tau) S_t = (1 + delta)(1 + d) U - 2 delta u_t u_{t+1}.
+    """S_t from the stationary balance q (1 + delta + tau) S_t = (1 + delta)(1 + d_t) U - 2 delta u_t u_{t+1}.
 
     U = sum_{k=1..t} u_k = (1 - d_t) / g; for real roots U = (sum_{k<t} r1^k - r2 u_t) / (1 - r2), without cancellation.
     """
     z1, z2 = modes._slow_distance, modes._fast_distance
     geometric = -np.expm1(t * modes.log_radius) / z1
-    step = np.where(modes._oscillates, (1 - d) / modes._near, (geometric - modes.delta / (1 - z1) * u) / z2)
+    step = np.where(modes.oscillates, (1 - d) / modes._near, (geometric - modes.real_roots[1] * u) / z2)
     next_u = d + modes.delta * u
     wide = np.maximum(modes.gap, modes.far_gap)
     return ((1 + modes.delta) * (1 + d) * step - 2 * modes.delta * u * next_u) / (modes.damping * wide)

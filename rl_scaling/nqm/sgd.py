@@ -11,7 +11,7 @@ FloatArray = NDArray[np.float64]
 
 
 def sgd_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
-    """theta' = (1 - alpha h) theta + noise: one root 1 - alpha h, the other 0.
+    """SGD: theta' = (1 - alpha h) theta + noise: one root 1 - alpha h, the other 0.
 
     Args:
         rate: alpha h, learning rate times eigenvalue.
@@ -23,7 +23,7 @@ def sgd_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
 
 
 def sgd_second_moments(modes: Modes, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(1 - alpha h)^(2t) and sum_{k<t} (1 - alpha h)^(2k): eq. 4, the same as `second_moments` and several times faster.
+    """(1 - alpha h)^(2t) and sum_{k<t} (1 - alpha h)^(2k): eq. 4, as `second_moments` gives it, but faster.
 
     >>> rate = np.array([0.25])
     >>> sgd_second_moments(sgd_modes(rate, 0 * rate), np.array([2.0]))

@@ -1,4 +1,4 @@
-"""The problem of the noisy quadratic model: its eigenvalues, gradient noise and starting point (Zhang et al. 2019, 3.1).
+"""The problem of the noisy quadratic model: eigenvalues, gradient noise and starting point (Zhang et al. 2019, 3.1).
 
 L(theta) = 1/2 sum_i h_i theta_i^2, and a gradient query at batch size B is H theta plus noise of covariance
 diag(c) / B. Since everything is diagonal, dimensions with equal numbers are kept once with their count.

@@ -1,0 +1,223 @@
+"""The fewest steps to a target risk over learning rates and coefficients: on a grid, and at the true optimum.
+
+The least first hit over all settings is the smallest T at which some setting has a risk at or below the target. So
+instead of a search for every setting there is one bisection on T, over the least risk at T. For the optimum over all
+real learning rates and coefficients that least risk is a smooth problem in two variables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
+
+from rl_scaling.nqm.dynamics import diverges, find_optimizer, risk, steady_state_risk
+from rl_scaling.nqm.hits import MAX_STEPS
+from rl_scaling.nqm.published import PUBLISHED_TARGET, bisect_grid, published_grid, published_hit
+from rl_scaling.nqm.spectrum import Spectrum
+
+FloatArray = NDArray[np.float64]
+GRID_DECADES = 9
+COARSE_BINS = 48
+"""Groups of the spectrum while the optimum is only looked for on a grid."""
+REACHED, AT_START, DIVERGES = "reached", "reached at the start", "diverges"
+
+
+@dataclass(frozen=True)
+class TunedSteps:
+    """The best setting for one batch size.
+
+    Attributes:
+        batch_size: examples.
+        steps: updates until the risk is first at or below the target (with the published choices: the last update
+            at which it is still above); None where no setting gets there.
+        learning_rate, coefficient: of the best setting; NaN where there is none.
+        status: "reached", "reached at the start", "diverges" (every setting does), or "unreachable: ..." with why.
+    """
+
+    batch_size: float
+    steps: int | None
+    learning_rate: float
+    coefficient: float
+    status: str
+
+
+def steps_to_target(
+    batch_sizes: ArrayLike,
+    *,
+    optimizer: str = "sgd",
+    power: float = 0.0,
+    target: float = PUBLISHED_TARGET,
+    spectrum: Spectrum | None = None,
+    method: str = "optimum",
+    learning_rates: ArrayLike | None = None,
+    coefficients: ArrayLike | None = None,
+    max_steps: int = MAX_STEPS,
+) -> list[TunedSteps]:
+    """The fewest steps to the target risk at each batch size, tuned over learning rate and coefficient.
+
+    - method "optimum": over all real learning rates and coefficients, from the best point of the grid on.
+    - method "grid": over a grid. By default learning rates in 9 decades below the stability limit, 40 a decade for SGD
+      and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20). An underdamped point counts with the
+      crossing of the target that bisection finds, which may be later than its first (`rl_scaling.nqm.find_hits`).
+    - method "published": as in the published figures (`rl_scaling.nqm.published`), on the published grid and, unless
+      another is given, the published spectrum.
+
+    Args:
+        batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
+        optimizer: sgd, momentum, nesterov or ema.
+        power: of the preconditioner, in [0, 1].
+        target: risk to reach.
+        spectrum: None for 1/i with 10^4 dimensions.
+        learning_rates, coefficients: (k,), (m,); the grid instead of the default one, not for "published".
+        max_steps: the largest number of steps that counts as reached ("published" has its own).
+
+    Returns:
+        One row for each batch size, in the order given.
+
+    Raises:
+        ValueError: an argument outside its range, an unknown optimizer or method.
+
+    >>> steps_to_target([4, 4**10], method="published")[1].steps
+    7268
+    >>> row, = steps_to_target([4**10], optimizer="momentum")
+    >>> row.steps, row.status
+    (162, 'reached')
+    """
+    batches = _check(batch_sizes, target, max_steps, method)
+    find_optimizer(optimizer)
+    if method == "published":
+        if learning_rates is not None or coefficients is not None:
+            raise ValueError("the published choices include their grid: leave out learning_rates and coefficients")
+        problem = Spectrum.published() if spectrum is None else spectrum
+        return [_published(problem, batch, optimizer, power, target) for batch in batches]
+    problem = Spectrum.power_law() if spectrum is None else spectrum
+    rates, betas = _grid(problem.preconditioned(power), optimizer, learning_rates, coefficients)
+    tuner = _Tuner(problem, optimizer, power, target, max_steps)
+    if method == "grid":
+        return [tuner.best_on_grid(batch, rates, betas) for batch in batches]
+    coarse = replace(tuner, problem=problem.compressed(COARSE_BINS))
+    return [tuner.optimum(coarse.best_on_grid(batch, rates, betas)) for batch in batches]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tuner:
+    problem: Spectrum
+    optimizer: str
+    power: float
+    target: float
+    max_steps: int
+
+    def risks(self, steps: ArrayLike, batch: float, rates: ArrayLike, betas: ArrayLike) -> FloatArray:
+        settings = {"optimizer": self.optimizer, "power": self.power, "coefficient": betas, "learning_rate": rates}
+        return risk(self.problem, steps, batch_size=batch, **settings)
+
+    def best_on_grid(self, batch: float, rates: FloatArray, betas: FloatArray) -> TunedSteps:
+        """Bisection over the whole grid at once: for each point the crossing of the target that its bisection finds."""
+        if self.problem.initial_risk <= self.target:
+            return TunedSteps(batch, 0, math.nan, math.nan, AT_START)
+        common = {"optimizer": self.optimizer, "power": self.power}
+        stable = ~diverges(self.problem, learning_rate=rates, coefficient=betas, **common)
+        if not stable.any():
+            return TunedSteps(batch, None, math.nan, math.nan, DIVERGES)
+        rates, betas = rates[stable], betas[stable]
+
+        def reached(points: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
+            return self.risks(steps, batch, rates[points], betas[points]) <= self.target
+
+        hit = bisect_grid(reached, len(rates), self.max_steps + 1)
+        if hit is None:
+            lowest = steady_state_risk(self.problem, learning_rate=rates, coefficient=betas, batch_size=batch, **common)
+            return TunedSteps(batch, None, math.nan, math.nan, self._unreachable(float(lowest.min())))
+        return TunedSteps(batch, hit.steps + 1, float(rates[hit.index]), float(betas[hit.index]), REACHED)
+
+    def _unreachable(self, lowest: float) -> str:
+        if lowest >= self.target:
+            return f"unreachable: the target {self.target:g} is below the lowest steady state {lowest:.3g}"
+        return f"unreachable: not within {self.max_steps:,} steps"
+
+    def optimum(self, row: TunedSteps) -> TunedSteps:
+        """From a start near it to the smallest T whose least risk over all real settings reaches the target."""
+        if row.steps is None or row.steps == 0:
+            return row
+        best, low, high = row, 0, 0
+        trial = row.steps
+        stride = max(1, trial // 50)
+        while not high or low < high - 1:
+            found = self._least_risk(trial, best)
+            if found.risk <= self.target:
+                best = replace(best, steps=trial, learning_rate=found.learning_rate, coefficient=found.coefficient)
+                high = trial
+            else:
+                low = trial
+            trial = (low + high) // 2 if low and high else max(1, high - stride) if high else low + stride
+            stride *= 2
+        return best if best.steps <= self.max_steps else self._none(row.batch_size)
+
+    def _least_risk(self, steps: int, start: TunedSteps) -> tuple[float, float, float]:
+        """(learning rate, coefficient, risk) of the least risk after `steps`, searched for from `start`."""
+        tuned = bool(find_optimizer(self.optimizer).coefficient_name)
+        origin = [math.log(start.learning_rate)] + [math.log1p(-start.coefficient)] * tuned
+
+        def settings(point: Sequence[float] | FloatArray) -> tuple[float, float]:
+            return math.exp(point[0]), min(max(-math.expm1(point[1]), 0.0), 1 - 1e-12) if tuned else start.coefficient
+
+        def excess(point: FloatArray) -> float:
+            value = float(self.risks(steps, start.batch_size, *settings(point)))
+            return math.log(value) if math.isfinite(value) else 700.0 + abs(float(point[0]))
+
+        found = _minimum(excess, origin)
+        rate, beta = settings(found)
+        return rate, beta, float(self.risks(steps, start.batch_size, rate, beta))
+
+
+def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> FloatArray:
+    """Nelder and Mead's simplex from `origin`: it needs no gradient and minds no wall of divergence beside it."""
+    simplex = np.array([origin] + [[x + 0.05 * (i == j) for j, x in enumerate(origin)] for i in range(len(origin))])
+    options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400}
+    return np.asarray(optimize.minimize(function, origin, method="Nelder-Mead", options=options).x)
+
+
+def _steps(row: TunedSteps) -> int:
+    if row.steps is None:
+        raise ValueError("no setting reached the target")
+    return row.steps
+
+
+def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
+    hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
+    if hit is None:
+        return TunedSteps(batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps")
+    rates, betas = published_grid(optimizer)
+    return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), REACHED)
+
+
+def _grid(
+    problem: Spectrum, optimizer: str, learning_rates: ArrayLike | None, coefficients: ArrayLike | None
+) -> tuple[FloatArray, FloatArray]:
+    """All pairs of learning rates and coefficients, (k * m,) each."""
+    tuned = bool(find_optimizer(optimizer).coefficient_name)
+    if learning_rates is None:
+        top = math.log10((4 if tuned else 2) / problem.eigenvalues[0])
+        learning_rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (10 if tuned else 40), endpoint=False)
+    if coefficients is None:
+        coefficients = np.append(1 - np.logspace(-5, 0, 20)[:-1], 0.0) if tuned else 0.0
+    rates, betas = np.atleast_1d(np.asarray(learning_rates, float)), np.atleast_1d(np.asarray(coefficients, float))
+    return np.repeat(rates, len(betas)), np.tile(betas, len(rates))
+
+
+def _check(batch_sizes: ArrayLike, target: float, max_steps: int, method: str) -> list[float]:
+    batches = np.atleast_1d(np.asarray(batch_sizes, dtype=np.float64))
+    if method not in ("grid", "optimum", "published"):
+        raise ValueError(f"method is {method!r}: choose from grid, optimum, published")
+    if batches.ndim != 1 or not np.all((batches > 0) & np.isfinite(batches)):
+        raise ValueError("batch sizes must be positive numbers")
+    if not target > 0:
+        raise ValueError(f"the target risk is {target}: give a positive number")
+    if max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}: give at least 1")
+    return [float(batch) for batch in batches]
