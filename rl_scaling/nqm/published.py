@@ -47,7 +47,12 @@ def published_grid(optimizer: str) -> tuple[FloatArray, FloatArray]:
 
 
 def published_hit(
-    spectrum: Spectrum, batch_size: float, *, optimizer: str = "sgd", power: float = 0.0, target: float = PUBLISHED_TARGET
+    spectrum: Spectrum,
+    batch_size: float,
+    *,
+    optimizer: str = "sgd",
+    power: float = 0.0,
+    target: float = PUBLISHED_TARGET,
 ) -> GridHit | None:
     """The published result for one batch size; None where no point of the grid got below the target in time.
 

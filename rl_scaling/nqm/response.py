@@ -75,7 +75,7 @@ class Modes:
 
     @cached_property
     def flipped(self) -> NDArray[np.bool_]:
-        """The sum of the roots is negative: the flipped modes have the signs of both roots changed, so that the larger is positive."""
+        """The sum of the roots is negative: both roots change sign, so that the larger becomes positive."""
         return self.far_gap < self.gap
 
     @cached_property
@@ -91,7 +91,7 @@ class Modes:
 
     @cached_property
     def phase(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The numbers phi, psi and A in d_t = rho^t A cos(t phi - psi), for complex roots rho exp(+-i phi), not flipped."""
+        """The numbers phi, psi and A in d_t = rho^t A cos(t phi - psi), for complex roots rho exp(+-i phi)."""
         angle, sine = _angle(self)
         lag = (self.damping - self.gap) / (2 * np.sqrt(np.maximum(self.delta, _TINY)) * sine)
         return np.where(self.flipped, np.pi - angle, angle), np.arctan(lag), np.hypot(1.0, lag)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,8 +55,7 @@ def steps_to_target(
     target: float = PUBLISHED_TARGET,
     spectrum: Spectrum | None = None,
     method: str = "optimum",
-    learning_rates: ArrayLike | None = None,
-    coefficients: ArrayLike | None = None,
+    grid: tuple[ArrayLike, ArrayLike] | None = None,
     max_steps: int = MAX_STEPS,
 ) -> list[TunedSteps]:
     """The fewest steps to the target risk at each batch size, tuned over learning rate and coefficient.
@@ -73,7 +73,7 @@ def steps_to_target(
         power: of the preconditioner, in [0, 1].
         target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
-        learning_rates, coefficients: (k,), (m,); the grid instead of the default one, not for "published".
+        grid: learning rates (k,) and coefficients (m,) instead of the default ones; not for "published".
         max_steps: the largest number of steps that counts as reached ("published" has its own).
 
     Returns:
@@ -91,12 +91,12 @@ def steps_to_target(
     batches = _check(batch_sizes, target, max_steps, method)
     find_optimizer(optimizer)
     if method == "published":
-        if learning_rates is not None or coefficients is not None:
-            raise ValueError("the published choices include their grid: leave out learning_rates and coefficients")
+        if grid is not None:
+            raise ValueError("the published choices include their grid: leave out `grid`")
         problem = Spectrum.published() if spectrum is None else spectrum
         return [_published(problem, batch, optimizer, power, target) for batch in batches]
     problem = Spectrum.power_law() if spectrum is None else spectrum
-    rates, betas = _grid(problem.preconditioned(power), optimizer, learning_rates, coefficients)
+    rates, betas = _pairs(optimizer, *(grid or _default_grid(problem.preconditioned(power), optimizer)))
     tuner = _Tuner(problem, optimizer, power, target, max_steps)
     if method == "grid":
         return [tuner.best_on_grid(batch, rates, betas) for batch in batches]
@@ -104,8 +104,16 @@ def steps_to_target(
     return [tuner.optimum(coarse.best_on_grid(batch, rates, betas)) for batch in batches]
 
 
+class _Setting(NamedTuple):
+    learning_rate: float
+    coefficient: float
+    risk: float
+
+
 @dataclass(frozen=True, eq=False)
 class _Tuner:
+    """The search for one problem and optimiser."""
+
     problem: Spectrum
     optimizer: str
     power: float
@@ -156,10 +164,14 @@ class _Tuner:
                 low = trial
             trial = (low + high) // 2 if low and high else max(1, high - stride) if high else low + stride
             stride *= 2
-        return best if best.steps <= self.max_steps else self._none(row.batch_size)
+        if high > self.max_steps:
+            return TunedSteps(
+                row.batch_size, None, math.nan, math.nan, f"unreachable: not within {self.max_steps:,} steps"
+            )
+        return best
 
-    def _least_risk(self, steps: int, start: TunedSteps) -> tuple[float, float, float]:
-        """(learning rate, coefficient, risk) of the least risk after `steps`, searched for from `start`."""
+    def _least_risk(self, steps: int, start: TunedSteps) -> _Setting:
+        """The setting of the least risk after `steps`, searched for from `start`."""
         tuned = bool(find_optimizer(self.optimizer).coefficient_name)
         origin = [math.log(start.learning_rate)] + [math.log1p(-start.coefficient)] * tuned
 
@@ -170,43 +182,45 @@ class _Tuner:
             value = float(self.risks(steps, start.batch_size, *settings(point)))
             return math.log(value) if math.isfinite(value) else 700.0 + abs(float(point[0]))
 
-        found = _minimum(excess, origin)
-        rate, beta = settings(found)
-        return rate, beta, float(self.risks(steps, start.batch_size, rate, beta))
+        rate, beta = settings(_minimum(excess, origin))
+        return _Setting(rate, beta, float(self.risks(steps, start.batch_size, rate, beta)))
 
 
 def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> FloatArray:
-    """Nelder and Mead's simplex from `origin`: it needs no gradient and minds no wall of divergence beside it."""
-    simplex = np.array([origin] + [[x + 0.05 * (i == j) for j, x in enumerate(origin)] for i in range(len(origin))])
-    options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400}
-    return np.asarray(optimize.minimize(function, origin, method="Nelder-Mead", options=options).x)
+    """Nelder and Mead's simplex from `origin`: it needs no gradient and minds no wall of divergence beside it.
 
-
-def _steps(row: TunedSteps) -> int:
-    if row.steps is None:
-        raise ValueError("no setting reached the target")
-    return row.steps
+    With a coefficient the risk of underdamped settings has ripples, so a second, wider simplex starts from the result.
+    """
+    point = np.array(origin)
+    for width in (0.05, -0.3)[: len(point)]:
+        simplex = np.vstack([point, point + width * np.eye(len(point))])
+        options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400}
+        point = np.asarray(optimize.minimize(function, point, method="Nelder-Mead", options=options).x)
+    return point
 
 
 def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
     hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
     if hit is None:
-        return TunedSteps(batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps")
+        return TunedSteps(
+            batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps"
+        )
     rates, betas = published_grid(optimizer)
     return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), REACHED)
 
 
-def _grid(
-    problem: Spectrum, optimizer: str, learning_rates: ArrayLike | None, coefficients: ArrayLike | None
-) -> tuple[FloatArray, FloatArray]:
-    """All pairs of learning rates and coefficients, (k * m,) each."""
+def _default_grid(problem: Spectrum, optimizer: str) -> tuple[FloatArray, FloatArray]:
     tuned = bool(find_optimizer(optimizer).coefficient_name)
-    if learning_rates is None:
-        top = math.log10((4 if tuned else 2) / problem.eigenvalues[0])
-        learning_rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (10 if tuned else 40), endpoint=False)
-    if coefficients is None:
-        coefficients = np.append(1 - np.logspace(-5, 0, 20)[:-1], 0.0) if tuned else 0.0
-    rates, betas = np.atleast_1d(np.asarray(learning_rates, float)), np.atleast_1d(np.asarray(coefficients, float))
+    top = math.log10((4 if tuned else 2) / problem.eigenvalues[0])
+    rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (10 if tuned else 40), endpoint=False)
+    return rates, 1 - np.logspace(-5, 0, 20) if tuned else np.zeros(1)
+
+
+def _pairs(optimizer: str, learning_rates: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """All pairs of learning rates and coefficients, (k * m,) each; SGD knows no coefficients."""
+    tuned = bool(find_optimizer(optimizer).coefficient_name)
+    rates = np.atleast_1d(np.asarray(learning_rates, dtype=np.float64))
+    betas = np.atleast_1d(np.asarray(coefficients, dtype=np.float64)) if tuned else np.zeros(1)
     return np.repeat(rates, len(betas)), np.tile(betas, len(rates))
 
 
