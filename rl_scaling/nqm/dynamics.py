@@ -82,7 +82,7 @@ def risk(
         ValueError: an argument outside its range, or shapes that do not broadcast.
 
     >>> risk(Spectrum.power_law(), [0, 1000, 2000], learning_rate=0.1, batch_size=64).round(4)
-    array([4.8938, 1.6798, 1.3434])
+    array([4.8938, 1.6799, 1.3435])
     """
     found, problem = find_optimizer(optimizer), spectrum.preconditioned(power)
     settings = check_settings(learning_rate, batch_size, coefficient, steps)
@@ -110,7 +110,7 @@ def averaged_risk(
 
     >>> settings = dict(learning_rate=0.1, batch_size=64)
     >>> float(averaged_risk(Spectrum.power_law(), 1000, **settings, momentum=0.0, averaging=0.9).round(6))
-    1.683856
+    1.683913
     """
     problem = spectrum.preconditioned(power)
     settings = check_settings(learning_rate, batch_size, momentum, steps, averaging)

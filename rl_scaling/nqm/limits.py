@@ -4,8 +4,8 @@ For B -> 0 the best learning rate shrinks with B. With epsilon = alpha / B the r
 
     1/2 sum_i h_i [ exp(-2 epsilon N h_i) E theta_i(0)^2 + (epsilon c_i / (2 h_i)) (1 - exp(-2 epsilon N h_i)) ],
 
-the continuous limit of Zhang et al. 2019, eq. 4. The least N is the model's E_min (McCandlish et al. 2018, eq. 2.11), to
-which the examples of heavy ball and Nesterov's momentum with a fixed coefficient tend too.
+the continuous limit of Zhang et al. 2019, eq. 4. The least N is the model's E_min (McCandlish et al. 2018, eq. 2.11).
+The examples of heavy ball and of Nesterov's momentum with a fixed coefficient tend to it too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def small_batch_limit(spectrum: Spectrum, target: float, *, power: float = 0.0) 
 
     >>> limit = small_batch_limit(Spectrum.power_law(), 0.01)
     >>> f"{limit.examples:.4g} {limit.learning_rate_per_example:.3g}"
-    '6.023e+06 0.0034'
+    '6.02e+06 0.0034'
     """
     problem = spectrum.preconditioned(power)
     if not 0 < target < problem.initial_risk:
@@ -53,7 +53,7 @@ def small_batch_limit(spectrum: Spectrum, target: float, *, power: float = 0.0) 
 
 
 def _time_to_target(problem: Spectrum, target: float, epsilon: float) -> float:
-    """epsilon * N at which the risk of the limit crosses the target."""
+    """The epsilon * N at which the risk of the limit crosses the target."""
     h, weight = problem.eigenvalues, 0.5 * problem.counts * problem.eigenvalues
     level = epsilon * problem.noise / (2 * h)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
+from scipy import ndimage, optimize
 
 from rl_scaling.nqm.dynamics import diverges, find_optimizer, risk, steady_state_risk
 from rl_scaling.nqm.hits import MAX_STEPS
@@ -23,6 +23,7 @@ from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
 GRID_DECADES = 9
+RIPPLED_STEPS, VALLEYS = 2000, 3
 COARSE_BINS = 48
 """Groups of the spectrum while the optimum is only looked for on a grid."""
 REACHED, AT_START, DIVERGES = "reached", "reached at the start", "diverges"
@@ -86,7 +87,7 @@ def steps_to_target(
     7268
     >>> row, = steps_to_target([4**10], optimizer="momentum")
     >>> row.steps, row.status
-    (162, 'reached')
+    (150, 'reached')
     """
     batches = _check(batch_sizes, target, max_steps, method)
     find_optimizer(optimizer)
@@ -182,17 +183,29 @@ class _Tuner:
             value = float(self.risks(steps, start.batch_size, *settings(point)))
             return math.log(value) if math.isfinite(value) else 700.0 + abs(float(point[0]))
 
-        rate, beta = settings(_minimum(excess, origin))
+        origins = [origin]
+        if tuned and steps < RIPPLED_STEPS:
+            origins = self._valleys(steps, start.batch_size, origin)
+        rate, beta = settings(min((_minimum(excess, point) for point in origins), key=excess))
         return _Setting(rate, beta, float(self.risks(steps, start.batch_size, rate, beta)))
+
+    def _valleys(self, steps: int, batch: float, origin: list[float]) -> list[list[float]]:
+        """The lowest local minima on a patch around `origin`: within few oscillations the risk has many."""
+        rates, betas = np.linspace(-0.3, 0.3, 41), np.linspace(-0.3, 0.3, 25)
+        patch = np.stack(np.meshgrid(origin[0] + rates, np.minimum(origin[1] + betas, 0.0), indexing="ij"), axis=-1)
+        risks = self.risks(steps, batch, np.exp(patch[..., 0]), np.minimum(-np.expm1(patch[..., 1]), 1 - 1e-12))
+        lowest = np.isfinite(risks) & (risks == ndimage.minimum_filter(risks, size=3, mode="nearest"))
+        order = np.argsort(np.where(lowest, risks, np.inf), axis=None)[: min(VALLEYS, int(lowest.sum()))]
+        return patch.reshape(-1, 2)[order].tolist() or [origin]
 
 
 def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> FloatArray:
     """Nelder and Mead's simplex from `origin`: it needs no gradient and minds no wall of divergence beside it.
 
-    With a coefficient the risk of underdamped settings has ripples, so a second, wider simplex starts from the result.
+    In two dimensions it can stop short of a narrow valley's end; a second simplex from there goes on.
     """
     point = np.array(origin)
-    for width in (0.05, -0.3)[: len(point)]:
+    for width in (0.05, -0.2)[: len(point)]:
         simplex = np.vstack([point, point + width * np.eye(len(point))])
         options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400}
         point = np.asarray(optimize.minimize(function, point, method="Nelder-Mead", options=options).x)
