@@ -33,7 +33,7 @@ def simulate(
     runs: int = 1000,
     seed: int = 0,
 ) -> SimulatedRisk:
-    """Runs of the optimiser on sampled problems: theta(0) normal, gradients H theta plus normal noise of covariance C / B.
+    """Runs of the optimiser: theta(0) normal, gradients H theta plus normal noise of covariance C / B.
 
     Args:
         learning_rates, batch_sizes, method: as in `risk_curve`.

@@ -1,8 +1,9 @@
 """Exact second moments step by step: for schedules, changing batch sizes and noise that depends on the state.
 
-The state of a dimension is (theta, v, average), v the last step. Its second moments obey
+The state of a dimension is (theta, m, average), m the momentum buffer: m' = beta m + gradient, then
+theta' = theta - alpha m' with the learning rate of this update (Zhang et al. 2019, eq. 5). Its second moments obey
 
-    P' = A P A' + b b' alpha^2 Var(gradient) / B,
+    P' = A P A' + b b' Var(gradient) / B,
 
 a closed set of equations for every optimiser here, also where learning rate and batch size change with every update.
 """
@@ -26,7 +27,7 @@ class Method:
 
     Attributes:
         momentum: beta in [0, 1).
-        nesterov: the gradient is taken at theta + beta v.
+        nesterov: the gradient is taken at theta - alpha beta m.
         averaging: gamma in [0, 1); the risk is that of the moving average of theta.
         power: of the preconditioner, in [0, 1].
         multiplicative: kappa >= 0, state-dependent noise. The covariance of one example's gradient is
@@ -75,15 +76,15 @@ def risk_curve(
     problem = spectrum.preconditioned(method.power)
     rates, batches = check_schedule(learning_rates, batch_sizes)
     weight = 0.5 * problem.counts * problem.eigenvalues
-    h, n = problem.eigenvalues, len(problem.counts)
-    moments = np.zeros((3, 3, n))
+    h = problem.eigenvalues
+    moments = np.zeros((3, 3, len(h)))
     moments[0, 0] = moments[0, 2] = moments[2, 0] = moments[2, 2] = problem.initial
     risks = np.empty(len(rates) + 1)
     risks[0] = weight @ moments[2, 2]
     with np.errstate(over="ignore", invalid="ignore"):
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True)):
-            variance = _gradient_variance(problem, method, moments, weight) * rate**2 / batch
-            step, noise = _one_step(rate * h, method)
+            variance = _gradient_variance(problem, method, moments, rate) / batch
+            step, noise = _one_step(rate, h, method)
             moments = np.einsum("ikn,kln,jln->ijn", step, moments, step) + noise[:, None] * noise[None, :] * variance
             risks[t + 1] = weight @ moments[2, 2]
     return np.where(np.isnan(risks), np.inf, risks)
@@ -99,22 +100,23 @@ def check_schedule(learning_rates: ArrayLike, batch_sizes: ArrayLike) -> tuple[F
     return rates, batches
 
 
-def _gradient_variance(problem: Spectrum, method: Method, moments: FloatArray, weight: FloatArray) -> FloatArray:
-    """Diagonal of the covariance of one example's gradient where it is taken."""
+def _gradient_variance(problem: Spectrum, method: Method, moments: FloatArray, rate: float) -> FloatArray:
+    """Diagonal of the covariance of one example's gradient where it is taken, theta - ahead * m."""
     if method.multiplicative == 0:
         return problem.noise
-    ahead = method.momentum if method.nesterov else 0.0
-    squares = moments[0, 0] + 2 * ahead * moments[0, 1] + ahead**2 * moments[1, 1]
+    ahead = rate * method.momentum if method.nesterov else 0.0
+    squares = moments[0, 0] - 2 * ahead * moments[0, 1] + ahead**2 * moments[1, 1]
     h = problem.eigenvalues
-    return problem.noise + method.multiplicative * (h**2 * squares + 2 * (weight @ squares) * h)
+    twice_risk = float(np.sum(problem.counts * h * squares))
+    return problem.noise + method.multiplicative * (h**2 * squares + twice_risk * h)
 
 
-def _one_step(scaled: FloatArray, method: Method) -> tuple[FloatArray, FloatArray]:
-    """A (3, 3, n) and b (3, 1) of x' = A x + b noise for x = (theta, v, average)."""
-    keep = method.momentum * (1 - scaled) if method.nesterov else method.momentum + 0 * scaled
-    gamma, zero = method.averaging, 0 * scaled
-    theta = np.stack([1 - scaled, keep, zero])
-    velocity = np.stack([-scaled, keep, zero])
+def _one_step(rate: float, h: FloatArray, method: Method) -> tuple[FloatArray, FloatArray]:
+    """A (3, 3, n) and b (3, 1) of x' = A x + b noise for x = (theta, m, average)."""
+    zero, gamma = 0 * h, method.averaging
+    keep = method.momentum * (1 - rate * h) if method.nesterov else method.momentum + zero
+    buffer = np.stack([h, keep, zero])
+    theta = np.stack([1 - rate * h, -rate * keep, zero])
     average = (1 - gamma) * theta
     average[2] += gamma
-    return np.stack([theta, velocity, average]), np.array([1.0, 1.0, 1 - gamma])[:, None]
+    return np.stack([theta, buffer, average]), np.array([-rate, 1.0, -(1 - gamma) * rate])[:, None]

@@ -22,7 +22,7 @@ def piecewise_constant(values: Sequence[float] | FloatArray, lengths: Sequence[i
 
 
 def linear_decay(initial: float, final_fraction: float, decay_steps: int, steps: int) -> FloatArray:
-    """initial * (1 - (1 - kappa) t / T) up to t = T, kappa * initial from then on (Zhang et al. 2019, 4).
+    """Linear decay: initial * (1 - (1 - kappa) t / T) up to t = T, kappa * initial from then on.
 
     >>> linear_decay(1.0, 0.5, 2, 4)
     array([1.  , 0.75, 0.5 , 0.5 ])
