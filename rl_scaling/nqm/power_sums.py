@@ -27,10 +27,9 @@ def power_sums(edges: NDArray[np.int64], exponent: float) -> FloatArray:
     array([1.5       , 0.58333333])
     """
     edges = np.asarray(edges, dtype=np.int64)
-    listed = np.arange(1, LISTED, dtype=np.float64) ** -exponent
-    below = np.concatenate([[0.0], np.cumsum(listed)])
-    low, high = np.minimum(edges[:-1], LISTED) - 1, np.minimum(edges[1:], LISTED) - 1
-    small = below[high] - below[low]
+    listed = np.append(np.arange(1, LISTED, dtype=np.float64) ** -exponent, 0.0)
+    starts = np.minimum(edges, LISTED) - 1
+    small = np.where(np.diff(starts) > 0, np.add.reduceat(listed, starts)[:-1], 0.0)
     return small + _euler_maclaurin(np.maximum(edges[:-1], LISTED), np.maximum(edges[1:], LISTED), exponent)
 
 

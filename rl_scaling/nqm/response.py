@@ -81,7 +81,7 @@ class Modes:
     @cached_property
     def oscillates(self) -> NDArray[np.bool_]:
         """The roots are complex: the mode is underdamped."""
-        return self.discriminant < 0
+        return (self.discriminant < 0) & (self.damping < 1)
 
     @property
     def real_roots(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -102,7 +102,7 @@ class Modes:
 
     @cached_property
     def _root_difference(self) -> FloatArray:
-        return np.sqrt(np.abs(self.discriminant))
+        return np.sqrt(np.where(self.oscillates, -self.discriminant, np.maximum(self.discriminant, 0.0)))
 
     @cached_property
     def _fast_distance(self) -> FloatArray:

@@ -116,8 +116,7 @@ class Spectrum:
         h = power_sums(edges, exponent) / counts
         noise = power_sums(edges, noise_exponent) / counts
         initial = power_sums(edges, exponent + initial_exponent) / (counts * h)
-        groups = Spectrum(scale * h, noise_scale * scale * noise, initial_scale * initial, counts)
-        return groups if exponent >= 0 else _sorted(groups)
+        return Spectrum.from_eigenvalues(scale * h, noise_scale * scale * noise, initial_scale * initial, counts)
 
     @staticmethod
     def published(dimensions: int = PUBLISHED_DIMENSIONS, bins: int = PUBLISHED_BINS) -> Spectrum:
@@ -183,7 +182,7 @@ class Spectrum:
         mean = np.add.reduceat(self.counts * h, starts) / counts
         noise = np.add.reduceat(self.counts * self.noise, starts) / counts
         initial = np.add.reduceat(self.counts * h * self.initial, starts) / (counts * mean)
-        return Spectrum(mean, noise, initial, counts)
+        return Spectrum.from_eigenvalues(mean, noise, initial, counts)
 
 
 def _index_edges(dimensions: int, bins: int) -> NDArray[np.int64]:
@@ -195,10 +194,6 @@ def _index_edges(dimensions: int, bins: int) -> NDArray[np.int64]:
     wide = np.ceil(np.geomspace(singles + 1, stop, parts + 1)).astype(np.int64)
     wide[0], wide[-1] = singles + 1, stop
     return np.unique(np.concatenate([np.arange(1, singles + 1, dtype=np.int64), wide]))
-
-
-def _sorted(groups: Spectrum) -> Spectrum:
-    return Spectrum.from_eigenvalues(groups.eigenvalues, groups.noise, groups.initial, groups.counts)
 
 
 def _check(spectrum: Spectrum) -> None:
