@@ -91,7 +91,8 @@ def risk(
         modes = found.modes(rate * problem.eigenvalues, beta)
         start, noise = found.moments(modes, t)
         values[part] = _total(problem, start, modes.gain * noise, rate**2 / batch)
-        values[part][~(modes.stable.all(axis=-1) | (t[:, 0] == 0))] = np.inf
+        values[part][~modes.stable.all(axis=-1)] = np.inf
+        values[part][t[:, 0] == 0] = problem.initial_risk
     return values.reshape(settings[0].shape)
 
 

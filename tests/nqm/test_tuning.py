@@ -39,7 +39,7 @@ def test_a_grid_gives_the_least_first_hit_of_its_points(optimizer: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "ema"])
 def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(optimizer: str) -> None:
-    for row in steps_to_target([1, 256, 2**16, 2**40], optimizer=optimizer, spectrum=SMALL):
+    for row in steps_to_target([1, 2**12, 2**40], optimizer=optimizer, spectrum=SMALL):
         assert row.status == "reached"
         assert row.steps is not None
         setting = {"optimizer": optimizer, "batch_size": row.batch_size}
@@ -58,7 +58,7 @@ def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(optimizer: str)
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "ema"])
 def test_no_optimiser_beats_the_bayes_bound_and_batches_save_steps(optimizer: str) -> None:
-    rows = steps_to_target(4.0 ** np.arange(0, 9), optimizer=optimizer, spectrum=SMALL)
+    rows = steps_to_target(4.0 ** np.arange(0, 10, 3), optimizer=optimizer, spectrum=SMALL)
     steps = [row.steps for row in rows]
     assert all(a >= b for a, b in itertools.pairwise(steps))
     for row in rows:
