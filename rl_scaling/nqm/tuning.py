@@ -66,7 +66,8 @@ def steps_to_target(
     - method "grid": over a grid. By default learning rates in 9 decades below the stability limit, 40 a decade for SGD
       and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20). An underdamped point counts with the
       crossing of the target that bisection finds, which may be later than its first (`rl_scaling.nqm.find_hits`).
-    - method "published": as in the published figures (`rl_scaling.nqm.published`), on the published grid and, unless
+    - method "published": as in the published figures (`rl_scaling.nqm.published`), but with the exact risk of SGD (no
+      floor in its denominator), on the published grid and, unless
       another is given, the published spectrum.
 
     Args:
@@ -227,7 +228,7 @@ def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> Fl
 
 
 def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
-    hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
+    hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target, sgd_floor=0.0)
     if hit is None:
         return TunedSteps(
             batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps"

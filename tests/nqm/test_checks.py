@@ -3,6 +3,7 @@ from __future__ import annotations
 from rl_scaling.nqm.checks import exactness
 
 
+@pytest.mark.slow
 def test_every_row_of_the_table_keeps_its_promise() -> None:
     rows = exactness(cases=20, seed=1)
     for row in rows:

@@ -60,6 +60,7 @@ def coverage(truth: tuple[float, float, float], sweeps: int) -> np.ndarray:
     return covered
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_intervals_cover() -> None:
     """12 sweeps at 95 %: fewer than 9 covered by chance once in 4,500, for each of three parameters."""
@@ -75,6 +76,7 @@ def test_intervals_cover_as_often_as_they_say(truth: tuple[float, float, float])
     assert (covered >= 51).all(), covered
 
 
+@pytest.mark.slow
 def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
     choices = fastest(fitted, [4.0, 1e5], [("sgd", 0.0), ("momentum", 0.0), ("ema", 0.0)])
     assert choices["optimizer"].tolist() == ["ema", "momentum"]

@@ -56,6 +56,7 @@ def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(optimizer: str)
         assert float(risk(SMALL, earlier, **setting, **near).min()) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "ema"])
 def test_no_optimiser_beats_the_bayes_bound_and_batches_save_steps(optimizer: str) -> None:
     rows = steps_to_target(4.0 ** np.arange(0, 10, 3), optimizer=optimizer, spectrum=SMALL)
