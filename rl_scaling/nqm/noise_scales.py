@@ -70,7 +70,7 @@ def noise_scales(
     t = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     check_settings(learning_rate, batch_size, coefficient, t)
     h = problem.eigenvalues
-    modes = found.modes(learning_rate * h, np.float64(coefficient))
+    modes = found.modes(learning_rate * h, np.asarray(coefficient, dtype=np.float64))
     if not modes.stable.all():
         raise ValueError("this setting diverges: choose a smaller learning rate")
     start, noise = found.moments(modes, t[:, None])
