@@ -56,6 +56,8 @@ def noise_scales(
 ) -> ModelNoiseScales:
     """B_simple and B_noise at the optimiser's iterates after `steps`; arguments as in `risk`.
 
+    For "ema" these are SGD's iterates, where the gradients are taken, and not their average.
+
     With a preconditioner they are those of the problem behind it, in which the optimiser is plain: the scales that
     then predict its critical batch size.
 
@@ -66,7 +68,8 @@ def noise_scales(
     >>> scales.b_simple.round(1), scales.b_noise.round(1)
     (array([   6. , 1571.3]), array([1.400e+00, 1.631e+03]))
     """
-    found, problem = find_optimizer(optimizer), spectrum.preconditioned(power)
+    find_optimizer(optimizer)
+    found, problem = find_optimizer("sgd" if optimizer == "ema" else optimizer), spectrum.preconditioned(power)
     t = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     check_settings(learning_rate, batch_size, coefficient, t)
     h = problem.eigenvalues
