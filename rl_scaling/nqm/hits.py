@@ -79,7 +79,7 @@ class _Track:
 
     @staticmethod
     def of(problem: Spectrum, optimizer: Optimizer, learning_rate: float, batch_size: float, beta: float) -> _Track:
-        modes = optimizer.modes(learning_rate * problem.eigenvalues, np.float64(beta))
+        modes = optimizer.modes(learning_rate * problem.eigenvalues, np.asarray(beta, dtype=np.float64))
         weight = 0.5 * problem.counts * problem.eigenvalues
         scale = learning_rate**2 / batch_size
         return _Track(modes, optimizer.moments, weight * problem.initial, scale * weight * problem.noise * modes.gain)

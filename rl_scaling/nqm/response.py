@@ -64,7 +64,7 @@ class Modes:
     def log_radius(self) -> FloatArray:
         """The log of the larger |root|, without loss of digits where it is close to 1; NaN where unstable."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            real = np.log1p(-np.minimum(self._slow_distance, 1 - _TINY))
+            real = np.log1p(-np.minimum(self.slow_distance, 1 - _TINY))
             return np.where(self.oscillates, np.log1p(-self.damping) / 2, real)
 
     def steady_state(self) -> FloatArray:
@@ -86,8 +86,8 @@ class Modes:
     @property
     def real_roots(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The numbers r1, r2 and 1 - r1 of the flipped modes, for real roots: r1 > 0 and r1 >= |r2|."""
-        r1 = np.maximum(1 - self._slow_distance, _TINY)
-        return r1, self.delta / r1, self._slow_distance
+        r1 = np.maximum(1 - self.slow_distance, _TINY)
+        return r1, self.delta / r1, self.slow_distance
 
     @cached_property
     def phase(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -97,22 +97,24 @@ class Modes:
         return np.where(self.flipped, np.pi - angle, angle), np.arctan(lag), np.hypot(1.0, lag)
 
     @cached_property
-    def _near(self) -> FloatArray:
+    def near_gap(self) -> FloatArray:
+        """(1 - r1)(1 - r2) of the flipped modes."""
         return np.minimum(self.gap, self.far_gap)
 
     @cached_property
-    def _root_difference(self) -> FloatArray:
+    def root_difference(self) -> FloatArray:
+        """|r1 - r2|."""
         return np.sqrt(np.where(self.oscillates, -self.discriminant, np.maximum(self.discriminant, 0.0)))
 
     @cached_property
-    def _fast_distance(self) -> FloatArray:
-        """z2 = 1 - r2 of real roots, from z1 + z2 = q + g without cancellation."""
-        return (self.damping + self._near + self._root_difference) / 2
+    def fast_distance(self) -> FloatArray:
+        """The larger z2 = 1 - r2 of real roots, from z1 + z2 = q + g without cancellation."""
+        return (self.damping + self.near_gap + self.root_difference) / 2
 
     @cached_property
-    def _slow_distance(self) -> FloatArray:
-        """z1 = 1 - r1, from z1 z2 = g."""
-        return self._near / self._fast_distance
+    def slow_distance(self) -> FloatArray:
+        """The smaller z1 = 1 - r1, from z1 z2 = g."""
+        return self.near_gap / self.fast_distance
 
 
 def second_moments(modes: Modes, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -130,7 +132,7 @@ def second_moments(modes: Modes, steps: FloatArray) -> tuple[FloatArray, FloatAr
     t = np.asarray(steps, dtype=np.float64)
     with np.errstate(all="ignore"):
         u, d = _impulse(modes, t)
-        spread = np.where(modes.oscillates, np.sqrt(modes._near), modes._fast_distance)
+        spread = np.where(modes.oscillates, np.sqrt(modes.near_gap), modes.fast_distance)
         near = (2 * spread * t < 1) & (t > 0)
         total = np.where(_turns(modes), _spectral_sum(modes, t), _balance_sum(modes, t, u, d))
         if near.any():
@@ -153,13 +155,13 @@ def _impulse(modes: Modes, t: FloatArray) -> tuple[FloatArray, FloatArray]:
         return u_real, d_real
     angle, sine = _angle(modes)
     u = power * np.sin(t * angle) / (np.sqrt(modes.delta) * sine)
-    d = power * np.cos(t * angle) + (modes.damping - modes._near) * u / 2
+    d = power * np.cos(t * angle) + (modes.damping - modes.near_gap) * u / 2
     return np.where(modes.oscillates, u, u_real), np.where(modes.oscillates, d, d_real)
 
 
 def _real_impulse(modes: Modes, t: FloatArray, power: FloatArray) -> tuple[FloatArray, FloatArray]:
     r1, r2, slow = modes.real_roots
-    shrink = np.minimum(modes._root_difference / r1, 2.0)
+    shrink = np.minimum(modes.root_difference / r1, 2.0)
     alternating = (1 - np.power(r2 / r1, t)) / shrink
     log_ratio = np.log1p(-np.minimum(shrink, 1 - _TINY))
     ratio = np.where(shrink < 1, np.where(shrink > 0, np.expm1(t * log_ratio) / -shrink, t), alternating)
@@ -169,14 +171,14 @@ def _real_impulse(modes: Modes, t: FloatArray, power: FloatArray) -> tuple[Float
 
 def _angle(modes: Modes) -> tuple[FloatArray, FloatArray]:
     """The angle phi in (0, pi / 2] of the flipped complex roots, and its sine."""
-    tau = 2 - modes.damping - modes._near
-    angle = np.arctan2(modes._root_difference, tau)
-    return angle, modes._root_difference / (2 * np.sqrt(np.maximum(modes.delta, _TINY)))
+    tau = 2 - modes.damping - modes.near_gap
+    angle = np.arctan2(modes.root_difference, tau)
+    return angle, modes.root_difference / (2 * np.sqrt(np.maximum(modes.delta, _TINY)))
 
 
 def _turns(modes: Modes) -> NDArray[np.bool_]:
     """Complex roots that turn faster than they decay: phi > -log rho, nearly."""
-    return modes.oscillates & (modes._root_difference > modes.damping)
+    return modes.oscillates & (modes.root_difference > modes.damping)
 
 
 def _spectral_sum(modes: Modes, t: FloatArray) -> FloatArray:
@@ -199,9 +201,9 @@ def _balance_sum(modes: Modes, t: FloatArray, u: FloatArray, d: FloatArray) -> F
 
     U = sum_{k=1..t} u_k = (1 - d_t) / g; for real roots U = (sum_{k<t} r1^k - r2 u_t) / (1 - r2), without cancellation.
     """
-    z1, z2 = modes._slow_distance, modes._fast_distance
+    z1, z2 = modes.slow_distance, modes.fast_distance
     geometric = -np.expm1(t * modes.log_radius) / z1
-    step = np.where(modes.oscillates, (1 - d) / modes._near, (geometric - modes.real_roots[1] * u) / z2)
+    step = np.where(modes.oscillates, (1 - d) / modes.near_gap, (geometric - modes.real_roots[1] * u) / z2)
     next_u = d + modes.delta * u
     wide = np.maximum(modes.gap, modes.far_gap)
     return ((1 + modes.delta) * (1 + d) * step - 2 * modes.delta * u * next_u) / (modes.damping * wide)
@@ -215,7 +217,7 @@ def _series_sum(modes: Modes, where: NDArray[np.bool_], t: FloatArray) -> FloatA
     sum_m C(n, m + 3) (-1)^m h_m with h_m the complete symmetric polynomials of the points' distances z from 1.
     """
     q, g, disc, n = (
-        np.broadcast_to(x, where.shape)[where] for x in (modes.damping, modes._near, modes.discriminant, t)
+        np.broadcast_to(x, where.shape)[where] for x in (modes.damping, modes.near_gap, modes.discriminant, t)
     )
     total = q + g
     # distances: w1 + w2 and w1 w2 of 1 - r1^2, 1 - r2^2, and q = 1 - delta

@@ -222,8 +222,13 @@ def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> Fl
     point = np.array(origin)
     for width in (0.05, -0.2)[: len(point)]:
         simplex = np.vstack([point, point + width * np.eye(len(point))])
-        options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400}
-        point = np.asarray(optimize.minimize(function, point, method="Nelder-Mead", options=options).x)
+        found = optimize.minimize(
+            function,
+            point,
+            method="Nelder-Mead",
+            options={"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400},
+        )
+        point = np.asarray(found.x)
     return point
 
 

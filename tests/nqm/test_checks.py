@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from rl_scaling.nqm.checks import exactness
 
 

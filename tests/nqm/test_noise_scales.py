@@ -44,3 +44,9 @@ def test_one_dimension_by_hand() -> None:
 def test_a_diverging_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="diverges"):
         noise_scales(PROBLEM, [1], learning_rate=2.1, batch_size=4)
+
+
+def test_an_average_leaves_the_gradients_where_sgd_takes_them() -> None:
+    settings = {"learning_rate": 0.5, "batch_size": 4}
+    averaged = noise_scales(PROBLEM, [20], **settings, optimizer="ema", coefficient=0.9)
+    np.testing.assert_array_equal(averaged.b_simple, noise_scales(PROBLEM, [20], **settings).b_simple)

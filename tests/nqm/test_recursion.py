@@ -29,7 +29,7 @@ METHODS = {
 @pytest.mark.statistical
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("method", METHODS)
-def test_simulated_runs_agree_within_three_standard_errors(schedule: str, method: str) -> None:
+def test_simulated_runs_agree_with_the_recursion(schedule: str, method: str) -> None:
     """24 cases of one test each on 20,000 runs: at 3.5 standard errors all pass for 98.9 % of seeds."""
     rates, batches = SCHEDULES[schedule]
     seed = 100 * list(SCHEDULES).index(schedule) + list(METHODS).index(method)
