@@ -77,6 +77,7 @@ def test_status_and_a_second_call_run_nothing_twice(swept: Path, capsys: pytest.
     assert all(row["examples"] >= 0 and row["examples_planned"] is None for row in rows)
 
 
+@pytest.mark.slow
 def test_the_model_is_fitted_to_its_own_sweep(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "nqm", "fit", swept, "--goal", 0.03, "--target", 0.03, "--at", 4, "1e6")
     assert code == 0

@@ -16,6 +16,7 @@ from rl_scaling.config import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rl_scaling.nqm import Spectrum
     from rl_scaling.nqm.fit import Interval
 
 Optimizer = Literal["sgd", "momentum", "nesterov", "ema"]
@@ -36,23 +37,56 @@ class NQMSteps:
     """Risk to reach."""
     published: bool = False
     """The grids and the way of counting of the published figures, instead of the optimum."""
+    spectrum: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Eigenvalues from a text file or .npy instead of the published 1/i."""
+    exponent: float | None = None
+    """a of eigenvalues i^-a, listed or compressed without the published flooring."""
+    noise_exponent: float | None = None
+    """q of the noise covariance h^q; 1 by default."""
+    initial_exponent: float | None = None
+    """e of the second moments i^-e of the start; 0 by default."""
+    dimension: int | None = None
+    """Directions, up to 10^8 and more; 10,000 by default."""
     json: bool = False
     """Print a list of rows as JSON on stdout."""
 
     def found(self) -> pd.DataFrame:
         """The rows. Raises ConfigError for what cannot be computed."""
-        from rl_scaling.nqm import steps_to_target
+        from rl_scaling.nqm import as_table, steps_to_target
 
         try:
-            return steps_to_target(
+            spectrum = self._spectrum()
+            spectrum.check_target(self.target)
+            rows = steps_to_target(
                 self.batch_sizes,
-                self.optimizer,
+                optimizer=self.optimizer,
                 power=self.power,
                 target=self.target,
-                as_published=self.published,
+                spectrum=spectrum,
+                method="published" if self.published else "optimum",
             )
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
+        return as_table(rows)
+
+    def _spectrum(self) -> Spectrum:
+        from rl_scaling.nqm import Spectrum
+
+        exponents = (self.exponent, self.noise_exponent, self.initial_exponent, self.dimension)
+        power_law = any(value is not None for value in exponents)
+        if self.spectrum is not None:
+            if power_law:
+                raise ConfigError("give --spectrum or the exponents and dimension of a power law, not both")
+            return Spectrum.from_file(self.spectrum)
+        if not power_law:
+            return Spectrum.published()
+        exponent = 1.0 if self.exponent is None else self.exponent
+        return Spectrum.power_law(
+            10_000 if self.dimension is None else self.dimension,
+            exponent,
+            noise_exponent=exponent * (1.0 if self.noise_exponent is None else self.noise_exponent),
+            initial_exponent=self.initial_exponent or 0.0,
+        )
 
     def run(self) -> int:
         rows = [as_json({str(k): v for k, v in row.items()}) for row in self.found().to_dict("records")]

@@ -1,7 +1,38 @@
-"""The noisy quadratic model of Zhang et al. 2019: exact, in closed form, without torch."""
+"""The noisy quadratic model (Zhang et al. 2019): steps to a target risk at any batch size, exact and in seconds."""
 
-from rl_scaling.nqm.closed_form import Model, noise_scales, power_law, published, risk
+from rl_scaling.nqm.bounds import bayes_bound, estimation_bound, examples_for_bayes_bound
 from rl_scaling.nqm.config import NQMConfig
-from rl_scaling.nqm.search import steps_to_target
+from rl_scaling.nqm.dynamics import averaged_risk, convergence_rate, diverges, risk, steady_state_risk
+from rl_scaling.nqm.hits import Hits, find_hits
+from rl_scaling.nqm.limits import SmallBatchLimit, small_batch_limit
+from rl_scaling.nqm.monte_carlo import SimulatedRisk, simulate
+from rl_scaling.nqm.noise_scales import ModelNoiseScales, noise_scales
+from rl_scaling.nqm.recursion import Method, risk_curve
+from rl_scaling.nqm.spectrum import Spectrum
+from rl_scaling.nqm.tuning import TunedSteps, as_table, steps_to_target
 
-__all__ = ["Model", "NQMConfig", "noise_scales", "power_law", "published", "risk", "steps_to_target"]
+__all__ = [
+    "Hits",
+    "Method",
+    "ModelNoiseScales",
+    "NQMConfig",
+    "SimulatedRisk",
+    "SmallBatchLimit",
+    "Spectrum",
+    "TunedSteps",
+    "as_table",
+    "averaged_risk",
+    "bayes_bound",
+    "convergence_rate",
+    "diverges",
+    "estimation_bound",
+    "examples_for_bayes_bound",
+    "find_hits",
+    "noise_scales",
+    "risk",
+    "risk_curve",
+    "simulate",
+    "small_batch_limit",
+    "steady_state_risk",
+    "steps_to_target",
+]

@@ -55,9 +55,10 @@ class NQMConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}: give a positive number")
-        for name, value in (("power", self.power), ("coefficient", self.coefficient)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} is {value}: give a number from 0 to 1")
+        if not 0 <= self.power <= 1:
+            raise ConfigError(f"power is {self.power}: give a number from 0 to 1")
+        if not 0 <= self.coefficient < 1:
+            raise ConfigError(f"coefficient is {self.coefficient}: give a number from 0 to below 1")
 
     @property
     def measure(self) -> Measure:

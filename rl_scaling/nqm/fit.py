@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import fdtri
 
-from rl_scaling.nqm.closed_form import power_law
 from rl_scaling.nqm.forecast import HIGHEST, LOWEST, Forecast, Parameters, Setting
-from rl_scaling.nqm.search import steps_to_target
+from rl_scaling.nqm.tuning import as_table, steps_to_target
 
 FloatArray = NDArray[np.float64]
 PARAMETERS = 3
@@ -106,10 +105,12 @@ class ModelFit:
         return rows.assign(steps_low=np.exp(low), steps_high=np.exp(high))
 
     def _tuned(self, batch_sizes: Sequence[float] | FloatArray, optimizer: str, power: float) -> pd.DataFrame:
-        p = self.parameters
-        model = power_law(self.setting.dimension, p.spectrum_exponent, p.noise_exponent, p.noise_scale)
-        found = steps_to_target(batch_sizes, optimizer, power=power, target=self.setting.target, model=model)
-        rows = _steps_of(optimizer, power, found["batch_size"].to_numpy(), found["steps"].to_numpy())
+        spectrum = self.parameters.spectrum(self.setting.dimension)
+        found = steps_to_target(
+            batch_sizes, optimizer=optimizer, power=power, target=self.setting.target, spectrum=spectrum
+        )
+        table = as_table(found)
+        rows = _steps_of(optimizer, power, table["batch_size"].to_numpy(), table["steps"].to_numpy())
         return rows.assign(steps_low=math.nan, steps_high=math.nan)
 
     @property

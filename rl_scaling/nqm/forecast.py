@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import NdBSpline, make_interp_spline
 
-from rl_scaling.nqm.closed_form import power_law, second_moments
+from rl_scaling.nqm.sgd import sgd_modes, sgd_second_moments
+from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
 
@@ -23,7 +24,6 @@ _SPECTRUM = np.linspace(LOWEST[0], HIGHEST[0], 33)
 _NOISE = np.linspace(LOWEST[1], HIGHEST[1], 21)
 _LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 70)
 _BINS = 64
-_DIVERGED = 1e200  # a risk that no target is above, and that can still be multiplied
 _LOG_STEPS = np.arange(0.0, np.log(1e14), 0.15)
 # Times the largest eigenvalue, 1; close together where the limit of stability, 2, is near.
 _RATES = np.concatenate([np.geomspace(1e-9, 0.3, 150), np.linspace(0.31, 1.99, 60)])
@@ -36,6 +36,13 @@ class Parameters:
     spectrum_exponent: float = 1.0
     noise_exponent: float = 1.0
     noise_scale: float = 1.0
+
+    def spectrum(self, dimension: int) -> Spectrum:
+        """The problem with these parameters."""
+        noise_exponent = self.spectrum_exponent * self.noise_exponent
+        return Spectrum.power_law(
+            dimension, self.spectrum_exponent, noise_exponent=noise_exponent, noise_scale=self.noise_scale
+        )
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,16 @@ class Forecast:
 def _curves(exponent: float, setting: Setting, power: float) -> FloatArray:
     """(noise exponents, batch sizes) log steps for one spectrum."""
     # With noise of covariance 1: the risk is linear in the noise, so that one computation serves all exponents.
-    model = power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
+    spectrum = Spectrum.power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
+    problem = spectrum.preconditioned(power)
     t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), _RATES))
-    parts = second_moments(model, "sgd", t, rate, np.zeros_like(rate), power)
-    left, noise = (np.where(np.isfinite(part), part, _DIVERGED) for part in parts)
-    weights = model.count * model.curvature ** _NOISE[:, None]
-    risks = np.moveaxis(noise @ weights.T, -1, 0)
-    return np.stack([_over_batch_sizes(left @ model.count, risk, setting.target) for risk in risks])
+    modes = sgd_modes(rate * problem.eigenvalues, np.float64(0.0))
+    start, noise = sgd_second_moments(modes, t)
+    weights = 0.5 * problem.counts * problem.eigenvalues
+    left = start @ (weights * problem.initial)
+    each = weights * problem.noise * spectrum.eigenvalues ** _NOISE[:, None]
+    risks = np.moveaxis(rate**2 * (noise @ each.T), -1, 0)
+    return np.stack([_over_batch_sizes(left, risk, setting.target) for risk in risks])
 
 
 def _over_batch_sizes(left: FloatArray, noise: FloatArray, target: float) -> FloatArray:

@@ -1,130 +1,159 @@
-"""Piecewise-constant learning rates that are best for a number of steps, and the fewest steps with them.
+"""Piecewise-constant learning rates for SGD, optimised (Zhang et al. 2019, 3.7.2).
 
-Zhang et al. 2019, section 3.7.2: within a piece the risk follows eq. 4 from where the piece before left it; the rates
-are found by quasi-Newton steps on log rates with gradients in closed form. Pieces have equal length, which need not be
-a whole number of steps.
+K pieces of n updates each. Within a piece eq. 4 holds from the second moment at its start, so the final risk and its
+gradient with respect to all log learning rates cost the same as K settings, whatever n.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 
-from rl_scaling.nqm.closed_form import Model
+from rl_scaling.nqm.bounds import examples_for_bayes_bound
+from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
-PIECES = 50
-_LARGEST = 1.999  # of alpha h_1, which must stay below 2
-_SMALLEST = 1e-9
-_PRECISION = 3e-3
+PIECES = 20
+STABILITY_SHARE = 1 - 1e-9
+"""The largest learning rate, as a share of the limit of stability 2 / h_1."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rates that are best for a number of steps.
+@dataclass(frozen=True, eq=False)
+class PiecewiseSchedule:
+    """The best schedule found for one batch size.
 
     Attributes:
-        steps: how many, over all pieces.
-        rates: (pieces,) one after the other.
-        risk: at the end.
+        batch_size: examples.
+        steps: updates in all, a multiple of the number of pieces.
+        learning_rates: (K,), each for steps / K updates.
+        risk: after the last update.
     """
 
-    steps: float
-    rates: FloatArray
+    batch_size: float
+    steps: int
+    learning_rates: FloatArray
     risk: float
 
 
-def risk_and_slopes(
-    model: Model, rates: FloatArray, steps: float, batch_size: float, power: float = 0.0
-) -> tuple[float, FloatArray]:
-    """The risk after a schedule and its derivatives.
+def final_risk(problem: Spectrum, log_rates: FloatArray, updates: float, batch_size: float) -> tuple[float, FloatArray]:
+    """Expected risk after K pieces of `updates` updates each, and its gradient (K,) in the log learning rates.
+
+    With f = (1 - alpha h)^(2n) a piece maps the second moment s to f s + (1 - f) alpha c / (h B (2 - alpha h)); the
+    gradient follows the pieces backwards. For a preconditioner give `Spectrum.preconditioned`.
 
     Args:
-        model: the model.
-        rates: (pieces,) learning rates, each below 2 / h_1^(1 - power).
-        steps: over all pieces.
-        batch_size: examples per step.
-        power: of the preconditioner.
+        log_rates: (K,) logarithms of learning rates below 2 / h_1.
+        updates: of one piece; need not be whole.
 
-    Returns:
-        The risk, and (pieces,) its derivatives by the rates.
+    >>> risk, gradient = final_risk(Spectrum.power_law(100), np.log([1.0, 0.1]), 50, 64)
+    >>> round(risk, 6), gradient.round(6)
+    (0.100291, array([-0.143643, -0.016802]))
     """
-    h, c = model.preconditioned(power)
-    length = steps / len(rates)
-    gap = 1 - rates[:, None] * h
-    size = np.maximum(np.abs(gap), 1e-300)
-    kept = size ** (2 * length)
-    steady = rates[:, None] * c / (2 * batch_size * (2 - rates[:, None] * h))
-    states = np.empty((len(rates) + 1, len(h)))
-    states[0] = model.curvature / 2
-    for k in range(len(rates)):
-        states[k + 1] = kept[k] * states[k] + (1 - kept[k]) * steady[k]
-    # What one unit of risk after piece k still weighs at the end.
-    weights = model.count * np.cumprod(np.vstack([np.ones(len(h)), kept[:0:-1]]), axis=0)[::-1]
-    kept_slope = -2 * length * h * kept / size * np.sign(gap)
-    steady_slope = c / (batch_size * (2 - rates[:, None] * h) ** 2)
-    slopes = (weights * (kept_slope * (states[:-1] - steady) + (1 - kept) * steady_slope)).sum(axis=1)
-    return float(model.count @ states[-1]), slopes
+    rates = np.exp(log_rates)[:, None]
+    h = problem.eigenvalues
+    scaled = rates * h
+    log_shrink = np.log(np.maximum(np.abs(1 - scaled), 1e-300))
+    log_shrink = np.where(scaled < 0.5, np.log1p(-np.minimum(scaled, 0.5)), log_shrink)
+    kept, gone = np.exp(2 * updates * log_shrink), -np.expm1(2 * updates * log_shrink)
+    limit = rates * problem.noise / (h * batch_size * (2 - scaled))
+    shrink = np.where(np.abs(1 - scaled) < 1e-150, 1e-150, 1 - scaled)
+    kept_slope = -2 * updates * scaled * kept / shrink
+    limit_slope = limit * 2 / (2 - scaled)
+    before = np.empty_like(scaled)
+    moments = problem.initial
+    for piece in range(len(rates)):
+        before[piece] = moments
+        moments = kept[piece] * moments + gone[piece] * limit[piece]
+    weight = 0.5 * problem.counts * h
+    later = np.cumprod(np.vstack([np.ones_like(h), kept[:0:-1]]), axis=0)[::-1]
+    gradient = (later * (kept_slope * (before - limit) + gone * limit_slope)) @ weight
+    return float(weight @ moments), gradient
 
 
-def best_schedule(
-    model: Model, steps: float, batch_size: float, power: float = 0.0, start: FloatArray | None = None
-) -> Schedule:
-    """The learning rates with the least risk after `steps`.
+def best_rates(problem: Spectrum, updates: int, batch_size: float, start: FloatArray) -> tuple[float, FloatArray]:
+    """The least final risk over K learning rates, each at most 2 / h_1, by BFGS on their logarithms from `start` (K,).
 
-    Args:
-        model: the model.
-        steps: over all pieces.
-        batch_size: examples per step.
-        power: of the preconditioner.
-        start: (pieces,) rates to begin with; None: `PIECES` pieces that fall, or all as large as may be.
+    Minimises the logarithm of the risk. Returns the risk and the (K,) log learning rates.
     """
-    largest = _LARGEST / float(model.preconditioned(power)[0].max())
-    if start is None:
-        starts = np.geomspace(1.0, max(1 / steps, _SMALLEST), PIECES), np.full(PIECES, 0.99 * largest)
-        return min((best_schedule(model, steps, batch_size, power, s) for s in starts), key=lambda found: found.risk)
+    highest = math.log(2 * STABILITY_SHARE / problem.eigenvalues[0])
 
-    def objective(logs: FloatArray) -> tuple[float, FloatArray]:
-        rates = np.exp(logs)
-        risk, slopes = risk_and_slopes(model, rates, steps, batch_size, power)
-        return float(np.log(risk)), slopes * rates / risk
+    def objective(point: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = final_risk(problem, point, updates, batch_size)
+        return math.log(value), gradient / value
 
-    bounds = [(np.log(_SMALLEST), np.log(largest))] * len(start)
-    logs = np.log(np.clip(start, _SMALLEST, largest))
-    found = minimize(
+    found = optimize.minimize(
         objective,
-        logs,
+        np.minimum(start, highest),
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 1000, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-8},
+        bounds=[(None, highest)] * len(start),
+        options={"maxiter": 500, "ftol": 1e-11, "gtol": 1e-7},
     )
-    return Schedule(steps, np.exp(found.x), float(np.exp(found.fun)))
+    return math.exp(float(found.fun)), np.asarray(found.x)
 
 
-def shortest_schedule(
-    model: Model, batch_size: float, target: float, constant_steps: float, power: float = 0.0
-) -> Schedule:
-    """The fewest steps with which some schedule reaches a target, to 0.3 %.
+def piecewise_steps_to_target(
+    batch_sizes: ArrayLike,
+    *,
+    pieces: int = PIECES,
+    power: float = 0.0,
+    target: float = 0.01,
+    spectrum: Spectrum | None = None,
+) -> list[PiecewiseSchedule]:
+    """The fewest updates to the target risk with `pieces` equally long pieces, at each batch size.
+
+    The number is found by bisection on the length of a piece, from the interval that the result for the previous
+    batch size leaves; its learning rates are the start for the next.
 
     Args:
-        model: the model.
-        batch_size: examples per step.
-        target: risk to reach.
-        constant_steps: what the best constant rate needs; no schedule needs more.
-        power: of the preconditioner.
+        batch_sizes: (n,) positive; in increasing order the warm starts help most.
+        spectrum: None for 1/i with 10^4 dimensions.
+
+    Returns:
+        One schedule for each batch size, in the order given.
+
+    Raises:
+        ValueError: a target not between 0 and the initial risk, no pieces, batch sizes that are not positive.
+
+    >>> best, = piecewise_steps_to_target([4**10], pieces=2, spectrum=Spectrum.power_law(100), target=0.1)
+    >>> best.steps, best.learning_rates.round(1)
+    (28, array([2. , 1.8]))
     """
-    low, high = 1.0, max(2.0, 1.01 * constant_steps)
-    best = best_schedule(model, high, batch_size, power)
-    while high / low > 1 + _PRECISION:
-        middle = float(np.sqrt(low * high))
-        candidates = (best_schedule(model, middle, batch_size, power, start) for start in (best.rates, None))
-        tried = min(candidates, key=lambda found: found.risk)
-        if tried.risk < target:
-            best, high = tried, middle
+    problem = (Spectrum.power_law() if spectrum is None else spectrum).preconditioned(power)
+    batches = np.atleast_1d(np.asarray(batch_sizes, dtype=np.float64))
+    if not 0 < target < problem.initial_risk:
+        raise ValueError(f"the target risk is {target}: give a number between 0 and {problem.initial_risk:.4g}")
+    if pieces < 1 or not np.all((batches > 0) & np.isfinite(batches)):
+        raise ValueError("give at least one piece, and batch sizes that are positive")
+    rows = []
+    start = np.full(pieces, math.log(0.5 / problem.eigenvalues[0]))
+    for batch in batches:
+        guess = math.ceil(examples_for_bayes_bound(problem, target) / batch / pieces)
+        rows.append(_fewest(problem, float(batch), target, start, max(guess, 1)))
+        start = np.log(rows[-1].learning_rates)
+    return rows
+
+
+def _fewest(problem: Spectrum, batch: float, target: float, start: FloatArray, guess: int) -> PiecewiseSchedule:
+    """Bisection between a length of pieces that misses the target (or 0) and one that reaches it."""
+    low, high, best, trial = 0, 0, (math.inf, start), guess
+    while not high or low < high - 1:
+        value, rates = best_rates(problem, trial, batch, best[1])
+        if value <= target:
+            high, best = trial, (value, rates)
         else:
-            low = middle
-    return best
+            low = trial
+            best = best if high else (value, rates)
+        trial = (
+            round(math.sqrt(low * high))
+            if low and high and high > 1.01 * low
+            else (low + high) // 2
+            if high
+            else 2 * low
+        )
+        trial = min(max(trial, low + 1), high - 1) if high else trial
+    return PiecewiseSchedule(batch, high * len(start), np.exp(best[1]), best[0])

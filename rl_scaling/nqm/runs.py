@@ -7,18 +7,23 @@ import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rl_scaling.nqm.closed_form import Model, noise_scales, power_law, second_moments
 from rl_scaling.nqm.config import NQMConfig
-from rl_scaling.nqm.search import steps_to_target
+from rl_scaling.nqm.dynamics import diverges, risk
+from rl_scaling.nqm.forecast import Parameters
+from rl_scaling.nqm.noise_scales import noise_scales
+from rl_scaling.nqm.spectrum import Spectrum
+from rl_scaling.nqm.tuning import steps_to_target
 from rl_scaling.records import LossRecord
 
 ROWS = 120  # rows that are spread evenly over log steps
 
 
-def model_of(config: NQMConfig) -> Model:
-    """The model a config describes."""
-    return power_law(config.dimension, config.spectrum_exponent, config.noise_exponent, config.noise_scale)
+def spectrum_of(config: NQMConfig) -> Spectrum:
+    """The problem a config describes."""
+    parameters = Parameters(config.spectrum_exponent, config.noise_exponent, config.noise_scale)
+    return parameters.spectrum(config.dimension)
 
 
 def records(config: NQMConfig) -> Iterator[LossRecord]:
@@ -28,29 +33,48 @@ def records(config: NQMConfig) -> Iterator[LossRecord]:
     that diverges has a first row alone.
     """
     begun = time.perf_counter()
+    spectrum = spectrum_of(config)
+    rates = {"learning_rate": config.learning_rate, "power": config.power}
+    own = {"optimizer": config.optimizer, "coefficient": config.coefficient}
     updates = np.unique(np.round(np.geomspace(1, config.updates, ROWS)).astype(np.int64))
     updates = np.concatenate([[0], updates])
-    arguments = (updates[:, None], np.float64(config.learning_rate), np.float64(config.coefficient))
-    model = model_of(config)
-    left, noise = second_moments(model, config.optimizer, *arguments, config.power)
-    left[0], noise[0] = model.curvature / 2, 0.0
-    with np.errstate(invalid="ignore", over="ignore"):
-        risk = (left + noise / config.batch_size) @ model.count
-        if config.optimizer == "ema":  # gradients are taken at SGD's iterates, not at their average
-            left, noise = second_moments(model, "sgd", *arguments, config.power)
-        moments = noise_scales(model, left, noise, np.full(len(updates), float(config.batch_size)))
+    if diverges(spectrum, **rates, **own):
+        updates = updates[:1]
+    risks = risk(spectrum, updates, batch_size=config.batch_size, **rates, **own)
+    moments = _noise_moments(config, spectrum, updates)
     for row, update in enumerate(updates.tolist()):
-        if not np.isfinite(risk[row]):
-            return
         yield LossRecord(
             updates=update,
             examples=update * config.batch_size,
             wall_seconds=time.perf_counter() - begun,
-            loss=float(risk[row]),
+            loss=float(risks[row]),
             current_learning_rate=config.learning_rate,
             noise_measurements=update - (int(updates[row - 1]) if row else 0),
             **{name: float(values[row]) for name, values in moments.items()},
         )
+
+
+def _noise_moments(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """The moments and both scales of the gradients as they are drawn, before the preconditioner, at each row."""
+    if len(updates) == 1:  # the start, where the settings do not matter: some that are stable
+        config = dataclasses.replace(config, optimizer="sgd", learning_rate=1e-9)
+    averaged = config.optimizer == "ema"  # gradients are taken at SGD's iterates, not at their average
+    scales = noise_scales(
+        spectrum,
+        updates,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        optimizer="sgd" if averaged else config.optimizer,
+        coefficient=config.coefficient,
+        power=config.power,
+        preconditioned=False,
+    )
+    return {
+        "grad_sq_norm": scales.grad_sq_norm,
+        "trace_cov": np.full(len(updates), scales.trace_cov),
+        "noise_scale": scales.b_simple,
+        "hessian_noise_scale": scales.b_noise,
+    }
 
 
 def tuned_grid(
@@ -64,18 +88,22 @@ def tuned_grid(
         target: risk for which rates are tuned; runs last 1.5 times the fewest steps to it.
         rates: per batch size, the best one in the middle.
         spacing: ratio of neighbouring rates.
+
+    Raises:
+        ValueError: a target that is not between 0 and the initial risk, batch sizes that are not positive.
     """
+    spectrum = spectrum_of(base)
+    spectrum.check_target(target)
     sizes = sorted(set(batch_sizes))
-    best = steps_to_target(sizes, base.optimizer, power=base.power, target=target, model=model_of(base))
-    for row in best.itertuples():
-        if not np.isfinite(float(str(row.steps))):
+    best = steps_to_target(sizes, optimizer=base.optimizer, power=base.power, target=target, spectrum=spectrum)
+    for size, row in zip(sizes, best, strict=True):
+        if row.steps is None:
             continue
         for place in range(rates):
-            factor = spacing ** (place - (rates - 1) / 2)
             yield dataclasses.replace(
                 base,
-                batch_size=int(float(str(row.batch_size))),
-                learning_rate=float(str(row.learning_rate)) * factor,
-                coefficient=float(str(row.coefficient)),
-                updates=max(4, int(1.5 * float(str(row.steps)))),
+                batch_size=size,
+                learning_rate=row.learning_rate * spacing ** (place - (rates - 1) / 2),
+                coefficient=row.coefficient,
+                updates=max(4, int(1.5 * row.steps)),
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rl_scaling.nqm.closed_form import Model, published, risk, second_moments
-from rl_scaling.nqm.piecewise import risk_and_slopes
+from rl_scaling.nqm.dynamics import risk
+from rl_scaling.nqm.piecewise import final_risk
+from rl_scaling.nqm.spectrum import Spectrum
 from rl_scaling.published.drawing import Axis, line_figure
 from rl_scaling.report.gallery import Check, Exhibit
 
@@ -19,9 +20,9 @@ def figure_1() -> Exhibit:
     steps = np.unique(np.geomspace(1, 4000, 80).astype(int))
     rows = []
     for h in _CURVATURES:
-        model = Model(np.array([h]), np.array([h]), np.ones(1))
-        constant = risk(model, "sgd", steps, _RATE, _BATCH)
-        falling = [_after_falling(model, int(t)) for t in steps]
+        spectrum = Spectrum.from_eigenvalues([h])
+        constant = risk(spectrum, steps, learning_rate=_RATE, batch_size=_BATCH)
+        falling = [_after_falling(spectrum, int(t)) for t in steps]
         for line, values in (("constant rate", constant), ("falling rate", falling)):
             rows.append(pd.DataFrame({"step": steps, "risk": values, "curvature": h, "line": line}))
     frame = pd.concat(rows, ignore_index=True)
@@ -55,9 +56,9 @@ def figure_1() -> Exhibit:
     return Exhibit("Figure 1", figure, checks, frame)
 
 
-def _after_falling(model: Model, steps: int) -> float:
+def _after_falling(spectrum: Spectrum, steps: int) -> float:
     rates = _RATE * np.geomspace(1, 0.01, 50)
-    return risk_and_slopes(model, rates, steps, _BATCH)[0]
+    return final_risk(spectrum, np.log(rates), steps / len(rates), _BATCH)[0]
 
 
 def figure_2() -> Exhibit:
@@ -106,15 +107,15 @@ def _against(momentum: np.ndarray, values: np.ndarray, what: str, line: str) -> 
 
 def figure_11() -> Exhibit:
     """What is left of the starting risk under momentum and under SGD at the effective learning rate."""
-    model = published()
+    spectrum = Spectrum.published()
     steps = np.unique(np.geomspace(1, 100_000, 120).astype(int))
     rows = []
     for momentum in (0.5, 0.9, 0.99):
         rate = 0.5 * (1 - momentum)
         for line, name, alpha, beta in (("momentum", "momentum", rate, momentum),
                                         ("SGD at rate/(1 - momentum)", "sgd", rate / (1 - momentum), 0.0)):  # fmt: skip
-            left, _ = second_moments(model, name, steps[:, None], np.float64(alpha), np.float64(beta), 0.0)
-            values = left @ model.count / model.initial_risk
+            settings = {"learning_rate": alpha, "coefficient": beta, "optimizer": name}
+            values = risk(spectrum, steps, batch_size=np.inf, **settings) / spectrum.initial_risk
             rows.append(pd.DataFrame({"step": steps, "risk": values, "momentum": momentum, "line": line}))
     frame = pd.concat(rows, ignore_index=True)
     wide = frame.pivot_table(index=["momentum", "step"], columns="line", values="risk")

@@ -5,29 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rl_scaling.nqm.closed_form import published
-from rl_scaling.nqm.piecewise import PIECES, Schedule, shortest_schedule
+from rl_scaling.nqm.piecewise import PiecewiseSchedule, piecewise_steps_to_target
+from rl_scaling.nqm.spectrum import Spectrum
 from rl_scaling.published.drawing import Axis, line_figure
 from rl_scaling.published.steps import BATCH_SIZES, BAYES_BOUND, bound, slope, tuned
 from rl_scaling.report.gallery import Check, Exhibit
 
 _POWERS = (0.0, 0.5)
-_LINE = f"{PIECES} optimised pieces"
+_PIECES = 50
+_LINE = f"{_PIECES} optimised pieces"
 
 
 def schedule_figures() -> tuple[Exhibit, Exhibit, Exhibit]:
     """Figures 3b, 3c and 15, which share their schedules."""
-    model = published()
+    spectrum = Spectrum.published()
     found = {
-        (p, size): shortest_schedule(model, size, 0.01, float(steps), p)
+        (p, schedule.batch_size): schedule
         for p in _POWERS
-        for size, steps in zip(BATCH_SIZES, tuned("sgd", p)["steps"], strict=True)
+        for schedule in piecewise_steps_to_target(BATCH_SIZES, pieces=_PIECES, power=p, spectrum=spectrum)
     }
     plain = {size: found[0.0, size] for size in BATCH_SIZES}
     return _figure_3b(found), _figure_3c(plain), _figure_15(plain)
 
 
-def _figure_3b(found: dict[tuple[float, float], Schedule]) -> Exhibit:
+def _figure_3b(found: dict[tuple[float, float], PiecewiseSchedule]) -> Exhibit:
     rows = [(size, schedule.steps, p, _LINE) for (p, size), schedule in found.items()]
     scheduled = pd.DataFrame(rows, columns=pd.Index(["batch_size", "steps", "power", "line"]))
     constant = pd.concat([tuned("sgd", p) for p in _POWERS])[scheduled.columns]
@@ -53,16 +54,20 @@ def _figure_3b(found: dict[tuple[float, float], Schedule]) -> Exhibit:
     return Exhibit("Figure 3b", line_figure(words, frame, *axes, colour="power", colour_title="power p"), checks, frame)
 
 
-def _figure_3c(plain: dict[float, Schedule]) -> Exhibit:
-    place = (np.arange(PIECES) + 0.5) / PIECES
+def _figure_3c(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
+    place = (np.arange(_PIECES) + 0.5) / _PIECES
     rows = [
-        pd.DataFrame({"share": place, "learning_rate": plain[size].rates, "batch_size": size, "line": "schedule"})
+        pd.DataFrame(
+            {"share": place, "learning_rate": plain[size].learning_rates, "batch_size": size, "line": "schedule"}
+        )
         for size in BATCH_SIZES[::2]
     ]
     frame = pd.concat(rows, ignore_index=True)
-    starts = np.array([schedule.rates[0] for schedule in plain.values()])
-    falls = {size: float(plain[size].rates[0] / plain[size].rates[-1]) for size in BATCH_SIZES[::2]}
-    rising = max(float(np.max(s.rates[1:] / s.rates[:-1])) for size, s in plain.items() if size <= 1024)
+    starts = np.array([schedule.learning_rates[0] for schedule in plain.values()])
+    falls = {size: float(plain[size].learning_rates[0] / plain[size].learning_rates[-1]) for size in BATCH_SIZES[::2]}
+    rising = max(
+        float(np.max(s.learning_rates[1:] / s.learning_rates[:-1])) for size, s in plain.items() if size <= 1024
+    )
     checks = [
         Check("all batch sizes start at the same learning rate",
               f"from {starts.min():.3f} to {starts.max():.3f}, the stability limit being 2",
@@ -80,8 +85,8 @@ def _figure_3c(plain: dict[float, Schedule]) -> Exhibit:
     return Exhibit("Figure 3c", figure, checks, frame)
 
 
-def _figure_15(plain: dict[float, Schedule]) -> Exhibit:
-    frame = pd.DataFrame({"batch_size": list(plain), "learning_rate": [s.rates[-1] for s in plain.values()]})
+def _figure_15(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
+    frame = pd.DataFrame({"batch_size": list(plain), "learning_rate": [s.learning_rates[-1] for s in plain.values()]})
     frame = frame.assign(power=0.0, line="last of 50 pieces")
     rise = np.mean([slope(frame, "learning_rate", place) for place in range(3)])
     checks = [

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import fit_tradeoff
-from rl_scaling.nqm.search import steps_to_target
+from rl_scaling.nqm.tuning import as_table, steps_to_target
 from rl_scaling.published.drawing import Axis, line_figure
 from rl_scaling.report.gallery import Check, Exhibit
 
@@ -24,8 +24,10 @@ _STEPS = Axis("steps", "steps to a risk of 0.01")
 @functools.cache
 def tuned(optimizer: str, power: float = 0.0, target: float = 0.01) -> pd.DataFrame:
     """Steps on the published grids, with columns power and line (the optimiser) beside them."""
-    found = steps_to_target(BATCH_SIZES, optimizer, power=power, target=target, as_published=True)
-    return found.assign(power=power, line={"sgd": "plain SGD", "ema": "SGD with EMA"}.get(optimizer, optimizer))
+    found = steps_to_target(BATCH_SIZES, optimizer=optimizer, power=power, target=target, method="published")
+    return as_table(found).assign(
+        power=power, line={"sgd": "plain SGD", "ema": "SGD with EMA"}.get(optimizer, optimizer)
+    )
 
 
 def bound() -> pd.DataFrame:

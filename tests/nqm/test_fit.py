@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.nqm import power_law, steps_to_target
+from rl_scaling.nqm import as_table, steps_to_target
 from rl_scaling.nqm.fit import ModelFit, fastest, fit_model, in_one_line, measured_steps
+from rl_scaling.nqm.forecast import Parameters
 
 SIZES = np.geomspace(4.0, 65536.0, 8)
 
 
-def exact_steps(exponent: float, noise_exponent: float, scale: float) -> np.ndarray:
-    model = power_law(10_000, exponent, noise_exponent, scale)
-    return steps_to_target(SIZES, model=model)["steps"].to_numpy()
+def exact_steps(exponent: float, noise_exponent: float, scale: float, sizes: np.ndarray = SIZES) -> np.ndarray:
+    spectrum = Parameters(exponent, noise_exponent, scale).spectrum(10_000)
+    return as_table(steps_to_target(sizes, spectrum=spectrum))["steps"].to_numpy()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_a_second_spectrum_that_explains_the_steps_is_named(fitted: ModelFit) ->
 
 def test_steps_far_from_the_measured_ones_are_foretold(fitted: ModelFit) -> None:
     wanted = np.array([0.5, 1e6])
-    truth = steps_to_target(wanted, model=power_law(10_000, 0.8, 1.2, 5.0))["steps"].to_numpy()
+    truth = exact_steps(0.8, 1.2, 5.0, wanted)
     found = fitted.predict(wanted.tolist())
     np.testing.assert_allclose(found["steps"], truth, rtol=0.1)
     assert (found["steps_low"] <= found["steps"]).all()
@@ -59,6 +60,7 @@ def coverage(truth: tuple[float, float, float], sweeps: int) -> np.ndarray:
     return covered
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_intervals_cover() -> None:
     """12 sweeps at 95 %: fewer than 9 covered by chance once in 4,500, for each of three parameters."""
@@ -74,6 +76,7 @@ def test_intervals_cover_as_often_as_they_say(truth: tuple[float, float, float])
     assert (covered >= 51).all(), covered
 
 
+@pytest.mark.slow
 def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
     choices = fastest(fitted, [4.0, 1e5], [("sgd", 0.0), ("momentum", 0.0), ("ema", 0.0)])
     assert choices["optimizer"].tolist() == ["ema", "momentum"]
