@@ -32,7 +32,7 @@ def test_steps_with_the_published_choices(capsys: pytest.CaptureFixture[str]) ->
     rows = json.loads(out)
     assert (code, err) == (0, "")
     assert [list(row) for row in rows] == [["batch_size", "steps", "learning_rate", "coefficient"]] * 2
-    assert [row["steps"] for row in rows] == [1_508_043, 7_268]
+    assert [row["steps"] for row in rows] == [1_507_367, 7_268]
 
 
 def test_the_critical_batch_size_by_three_definitions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def _curves(exponent: float, setting: Setting, power: float) -> FloatArray:
     spectrum = Spectrum.power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
     problem = spectrum.preconditioned(power)
     t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), _RATES))
-    modes = sgd_modes(rate * problem.eigenvalues, np.zeros(()))
+    modes = sgd_modes(rate * problem.eigenvalues, np.zeros(1))
     start, noise = sgd_second_moments(modes, t)
     weights = 0.5 * problem.counts * problem.eigenvalues
     left = start @ (weights * problem.initial)

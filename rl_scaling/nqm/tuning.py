@@ -233,7 +233,7 @@ def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> Fl
 
 
 def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
-    hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target, sgd_floor=0.0)
+    hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
     if hit is None:
         return TunedSteps(
             batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps"
