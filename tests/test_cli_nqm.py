@@ -149,3 +149,12 @@ def test_a_store_of_another_domain_is_left_alone(swept: Path, capsys: pytest.Cap
     code, _, err = run(capsys, *words.split(), swept)
     assert code == 2
     assert "holds a sweep of NQM sgd: give another --out" in err
+
+
+def test_a_fit_takes_only_plain_sgd_and_sizes_that_are_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["sweep", "nqm", "--optimizers", "momentum", "--batch-sizes", "4", "64", "1024", "--targets", "0.03"]
+    assert cli.main([*sweep, "--out", str(tmp_path)]) == 0
+    assert cli.main(["nqm", "fit", str(tmp_path)]) == 2
+    assert "no goal was reached by plain SGD" in capsys.readouterr().err
+    assert cli.main(["nqm", "fit", str(tmp_path), "--at", "0"]) == 2
+    assert "no batch size" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.table import Table
 from tyro.conf import Positional, arg, subcommand
 
-from rl_scaling.commands.options import as_json, print_json, print_line, print_table
+from rl_scaling.commands.options import as_json, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ class NQMFit:
         from rl_scaling.nqm.fit import fastest, fit_model, in_one_line
         from rl_scaling.nqm.forecast import Setting
 
+        if not all(0 < size < math.inf for size in self.at):
+            raise ConfigError("--at holds a number that is no batch size: give positive ones")
         measured = _from_csv(self.measured) if self.measured.is_file() else _from_store(self.measured, self.goal)
         try:
             fit = fit_model(measured, Setting(self.dimension, self.target), confidence=self.confidence)
@@ -221,15 +223,26 @@ def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
     from rl_scaling.commands.analyse import load_and_fit
     from rl_scaling.nqm.fit import measured_steps
 
-    _, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
-    fronts = fit.fronts[~fit.fronts["at_start"]]
+    rows, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
+    powers = _powers_of_plain_sgd(rows)
+    fronts = fit.fronts[~fit.fronts["at_start"] & fit.fronts["task"].isin(powers)]
     if fronts.empty:
-        raise ConfigError(f"no goal was reached in {folder}: give another --goal, or measure longer")
+        raise ConfigError(f"no goal was reached by plain SGD in {folder}: give another --goal, or measure longer")
     reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
     task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
     front = fronts[(fronts["task"] == task) & (fronts["goal"] == hardest)]
-    print_line(f"{task}, goal {hardest:g}")
-    return measured_steps(front["batch_size"].to_numpy(float), front["updates"].to_numpy(float))
+    say(f"{task}, goal {hardest:g}")
+    steps = front["updates"].to_numpy(float)
+    return measured_steps(front["batch_size"].to_numpy(float), steps, powers[str(task)])
+
+
+def _powers_of_plain_sgd(rows: pd.DataFrame) -> dict[str, float]:
+    """Tasks that the model's SGD may explain, with their preconditioner's power; 0 where runs say nothing of it."""
+    if "config.optimizer" not in rows:
+        return dict.fromkeys(rows["task"].unique().tolist(), 0.0)
+    first = rows.drop_duplicates("task").set_index("task")
+    plain = first[first["config.optimizer"].isna() | (first["config.optimizer"] == "sgd")]
+    return {str(task): float(power) for task, power in plain["config.power"].fillna(0.0).items()}
 
 
 @dataclass(frozen=True)
