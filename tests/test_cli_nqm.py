@@ -31,7 +31,8 @@ def test_steps_with_the_published_choices(capsys: pytest.CaptureFixture[str]) ->
     code, out, err = run(capsys, *words)
     rows = json.loads(out)
     assert (code, err) == (0, "")
-    assert [list(row) for row in rows] == [["batch_size", "steps", "learning_rate", "coefficient"]] * 2
+    names = ["batch_size", "steps", "learning_rate", "coefficient", "averaging", "status"]
+    assert [list(row) for row in rows] == [names] * 2
     assert [row["steps"] for row in rows] == [1_507_367, 7_268]
 
 
@@ -96,10 +97,48 @@ def test_the_model_is_fitted_to_a_csv(tmp_path: Path, capsys: pytest.CaptureFixt
     assert set(found) == {"spectrum_exponent", "noise_exponent", "noise_scale", "scatter", "predicted", "advice"}
 
 
+@pytest.mark.slow
 def test_exactness_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "nqm", "check", "--json")
+    code, out, _ = run(capsys, "nqm", "check", "--cases", 2, "--json")
     assert code == 0
-    assert [row["optimizer"] for row in json.loads(out)] == ["sgd", "momentum", "nesterov", "ema"]
+    assert {row["unit"] for row in json.loads(out)} == {"relative", "standard errors"}
+
+
+def test_the_default_spectrum_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    """10,000 eigenvalues 1/i, as if they were written out; the floored ones are for --published alone."""
+    for more in ([], ["--dimension", 10_000]):
+        code, out, _ = run(capsys, "nqm", "steps", "--batch-sizes", 4, "--json", *more)
+        assert (code, [row["steps"] for row in json.loads(out)]) == (0, [1_506_842])
+
+
+def test_every_row_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["nqm", "steps", "--batch-sizes", 4, "--json", "--learning-rates"]
+    for rate, status in ((2.5, "diverges"), (1.0, "unreachable: the target 0.01 is below the lowest steady state")):
+        code, out, _ = run(capsys, *words, rate)
+        (row,) = json.loads(out)
+        assert code == 0
+        assert row["status"].startswith(status)
+        assert row["steps"] is row["learning_rate"] is None
+
+
+def test_averages_of_momentum_beat_both_of_their_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = {}
+    for name in ("momentum", "ema", "momentum-ema"):
+        words = [
+            "nqm",
+            "steps",
+            "--optimizer",
+            name,
+            "--dimension",
+            200,
+            "--batch-sizes",
+            64,
+            "--target",
+            0.1,
+            "--json",
+        ]
+        steps[name] = json.loads(run(capsys, *words)[1])[0]["steps"]
+    assert steps["momentum-ema"] < 0.9 * min(steps["momentum"], steps["ema"])
 
 
 @pytest.mark.slow
@@ -122,7 +161,11 @@ def test_every_figure_is_drawn_with_its_checks(tmp_path: Path, capsys: pytest.Ca
         ("nqm steps --power 2", 2, "power is 2.0: give a number from 0 to 1"),
         ("nqm steps --target 9", 2, "target is 9.0: give a risk between 0 and"),
         ("nqm steps --batch-sizes 0", 2, "batch sizes must be positive"),
+        ("nqm steps --coefficients 0.9", 2, "--coefficients goes with --learning-rates"),
+        ("nqm steps --optimizer momentum --learning-rates 1", 2, "momentum needs --coefficients"),
+        ("nqm steps --optimizer momentum-ema --published", 2, "no published grid for momentum-ema"),
         ("nqm critical --batch-sizes 4 8", 2, "a fit needs 3"),
+        ("nqm critical --batch-sizes 4 4 4", 2, "a fit needs 3 different batch sizes that reach the target, not 1"),
         ("nqm fit nowhere", 1, "no such folder: nowhere"),
         ("sweep nqm --power 2", 2, "power is 2.0: give a number from 0 to 1"),
         ("sweep nqm --targets 9", 2, "target is 9.0: give a risk between 0 and"),

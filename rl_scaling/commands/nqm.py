@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from rl_scaling.config import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
-    from rl_scaling.nqm import Spectrum
+    from rl_scaling.nqm import Spectrum, TunedSteps
     from rl_scaling.nqm.fit import Interval
 
-Optimizer = Literal["sgd", "momentum", "nesterov", "ema"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema"]
 BATCH_SIZES = tuple(4.0**i for i in range(1, 11))
 
 
@@ -28,7 +30,7 @@ class NQMSteps:
     """The fewest steps to a target risk, over learning rates and momentum or averaging coefficients."""
 
     optimizer: Optimizer = "sgd"
-    """sgd, momentum (heavy ball), nesterov, or ema (SGD with averaged iterates)."""
+    """sgd, momentum (heavy ball), nesterov, ema (SGD with averaged iterates), or an average over a momentum."""
     power: float = 0.0
     """p of the preconditioner H^-p, from 0 to 1."""
     batch_sizes: tuple[float, ...] = BATCH_SIZES
@@ -36,11 +38,15 @@ class NQMSteps:
     target: float = 0.01
     """Risk to reach."""
     published: bool = False
-    """The grids and the way of counting of the published figures, instead of the optimum."""
+    """The grids, the floored eigenvalues and the way of counting of the published figures, instead of the optimum."""
+    learning_rates: tuple[float, ...] = ()
+    """Choose among these alone, instead of all real numbers."""
+    coefficients: tuple[float, ...] = ()
+    """Momentum (of ema: averaging) coefficients to choose from; with --learning-rates."""
     spectrum: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Eigenvalues from a text file or .npy instead of the published 1/i."""
+    """Eigenvalues from a text file or .npy instead of 1/i."""
     exponent: float | None = None
-    """a of eigenvalues i^-a, listed or compressed without the published flooring."""
+    """a of eigenvalues i^-a; 1 by default."""
     noise_exponent: float | None = None
     """q of the noise covariance h^q; 1 by default."""
     initial_exponent: float | None = None
@@ -50,24 +56,37 @@ class NQMSteps:
     json: bool = False
     """Print a list of rows as JSON on stdout."""
 
-    def found(self) -> pd.DataFrame:
+    def found(self) -> list[TunedSteps]:
         """The rows. Raises ConfigError for what cannot be computed."""
-        from rl_scaling.nqm import as_table, steps_to_target
+        from rl_scaling.nqm import steps_to_target
 
         try:
             spectrum = self._spectrum()
             spectrum.check_target(self.target)
-            rows = steps_to_target(
+            return steps_to_target(
                 self.batch_sizes,
                 optimizer=self.optimizer,
                 power=self.power,
                 target=self.target,
                 spectrum=spectrum,
-                method="published" if self.published else "optimum",
+                method="published" if self.published else "grid" if self.learning_rates else "optimum",
+                grid=self._grid(),
             )
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        return as_table(rows)
+
+    def _grid(self) -> tuple[ArrayLike, ...] | None:
+        if not self.learning_rates:
+            if self.coefficients:
+                raise ConfigError("--coefficients goes with --learning-rates: give both")
+            return None
+        if self.published:
+            raise ConfigError("--published has its own learning rates: leave out --learning-rates")
+        if self.optimizer.endswith("-ema"):
+            raise ConfigError(f"--learning-rates is not for {self.optimizer}, which has two coefficients")
+        if self.optimizer != "sgd" and not self.coefficients:
+            raise ConfigError(f"{self.optimizer} needs --coefficients beside --learning-rates")
+        return self.learning_rates, self.coefficients
 
     def _spectrum(self) -> Spectrum:
         from rl_scaling.nqm import Spectrum
@@ -78,7 +97,7 @@ class NQMSteps:
             if power_law:
                 raise ConfigError("give --spectrum or the exponents and dimension of a power law, not both")
             return Spectrum.from_file(self.spectrum)
-        if not power_law:
+        if self.published and not power_law:
             return Spectrum.published()
         exponent = 1.0 if self.exponent is None else self.exponent
         return Spectrum.power_law(
@@ -89,15 +108,16 @@ class NQMSteps:
         )
 
     def run(self) -> int:
-        rows = [as_json({str(k): v for k, v in row.items()}) for row in self.found().to_dict("records")]
+        rows = self.found()
         if self.json:
-            print_json([row | {"steps": None if row["steps"] is None else int(row["steps"])} for row in rows])
+            print_json([as_json(dataclasses.asdict(row)) for row in rows])
             return 0
-        table = Table("batch size", "steps", "learning rate", "coefficient", box=None)
+        table = Table("batch size", "steps", "learning rate", "coefficient", "averaging", "", box=None)
         for row in rows:
-            steps = "not reached" if row["steps"] is None else f"{row['steps']:,.0f}"
-            rate, coefficient = ("" if row[n] is None else f"{row[n]:.4g}" for n in ("learning_rate", "coefficient"))
-            table.add_row(f"{row['batch_size']:,.6g}", steps, rate, coefficient)
+            steps = "" if row.steps is None else f"{row.steps:,}"
+            numbers = [f"{x:.4g}" if x > 0 else "" for x in (row.learning_rate, row.coefficient, row.averaging)]
+            status = "" if row.status == "reached" else row.status
+            table.add_row(f"{row.batch_size:,.6g}", steps, *numbers, status)
         print_table(table)
         return 0
 
@@ -110,14 +130,17 @@ class NQMCritical(NQMSteps):
     """Batch sizes in examples; they should reach from where steps fall as 1/B to where they no longer fall."""
 
     def run(self) -> int:
+        import numpy as np
+
         from rl_scaling.analysis import fit_tradeoff
         from rl_scaling.analysis.critical_batch import overhead_batch
+        from rl_scaling.nqm import as_table
 
-        found = self.found()
-        known = found[found["steps"].map(math.isfinite)]
+        table = as_table(self.found()).drop_duplicates("batch_size")
+        known = table[np.isfinite(table["steps"])]
         steps, sizes = known["steps"].to_numpy(), known["batch_size"].to_numpy()
         if len(known) < 3:
-            raise ConfigError(f"{len(known)} batch sizes reach the target, and a fit needs 3: give more --batch-sizes")
+            raise ConfigError(f"a fit needs 3 different batch sizes that reach the target, not {len(known)}: give more")
         fit = fit_tradeoff(steps, steps * sizes)
         row = {
             "optimizer": self.optimizer,
@@ -138,9 +161,9 @@ class NQMCritical(NQMSteps):
         for name, words in _CRITICAL.items():
             value = row[name]
             print_line(f"{words}: {value:,.4g}" if math.isfinite(value) else f"{words}: not within these batch sizes")
-        print_line(
-            f"interval of the fit: {fit.critical_batch_low:,.4g} - {fit.critical_batch_high:,.4g}; {fit.message}"
-        )
+        if fit.status == "ok":
+            print_line(f"interval of the fit: {fit.critical_batch_low:,.4g} - {fit.critical_batch_high:,.4g}")
+        print_line(fit.message)
         return 0
 
 
@@ -282,24 +305,27 @@ class NQMFigures:
 
 @dataclass(frozen=True)
 class NQMCheck:
-    """How exact the closed forms are: against the recursion of second moments and against simulated updates."""
+    """How exact the model is: every formula against something that does not use it."""
 
+    cases: int = 300
+    """Random settings per formula."""
     seed: int = 0
-    """Of the simulation."""
+    """Of the settings and of the simulated runs."""
     json: bool = False
     """Print the table as JSON on stdout."""
 
     def run(self) -> int:
         from rl_scaling.nqm.exactness import exactness
 
-        rows = exactness(self.seed).to_dict("records")
+        if self.cases < 1 or self.seed < 0:
+            raise ConfigError("give --cases of at least 1 and a --seed of at least 0")
+        rows = exactness(cases=self.cases, seed=self.seed)
         if self.json:
-            print_json([{str(name): value for name, value in row.items()} for row in rows])
+            print_json([dataclasses.asdict(row) for row in rows])
             return 0
-        table = Table("optimizer", "cases", "relative error", "standard errors", box=None)
+        table = Table("compared", "cases", "largest difference", "", box=None)
         for row in rows:
-            error, distance = row["relative_error"], row["standard_errors"]
-            table.add_row(row["optimizer"], str(row["cases"]), f"{error:.1e}", f"{distance:.1f}")
+            table.add_row(row.compared, f"{row.cases:,}", f"{row.largest_difference:.1e}", row.unit)
         print_table(table)
         return 0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from rl_scaling.commands.nqm import Optimizer
 from rl_scaling.commands.options import print_json, say
 from rl_scaling.config import ConfigError
 from rl_scaling.store import Store
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class SweepNQM:
     """Exact runs of the noisy quadratic model over batch sizes and learning rates, tuned around the optimum."""
 
-    optimizers: tuple[Literal["sgd", "momentum", "nesterov", "ema"], ...] = ("sgd", "momentum", "ema")
+    optimizers: tuple[Optimizer, ...] = ("sgd", "momentum", "ema")
     """Optimisers; each is a task of its own."""
     power: float = 0.0
     """p of the preconditioner H^-p, from 0 to 1."""
@@ -86,6 +87,7 @@ def _summary(store: Store, configs: Iterable[NQMConfig]) -> list[dict[str, objec
             "batch_size": c.batch_size,
             "learning_rate": c.learning_rate,
             "coefficient": c.coefficient,
+            "averaging": c.averaging,
             "status": store.status(c.run_id),
         }
         for c in configs

@@ -2,7 +2,7 @@
 
 from rl_scaling.nqm.bounds import bayes_bound, estimation_bound, examples_for_bayes_bound
 from rl_scaling.nqm.config import NQMConfig
-from rl_scaling.nqm.dynamics import averaged_risk, convergence_rate, diverges, risk, steady_state_risk
+from rl_scaling.nqm.dynamics import convergence_rate, diverges, risk, steady_state_risk
 from rl_scaling.nqm.hits import Hits, find_hits
 from rl_scaling.nqm.limits import SmallBatchLimit, small_batch_limit
 from rl_scaling.nqm.monte_carlo import SimulatedRisk, simulate
@@ -21,7 +21,6 @@ __all__ = [
     "Spectrum",
     "TunedSteps",
     "as_table",
-    "averaged_risk",
     "bayes_bound",
     "convergence_rate",
     "diverges",

@@ -14,7 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_scaling.nqm.response import Modes
+
 FloatArray = NDArray[np.float64]
+_APART = 1e-4
 
 
 def averaged_momentum_moments(
@@ -49,6 +52,40 @@ def averaged_momentum_moments(
             left = left // 2
     weight = 1 + total[..., 2, 0] + total[..., 2, 2]
     return np.square(weight), noise[..., 2, 2]
+
+
+def close_averaged_momentum_moments(
+    modes: Modes, averaging: FloatArray, steps: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The same two numbers from partial fractions, in a twentieth of the time, for the search of an optimum.
+
+    The average's response to a unit of noise is (1 - gamma) sum_i r_i^(k+1) / prod_{j != i} (r_i - r_j) over the roots
+    r_1, r_2 of the momentum and r_3 = gamma. Roots that coincide are moved apart by a ten-thousandth of their
+    distance from 1, and digits are lost nearby: what is reported must come from `averaged_momentum_moments`.
+
+    Args:
+        modes: of the momentum; averaging: gamma; steps: t. All broadcast to one shape.
+    """
+    with np.errstate(all="ignore"):
+        middle = (modes.damping + modes.gap) / 2
+        root = np.sqrt(modes.discriminant + 0j) / 2
+        far = np.where(middle < 0, middle - root, middle + root)
+        z = np.stack(np.broadcast_arrays(far, modes.gap / far, (1 - averaging) + 0j))
+        z[1] = np.where(abs(z[0] - z[1]) < _APART * abs(z[0]), z[1] * (1 - _APART), z[1])
+        z[2] = np.where((abs(z[:2] - z[2]) < _APART * abs(z[2])).any(axis=0), z[2] * (1 + 3j * _APART), z[2])
+        fresh, r = z[2], 1 - z
+        power = np.exp(steps * np.log(np.where(r == 0, 1e-300, r)))
+        own = [r[0] * z[1] / (z[1] - z[0]), -r[1] * z[0] / (z[1] - z[0])]  # weights of r_1^k and r_2^k in d_k
+        passed = [own[i] * r[i] * (power[i] - power[2]) / (z[2] - z[i]) for i in (0, 1)]
+        weight = power[2] + fresh * (passed[0] + passed[1])
+        gaps = [(z[(i + 1) % 3] - z[i]) * (z[(i + 2) % 3] - z[i]) for i in range(3)]
+        lead = [fresh * r[i] ** 2 / gaps[i] for i in range(3)]
+        total = sum(
+            (2 - (i == j)) * lead[i] * lead[j] * (1 - power[i] * power[j]) / (z[i] + z[j] - z[i] * z[j])
+            for i in range(3)
+            for j in range(i + 1)
+        )
+        return np.square(weight.real), np.where(steps > 0, np.maximum(np.real(total), 0.0), 0.0)
 
 
 def _carried(grown: FloatArray, moments: FloatArray) -> FloatArray:

@@ -7,12 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_scaling.config import ConfigError, run_id_of
+from rl_scaling.config import ConfigError, added_later, run_id_of
 from rl_scaling.records import Measure
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "ema")
-_COEFFICIENTS = {"momentum": "momentum", "nesterov": "momentum", "ema": "averaging"}
-_VARIED = {"optimizer", "batch_size", "learning_rate", "coefficient", "updates", "seed"}
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema")
+_VARIED = {"optimizer", "batch_size", "learning_rate", "coefficient", "averaging", "updates", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +22,13 @@ class NQMConfig:
     noise_scale * h_i^noise_exponent, and the start is N(0, 1) in every direction.
 
     Attributes:
-        optimizer: "sgd", "momentum" (heavy ball), "nesterov" or "ema" (an average of SGD's iterates).
+        optimizer: "sgd", "momentum" (heavy ball), "nesterov" "ema" (an average of SGD's iterates),
+            "momentum-ema" or "nesterov-ema" (one of a momentum's iterates).
         power: p of the preconditioner H^-p.
         batch_size: examples per update.
         learning_rate: alpha.
-        coefficient: beta of the momentum or gamma of the average; 0 for SGD.
+        coefficient: beta of the momentum, or gamma of the average for "ema"; 0 for SGD.
+        averaging: gamma of the average of a momentum's iterates.
         updates: the run ends after these.
         seed: of nothing, for all is exact; it keeps apart runs that are meant to be repetitions.
 
@@ -47,6 +48,7 @@ class NQMConfig:
     noise_exponent: float = 1.0
     noise_scale: float = 1.0
     seed: int = 0
+    averaging: float = added_later(0.0)
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -57,8 +59,11 @@ class NQMConfig:
                 raise ConfigError(f"{name} is {value}: give a positive number")
         if not 0 <= self.power <= 1:
             raise ConfigError(f"power is {self.power}: give a number from 0 to 1")
-        if not 0 <= self.coefficient < 1:
-            raise ConfigError(f"coefficient is {self.coefficient}: give a number from 0 to below 1")
+        for name in ("coefficient", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to below 1")
+        if self.averaging and self.optimizer not in ("momentum-ema", "nesterov-ema"):
+            raise ConfigError(f"{self.optimizer} takes no averaging: choose momentum-ema or nesterov-ema")
 
     @property
     def measure(self) -> Measure:
@@ -77,9 +82,11 @@ class NQMConfig:
 
     @property
     def setting(self) -> str:
-        """The momentum or the averaging coefficient, in full."""
-        name = _COEFFICIENTS.get(self.optimizer)
-        return f"{name}={self.coefficient!r}" if name else ""
+        """The coefficients of momentum and averaging, in full."""
+        if self.optimizer == "sgd":
+            return ""
+        own = f"{'averaging' if self.optimizer == 'ema' else 'momentum'}={self.coefficient!r}"
+        return own + (f" averaging={self.averaging!r}" if self.optimizer.endswith("-ema") else "")
 
     @property
     def run_id(self) -> str:

@@ -49,6 +49,8 @@ def find_hits(
 ) -> Hits:
     """First and sustained hit of one setting, exact to the step. Arguments as in `risk`.
 
+    Averages of momentum are left out: of their three roots no bounds over ranges of steps are known here.
+
     A diverging setting has neither (0 steps where the initial risk is low enough already).
 
     >>> settings = {"optimizer": "momentum", "learning_rate": 1.0, "coefficient": 0.5, "batch_size": 100}
@@ -58,8 +60,10 @@ def find_hits(
     if not target > 0:
         raise ValueError(f"the target risk is {target}: give a positive number")
     check_settings(learning_rate, batch_size, coefficient)
-    problem = spectrum.preconditioned(power)
-    track = _Track.of(problem, find_optimizer(optimizer), learning_rate, batch_size, coefficient)
+    found, problem = find_optimizer(optimizer), spectrum.preconditioned(power)
+    if found.averaged:
+        raise ValueError(f"hits of {optimizer} are not known for sure: take sgd, momentum, nesterov or ema")
+    track = _Track.of(problem, found, learning_rate, batch_size, coefficient)
     if not track.modes.stable.all():
         return Hits(0 if problem.initial_risk <= target else None, None)
     first = 0 if problem.initial_risk <= target else _first_hit(track, target, max_steps)

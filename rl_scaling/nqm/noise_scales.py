@@ -57,7 +57,7 @@ def noise_scales(
 ) -> ModelNoiseScales:
     """B_simple and B_noise at the optimiser's iterates after `steps`; arguments as in `risk`.
 
-    For "ema" these are SGD's iterates, where the gradients are taken, and not their average.
+    Of an average these are the iterates that it averages, where the gradients are taken.
 
     With a preconditioner they are those of the problem behind it, in which the optimiser is plain: the scales that
     then predict its critical batch size. `preconditioned=False` gives those of the gradients as they are drawn, which
@@ -70,7 +70,6 @@ def noise_scales(
     >>> scales.b_simple.round(1), scales.b_noise.round(1)
     (array([   6. , 1571.3]), array([1.400e+00, 1.631e+03]))
     """
-    find_optimizer(optimizer)
     found, problem = find_optimizer("sgd" if optimizer == "ema" else optimizer), spectrum.preconditioned(power)
     t = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     check_settings(learning_rate, batch_size, coefficient, t)

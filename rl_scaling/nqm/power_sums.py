@@ -10,11 +10,15 @@ LISTED = 64
 """Below this index terms are added one by one; above it the Euler-Maclaurin remainder is below rounding error."""
 
 
+_EULER_MACLAURIN = ((1, 1 / 12), (3, -1 / 720), (5, 1 / 30_240), (7, -1 / 1_209_600), (9, 1 / 47_900_160))
+"""Orders of the derivatives, and B_2k / (2k)!."""
+
+
 def power_sums(edges: NDArray[np.int64], exponent: float) -> FloatArray:
     """Sums of i^-exponent over the ranges edges[j] <= i < edges[j + 1].
 
-    From index 64 on by the Euler-Maclaurin formula with three correction terms, whose remainder is of relative order
-    a^7 / (10^6 * 64^7): memory and time do not depend on the largest index.
+    From index 64 on by the Euler-Maclaurin formula with five correction terms, below rounding for exponents up to 12:
+    memory and time do not depend on the largest index.
 
     Args:
         edges: (n + 1,), increasing, the first at least 1; every range lies on one side of 64 or is cut there.
@@ -40,7 +44,7 @@ def _euler_maclaurin(start: NDArray[np.int64], stop: NDArray[np.int64], a: float
     growth = np.expm1((1 - a) * ratio) / (1 - a) if a != 1 else ratio
     total = m ** (1 - a) * growth + (m**-a - n**-a) / 2
     rising = a
-    for power, weight in ((1, 1 / 12), (3, -1 / 720), (5, 1 / 30240)):
+    for power, weight in _EULER_MACLAURIN:
         total = total + weight * rising * (m ** -(a + power) - n ** -(a + power))
         rising *= (a + power) * (a + power + 1)
     return np.where(n > m, total, 0.0)

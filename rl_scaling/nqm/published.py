@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_scaling.nqm.dynamics import risk
+from rl_scaling.nqm.dynamics import find_optimizer, risk
 from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
@@ -57,12 +57,17 @@ def published_hit(
 ) -> GridHit | None:
     """The published result for one batch size; None where no point of the grid got below the target in time.
 
+    Raises:
+        ValueError: an average over momentum, for which nothing was published.
+
     With `sgd_floor` 0 the risk of SGD is exact: at B = 4 that is 1,508,043 steps, not 1,507,367.
 
     >>> published_hit(Spectrum.published(), 4**10)
     GridHit(index=95, steps=7268)
     """
     rates, coefficients = published_grid(optimizer)
+    if find_optimizer(optimizer).averaged:
+        raise ValueError(f"there is no published grid for {optimizer}: choose sgd, momentum, nesterov or ema")
     if optimizer == "sgd":
         problem = spectrum.preconditioned(power)
 
@@ -71,8 +76,8 @@ def published_hit(
     else:
 
         def risks(points: NDArray[np.intp], steps: int) -> FloatArray:
-            settings = {"learning_rate": rates[points], "coefficient": coefficients[points]}
-            return risk(spectrum, steps, batch_size=batch_size, optimizer=optimizer, power=power, **settings)
+            own = {"learning_rate": rates[points], "coefficient": coefficients[points]}
+            return risk(spectrum, steps, batch_size=batch_size, optimizer=optimizer, power=power, **own)
 
     cap = SGD_STEP_CAP if optimizer == "sgd" else OTHER_STEP_CAP
     hit = bisect_grid(lambda points, steps: risks(points, steps) < target, len(rates), cap)

@@ -40,7 +40,7 @@ def records(config: NQMConfig) -> Iterator[LossRecord]:
     updates = np.concatenate([[0], updates])
     if diverges(spectrum, **rates, **own):
         updates = updates[:1]
-    risks = risk(spectrum, updates, batch_size=config.batch_size, **rates, **own)
+    risks = risk(spectrum, updates, batch_size=config.batch_size, averaging=config.averaging, **rates, **own)
     moments = _noise_moments(config, spectrum, updates)
     for row, update in enumerate(updates.tolist()):
         yield LossRecord(
@@ -57,14 +57,13 @@ def records(config: NQMConfig) -> Iterator[LossRecord]:
 def _noise_moments(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """The moments and both scales of the gradients as they are drawn, before the preconditioner, at each row."""
     if len(updates) == 1:  # the start, where the settings do not matter: some that are stable
-        config = dataclasses.replace(config, optimizer="sgd", learning_rate=1e-9)
-    averaged = config.optimizer == "ema"  # gradients are taken at SGD's iterates, not at their average
+        config = dataclasses.replace(config, optimizer="sgd", learning_rate=1e-9, averaging=0.0)
     scales = noise_scales(
         spectrum,
         updates,
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
-        optimizer="sgd" if averaged else config.optimizer,
+        optimizer=config.optimizer,
         coefficient=config.coefficient,
         power=config.power,
         preconditioned=False,
@@ -105,5 +104,6 @@ def tuned_grid(
                 batch_size=size,
                 learning_rate=row.learning_rate * spacing ** (place - (rates - 1) / 2),
                 coefficient=row.coefficient,
+                averaging=row.averaging,
                 updates=max(4, int(1.5 * row.steps)),
             )

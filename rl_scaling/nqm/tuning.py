@@ -8,23 +8,26 @@ real learning rates and coefficients that least risk is a smooth problem in two 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, optimize
+from scipy import ndimage
 
-from rl_scaling.nqm.dynamics import diverges, find_optimizer, risk, steady_state_risk
+from rl_scaling.nqm.dynamics import check_settings, diverges, find_optimizer, risk_behind, steady_state_risk
 from rl_scaling.nqm.hits import MAX_STEPS
 from rl_scaling.nqm.published import PUBLISHED_TARGET, bisect_grid, published_grid, published_hit
+from rl_scaling.nqm.smooth_minimum import Function, smooth_minimum
 from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
 GRID_DECADES = 9
-RIPPLED_STEPS, VALLEYS = 2000, 3
+# Below so many steps the risk of underdamped settings has many valleys: how many are searched, on how wide a patch.
+RIPPLED_STEPS, VALLEYS = 2000, 4
+FEW_STEPS, MANY_VALLEYS = 300, 24
+LEAST_LAG = 1e-12
 COARSE_BINS = 48
 """Groups of the spectrum while the optimum is only looked for on a grid."""
 REACHED, AT_START, DIVERGES = "reached", "reached at the start", "diverges"
@@ -38,7 +41,8 @@ class TunedSteps:
         batch_size: examples.
         steps: updates until the risk is first at or below the target (with the published choices: the last update
             at which it is still above); None where no setting gets there.
-        learning_rate, coefficient: of the best setting; NaN where there is none.
+        learning_rate, coefficient, averaging: of the best setting; NaN where there is none. The last is that of an
+            average over momentum's iterates, and 0 elsewhere.
         status: "reached", "reached at the start", "diverges" (every setting does), or "unreachable: ..." with why.
     """
 
@@ -46,6 +50,7 @@ class TunedSteps:
     steps: int | None
     learning_rate: float
     coefficient: float
+    averaging: float
     status: str
 
 
@@ -57,26 +62,27 @@ def steps_to_target(
     target: float = PUBLISHED_TARGET,
     spectrum: Spectrum | None = None,
     method: str = "optimum",
-    grid: tuple[ArrayLike, ArrayLike] | None = None,
+    grid: tuple[ArrayLike, ...] | None = None,
     max_steps: int = MAX_STEPS,
 ) -> list[TunedSteps]:
     """The fewest steps to the target risk at each batch size, tuned over learning rate and coefficient.
 
     - method "optimum": over all real learning rates and coefficients, from the best point of the grid on.
     - method "grid": over a grid. By default learning rates in 9 decades below the stability limit, 40 a decade for SGD
-      and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20). An underdamped point counts with the
+      and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20); 3 times 9 times 10 where momentum is
+      averaged. An underdamped point counts with the
       crossing of the target that bisection finds, which may be later than its first (`rl_scaling.nqm.find_hits`).
     - method "published": as in the published figures (`rl_scaling.nqm.published`), but with the exact risk of SGD (no
-      floor in its denominator), on the published grid and, unless
-      another is given, the published spectrum.
+      floor in its denominator), on the published grid and, unless another is given, the published spectrum.
 
     Args:
         batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
-        optimizer: sgd, momentum, nesterov or ema.
+        optimizer: sgd, momentum, nesterov, ema, momentum-ema or nesterov-ema.
         power: of the preconditioner, in [0, 1].
         target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
-        grid: learning rates (k,) and coefficients (m,) instead of the default ones; not for "published".
+        grid: learning rates (k,), coefficients (m,), averaging coefficients (n,) instead of the default ones; as many
+            as the optimizer has; not for "published".
         max_steps: the largest number of steps that counts as reached ("published" has its own).
 
     Returns:
@@ -99,36 +105,30 @@ def steps_to_target(
         problem = Spectrum.published() if spectrum is None else spectrum
         return [_published(problem, batch, optimizer, power, target) for batch in batches]
     problem = Spectrum.power_law() if spectrum is None else spectrum
-    rates, betas = _pairs(optimizer, *(grid or _default_grid(problem.preconditioned(power), optimizer)))
+    settings = _all_settings(optimizer, grid or _default_grid(problem.preconditioned(power), optimizer))
     tuner = _Tuner(problem, optimizer, power, target, max_steps)
     if method == "grid":
-        return [tuner.best_on_grid(batch, rates, betas) for batch in batches]
+        return [tuner.best_on_grid(batch, settings) for batch in batches]
     coarse = replace(tuner, problem=problem.compressed(COARSE_BINS))
-    return [tuner.optimum(coarse.best_on_grid(batch, rates, betas)) for batch in batches]
+    return [tuner.optimum(coarse.best_on_grid(batch, settings)) for batch in batches]
 
 
 def as_table(rows: Sequence[TunedSteps]) -> pd.DataFrame:
-    """One row each with batch_size, steps (infinite where not reached), learning_rate and coefficient.
+    """One row each with batch_size, steps (infinite where not reached), learning_rate, coefficient, averaging.
 
     >>> as_table(steps_to_target([4**10], method="published"))["steps"].tolist()
     [7268.0]
     """
     table = pd.DataFrame(
-        [(row.batch_size, row.steps, row.learning_rate, row.coefficient) for row in rows],
-        columns=pd.Index(["batch_size", "steps", "learning_rate", "coefficient"]),
+        [(row.batch_size, row.steps, row.learning_rate, row.coefficient, row.averaging) for row in rows],
+        columns=pd.Index(["batch_size", "steps", "learning_rate", "coefficient", "averaging"]),
     )
     return table.assign(steps=table["steps"].astype(np.float64).fillna(math.inf))
 
 
-class _Setting(NamedTuple):
-    learning_rate: float
-    coefficient: float
-    risk: float
-
-
 @dataclass(frozen=True, eq=False)
 class _Tuner:
-    """The search for one problem and optimiser."""
+    """The search for one problem and optimiser. A setting is (learning rate, coefficient, averaging coefficient)."""
 
     problem: Spectrum
     optimizer: str
@@ -136,125 +136,158 @@ class _Tuner:
     target: float
     max_steps: int
 
-    def risks(self, steps: ArrayLike, batch: float, rates: ArrayLike, betas: ArrayLike) -> FloatArray:
-        settings = {"optimizer": self.optimizer, "power": self.power, "coefficient": betas, "learning_rate": rates}
-        return risk(self.problem, steps, batch_size=batch, **settings)
+    @property
+    def tuned(self) -> int:
+        """How many of the three numbers of a setting there are to choose."""
+        return _tuned(self.optimizer)
 
-    def best_on_grid(self, batch: float, rates: FloatArray, betas: FloatArray) -> TunedSteps:
+    def risks(self, steps: int, batch: float, settings: FloatArray, *, for_search: bool = True) -> FloatArray:
+        """Risks (...,) of settings (..., 3)."""
+        checked = check_settings(settings[..., 0], batch, settings[..., 1], steps, settings[..., 2])
+        behind = self.problem.preconditioned(self.power)
+        return risk_behind(find_optimizer(self.optimizer), behind, checked, for_search=for_search)
+
+    def best_on_grid(self, batch: float, settings: FloatArray) -> TunedSteps:
         """Bisection over the whole grid at once: for each point the crossing of the target that its bisection finds."""
         if self.problem.initial_risk <= self.target:
-            return TunedSteps(batch, 0, math.nan, math.nan, AT_START)
+            return TunedSteps(batch, 0, math.nan, math.nan, math.nan, AT_START)
         common = {"optimizer": self.optimizer, "power": self.power}
-        stable = ~diverges(self.problem, learning_rate=rates, coefficient=betas, **common)
+        own = {"learning_rate": settings[:, 0], "coefficient": settings[:, 1]}
+        stable = ~diverges(self.problem, **own, **common)
         if not stable.any():
-            return TunedSteps(batch, None, math.nan, math.nan, DIVERGES)
-        rates, betas = rates[stable], betas[stable]
+            return _nothing(batch, DIVERGES)
+        settings = settings[stable]
 
         def reached(points: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
-            return self.risks(steps, batch, rates[points], betas[points]) <= self.target
+            return self.risks(steps, batch, settings[points]) <= self.target
 
-        hit = bisect_grid(reached, len(rates), self.max_steps + 1)
+        hit = bisect_grid(reached, len(settings), self.max_steps + 1)
         if hit is None:
-            lowest = steady_state_risk(self.problem, learning_rate=rates, coefficient=betas, batch_size=batch, **common)
-            return TunedSteps(batch, None, math.nan, math.nan, self._unreachable(float(lowest.min())))
-        return TunedSteps(batch, hit.steps + 1, float(rates[hit.index]), float(betas[hit.index]), REACHED)
+            return _nothing(batch, self._unreachable(batch, settings))
+        return _row(batch, hit.steps + 1, settings[hit.index])
 
-    def _unreachable(self, lowest: float) -> str:
-        if lowest >= self.target:
-            return f"unreachable: the target {self.target:g} is below the lowest steady state {lowest:.3g}"
+    def _unreachable(self, batch: float, settings: FloatArray) -> str:
+        own = {"learning_rate": settings[:, 0], "coefficient": settings[:, 1], "averaging": settings[:, 2]}
+        lowest = steady_state_risk(self.problem, batch_size=batch, optimizer=self.optimizer, power=self.power, **own)
+        if lowest.min() >= self.target:
+            return f"unreachable: the target {self.target:g} is below the lowest steady state {lowest.min():.3g}"
         return f"unreachable: not within {self.max_steps:,} steps"
 
     def optimum(self, row: TunedSteps) -> TunedSteps:
-        """From a start near it to the smallest T whose least risk over all real settings reaches the target."""
+        """From a start near it to the smallest T whose least risk over all real settings reaches the target.
+
+        The least risk is interpolated between a T that misses and one that reaches, every fourth time halved.
+        """
         if row.steps is None or row.steps == 0:
             return row
-        best, low, high = row, 0, 0
-        trial = row.steps
-        stride = max(1, trial // 50)
-        while not high or low < high - 1:
-            found = self._least_risk(trial, best)
-            if found.risk <= self.target:
-                best = replace(best, steps=trial, learning_rate=found.learning_rate, coefficient=found.coefficient)
-                high = trial
+        batch, best = row.batch_size, np.array([row.learning_rate, row.coefficient, row.averaging])
+        ends: dict[bool, tuple[int, float]] = {}
+        trial, stride, tries = row.steps, max(1, row.steps // 50), 0
+        while True:
+            found, excess = self._least(trial, batch, best)
+            ends[excess <= 0] = trial, excess
+            best = found if excess <= 0 or True not in ends else best
+            tries += 1
+            if True in ends and False in ends:
+                (low, above), (high, below) = ends[False], ends[True]
+                if high == low + 1:
+                    break
+                share = 0.5 if tries % 4 == 0 else above / (above - below)
+                trial = min(max(math.ceil(low + share * (high - low)), low + 1), high - 1)
+            elif True in ends:
+                if trial == 1:
+                    break
+                trial = max(1, trial - stride)
+            elif trial > self.max_steps:
+                break
             else:
-                low = trial
-            trial = (low + high) // 2 if low and high else max(1, high - stride) if high else low + stride
+                trial += stride
             stride *= 2
-        if high > self.max_steps:
-            return TunedSteps(
-                row.batch_size, None, math.nan, math.nan, f"unreachable: not within {self.max_steps:,} steps"
-            )
-        return best
+        steps = self._exact(ends[True][0], batch, best) if True in ends else self.max_steps + 1
+        if steps > self.max_steps:
+            return _nothing(batch, f"unreachable: not within {self.max_steps:,} steps")
+        return _row(batch, steps, best)
 
-    def _least_risk(self, steps: int, start: TunedSteps) -> _Setting:
-        """The setting of the least risk after `steps`, searched for from `start`."""
-        tuned = bool(find_optimizer(self.optimizer).coefficient_name)
-        origin = [math.log(start.learning_rate)] + [math.log1p(-start.coefficient)] * tuned
+    def _exact(self, steps: int, batch: float, setting: FloatArray) -> int:
+        """The first hit beside `steps` by the formula that loses no digits, for averages of momentum."""
+        while not self.risks(steps, batch, setting, for_search=False) <= self.target:
+            steps += 1
+        return steps
 
-        def settings(point: Sequence[float] | FloatArray) -> tuple[float, float]:
-            return math.exp(point[0]), min(max(-math.expm1(point[1]), 0.0), 1 - 1e-12) if tuned else start.coefficient
+    def _least(self, steps: int, batch: float, start: FloatArray) -> tuple[FloatArray, float]:
+        """The setting of the least risk after `steps` near `start`, and the log of that risk over the target."""
+        tuned = self.tuned
+        origin = np.append(math.log(start[0]), np.log1p(-start[1:tuned]))
 
-        def excess(point: FloatArray) -> float:
-            value = float(self.risks(steps, start.batch_size, *settings(point)))
-            return math.log(value) if math.isfinite(value) else 700.0 + abs(float(point[0]))
+        def settings(points: FloatArray) -> FloatArray:
+            lags = np.clip(-np.expm1(points[..., 1:]), 0.0, 1 - LEAST_LAG)
+            rest = np.broadcast_to(start[tuned:], (*points.shape[:-1], 3 - tuned))
+            return np.concatenate([np.exp(points[..., :1]), lags, rest], axis=-1)
 
-        origins = [origin]
-        if tuned and steps < RIPPLED_STEPS:
-            origins = self._valleys(steps, start.batch_size, origin)
-        rate, beta = settings(min((_minimum(excess, point) for point in origins), key=excess))
-        return _Setting(rate, beta, float(self.risks(steps, start.batch_size, rate, beta)))
+        def excess(points: FloatArray, tuner: _Tuner = self) -> FloatArray:
+            return np.log(tuner.risks(steps, batch, settings(points)) / self.target)
 
-    def _valleys(self, steps: int, batch: float, origin: list[float]) -> list[list[float]]:
+        found, value = smooth_minimum(excess, origin)
+        if tuned > 1 and steps < RIPPLED_STEPS and value > 0:
+            coarse = replace(self, problem=self.problem.compressed(COARSE_BINS))
+            for point in self._valleys(lambda points: excess(points, coarse), origin, few=steps < FEW_STEPS):
+                other, its = smooth_minimum(excess, point)
+                found, value = (other, its) if its < value else (found, value)
+                if value <= 0:
+                    break
+        return settings(found), value
+
+    def _valleys(self, excess: Function, origin: FloatArray, *, few: bool) -> FloatArray:
         """The lowest local minima on a patch around `origin`: within few oscillations the risk has many."""
-        rates, betas = np.linspace(-0.3, 0.3, 41), np.linspace(-0.3, 0.3, 25)
-        patch = np.stack(np.meshgrid(origin[0] + rates, np.minimum(origin[1] + betas, 0.0), indexing="ij"), axis=-1)
-        risks = self.risks(steps, batch, np.exp(patch[..., 0]), np.minimum(-np.expm1(patch[..., 1]), 1 - 1e-12))
-        lowest = np.isfinite(risks) & (risks == ndimage.minimum_filter(risks, size=3, mode="nearest"))
-        order = np.argsort(np.where(lowest, risks, np.inf), axis=None)[: min(VALLEYS, int(lowest.sum()))]
-        return patch.reshape(-1, 2)[order].tolist() or [origin]
+        rates = np.linspace(-0.6, 0.6, 121) if few else np.linspace(-0.3, 0.3, 41)
+        lags = np.linspace(-1.0, 1.0, 81) if few else np.linspace(-0.3, 0.3, 25)
+        if self.tuned == 3:
+            rates, lags = rates[::4], lags[::4]
+        patch = np.stack(np.meshgrid(rates, *[lags] * (self.tuned - 1), indexing="ij"), axis=-1) + origin
+        patch[..., 1:] = np.minimum(patch[..., 1:], 0.0)
+        values = excess(patch)
+        lowest = np.isfinite(values) & (values == ndimage.minimum_filter(values, size=3, mode="nearest"))
+        order = np.argsort(np.where(lowest, values, np.inf), axis=None)
+        return patch.reshape(-1, self.tuned)[order[: min(MANY_VALLEYS if few else VALLEYS, int(lowest.sum()))]]
 
 
-def _minimum(function: Callable[[FloatArray], float], origin: list[float]) -> FloatArray:
-    """Nelder and Mead's simplex from `origin`: it needs no gradient and minds no wall of divergence beside it.
+def _row(batch: float, steps: int, setting: FloatArray) -> TunedSteps:
+    rate, coefficient, averaging = setting.tolist()
+    return TunedSteps(batch, steps, rate, coefficient, averaging, REACHED)
 
-    In two dimensions it can stop short of a narrow valley's end; a second simplex from there goes on.
-    """
-    point = np.array(origin)
-    for width in (0.05, -0.2)[: len(point)]:
-        simplex = np.vstack([point, point + width * np.eye(len(point))])
-        found = optimize.minimize(
-            function,
-            point,
-            method="Nelder-Mead",
-            options={"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxfev": 400},
-        )
-        point = np.asarray(found.x)
-    return point
+
+def _nothing(batch: float, status: str) -> TunedSteps:
+    return TunedSteps(batch, None, math.nan, math.nan, math.nan, status)
 
 
 def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
+    if problem.initial_risk <= target:
+        return TunedSteps(batch, 0, math.nan, math.nan, math.nan, AT_START)
     hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
     if hit is None:
-        return TunedSteps(
-            batch, None, math.nan, math.nan, "unreachable: not on the published grid and within its steps"
-        )
+        return _nothing(batch, "unreachable: not on the published grid and within its steps")
     rates, betas = published_grid(optimizer)
-    return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), REACHED)
+    return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), 0.0, REACHED)
 
 
-def _default_grid(problem: Spectrum, optimizer: str) -> tuple[FloatArray, FloatArray]:
-    tuned = bool(find_optimizer(optimizer).coefficient_name)
-    top = math.log10((4 if tuned else 2) / problem.eigenvalues[0])
-    rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (10 if tuned else 40), endpoint=False)
-    return rates, 1 - np.logspace(-5, 0, 20) if tuned else np.zeros(1)
+def _tuned(optimizer: str) -> int:
+    found = find_optimizer(optimizer)
+    return 3 if found.averaged else 2 if found.coefficient_name else 1
 
 
-def _pairs(optimizer: str, learning_rates: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """All pairs of learning rates and coefficients, (k * m,) each; SGD knows no coefficients."""
-    tuned = bool(find_optimizer(optimizer).coefficient_name)
-    rates = np.atleast_1d(np.asarray(learning_rates, dtype=np.float64))
-    betas = np.atleast_1d(np.asarray(coefficients, dtype=np.float64)) if tuned else np.zeros(1)
-    return np.repeat(rates, len(betas)), np.tile(betas, len(rates))
+def _default_grid(problem: Spectrum, optimizer: str) -> tuple[FloatArray, ...]:
+    tuned = _tuned(optimizer)
+    top = math.log10((2 if tuned == 1 else 4) / problem.eigenvalues[0])
+    rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (40, 10, 3)[tuned - 1], endpoint=False)
+    lags = ((), (20,), (9, 10))[tuned - 1]
+    return rates, *(1 - np.logspace(-5, 0, size) for size in lags)
+
+
+def _all_settings(optimizer: str, grid: Sequence[ArrayLike]) -> FloatArray:
+    """(k, 3): every combination of the grid's numbers; 0 for those that the optimiser knows not of."""
+    axes = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in grid[: _tuned(optimizer)]]
+    axes += [np.zeros(1)] * (3 - len(axes))
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _check(batch_sizes: ArrayLike, target: float, max_steps: int, method: str) -> list[float]:

@@ -1,0 +1,79 @@
+"""The minimum of a smooth function of few variables that is cheap to evaluate at many points at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Function = Callable[[FloatArray], FloatArray]
+WIDEST, NARROWEST, MOST_CALLS = 0.05, 1e-5, 80
+
+
+def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, float]:
+    """Newton's method on the quadratic through a 3^d stencil around the best point so far, which shrinks as it settles.
+
+    It needs no gradient, and minds no wall beside the minimum: where the function is not finite the stencil shrinks
+    around its best point.
+
+    Args:
+        function: of points (..., d) to values (...,), which may be infinite or NaN.
+        origin: (d,) where to begin.
+
+    Returns:
+        The best point (d,) and its value.
+
+    >>> point, value = smooth_minimum(lambda x: (x[..., 0] - 1) ** 2 + (x[..., 1] + x[..., 0]) ** 4, np.zeros(2))
+    >>> bool(abs(point[0] - 1) < 1e-5), bool(value < 1e-9)
+    (True, True)
+    """
+    offsets, quadratic = _stencil(len(origin))
+    point, value, width = np.array(origin, dtype=np.float64), np.inf, WIDEST
+    trial = point
+    for _ in range(MOST_CALLS):
+        values = np.asarray(function(trial + width * offsets), dtype=np.float64)
+        values = np.where(np.isnan(values), np.inf, values)
+        best = int(values.argmin())
+        if values[best] < value:
+            point, value = trial + width * offsets[best], float(values[best])
+        centre = values[len(values) // 2]
+        if not np.isfinite(values).all() or centre > value + abs(value) * 1e-3 + 1e-3:
+            trial, width = point, max(width / 3, NARROWEST)
+        else:
+            step = _newton_step(quadratic @ (values - centre), len(origin))
+            trial = trial + width * step
+            size = float(np.abs(step).max())
+            width = min(width * (2.0 if size > 1 else max(size, 0.2)), WIDEST)
+            if width < NARROWEST:
+                break
+    last = float(function(trial))
+    return (trial, last) if last < value else (point, value)
+
+
+@cache
+def _stencil(size: int) -> tuple[FloatArray, FloatArray]:
+    """(3^d, d) offsets, and the matrix that gives the coefficients of the quadratic 1, x_i, x_i x_j (i <= j)."""
+    offsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=size)))
+    pairs = itertools.combinations_with_replacement(range(size), 2)
+    products = [offsets[:, i] * offsets[:, j] for i, j in pairs]
+    columns = np.column_stack([np.ones(len(offsets)), offsets, *products])
+    return offsets, np.asarray(np.linalg.pinv(columns), dtype=np.float64)
+
+
+def _newton_step(coefficients: FloatArray, size: int) -> FloatArray:
+    """Towards the quadratic's minimum, or downhill where it has none; at most two stencils far."""
+    gradient = coefficients[1 : 1 + size]
+    curvature = np.zeros((size, size))
+    for value, (i, j) in zip(
+        coefficients[1 + size :], itertools.combinations_with_replacement(range(size), 2), strict=True
+    ):
+        curvature[i, j] += value
+        curvature[j, i] += value
+    sizes, axes = np.linalg.eigh(curvature)
+    sizes = np.maximum(np.abs(sizes), 1e-3 * max(float(np.abs(sizes).max()), 1e-300))
+    step = -axes @ ((axes.T @ gradient) / sizes)
+    return step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
