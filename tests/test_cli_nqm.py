@@ -166,6 +166,7 @@ def test_every_figure_is_drawn_with_its_checks(tmp_path: Path, capsys: pytest.Ca
         ("nqm steps --optimizer momentum-ema --published", 2, "no published grid for momentum-ema"),
         ("nqm critical --batch-sizes 4 8", 2, "a fit needs 3"),
         ("nqm critical --batch-sizes 4 4 4", 2, "a fit needs 3 different batch sizes that reach the target, not 1"),
+        ("nqm fit steps.csv --target 9", 2, "target is 9.0: give a risk between 0 and"),
         ("nqm fit nowhere", 1, "no such folder: nowhere"),
         ("sweep nqm --power 2", 2, "power is 2.0: give a number from 0 to 1"),
         ("sweep nqm --targets 9", 2, "target is 9.0: give a risk between 0 and"),
@@ -180,6 +181,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("steps.csv").write_text("batch_size,steps\n4,90\n16,50\n64,40\n256,35\n")
     found, out, err = run(capsys, *words.split())
     assert (found, out) == (code, "")
     assert message in err
@@ -194,10 +196,12 @@ def test_a_store_of_another_domain_is_left_alone(swept: Path, capsys: pytest.Cap
     assert "holds a sweep of NQM sgd: give another --out" in err
 
 
-def test_a_fit_takes_only_plain_sgd_and_sizes_that_are_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fit_takes_only_sgd_and_its_average_and_sizes_that_are_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = ["sweep", "nqm", "--optimizers", "momentum", "--batch-sizes", "4", "64", "1024", "--targets", "0.03"]
     assert cli.main([*sweep, "--out", str(tmp_path)]) == 0
     assert cli.main(["nqm", "fit", str(tmp_path)]) == 2
-    assert "no goal was reached by plain SGD" in capsys.readouterr().err
+    assert "no goal was reached by SGD or its average" in capsys.readouterr().err
     assert cli.main(["nqm", "fit", str(tmp_path), "--at", "0"]) == 2
     assert "no batch size" in capsys.readouterr().err

@@ -179,7 +179,7 @@ class NQMFit:
     """The model that explains measured steps: its spectrum, its noise, and which optimiser it recommends where."""
 
     measured: Annotated[Path, Positional, arg(metavar="DIR|CSV")]
-    """A store of runs, or a CSV with columns batch_size and steps (and power, if SGD was preconditioned)."""
+    """A store of runs, or a CSV with batch_size, steps and, if not plain SGD, optimizer (sgd or ema) and power."""
     goal: float | None = None
     """Of a store with several goals: which one; by default the hardest that most batch sizes reached."""
     target: float = 0.01
@@ -206,7 +206,7 @@ class NQMFit:
             raise ConfigError(f"{self.measured}: {error}") from error
         sizes = measured["batch_size"]
         wanted = sorted(self.at or {*sizes, sizes.min() / 4, sizes.max() * 4, sizes.max() * 16})
-        power = float(measured["power"].iloc[0])
+        power = float(measured["power"].min())
         predicted = fit.predict(wanted, power=power)
         advice = in_one_line(fastest(fit, wanted, [(name, power) for name in ("sgd", "momentum", "ema")]))
         values = {name: getattr(fit, name) for name in ("spectrum_exponent", "noise_exponent", "noise_scale")}
@@ -239,33 +239,44 @@ def _from_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a CSV: {error}".splitlines()[0]) from error
-    return table if "power" in table.columns else table.assign(power=0.0)
+    plain = {"optimizer": "sgd", "power": 0.0}
+    return table.assign(**{name: value for name, value in plain.items() if name not in table.columns})
 
 
 def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
+    import pandas as pd
+
     from rl_scaling.commands.analyse import load_and_fit
     from rl_scaling.nqm.fit import measured_steps
 
     rows, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
-    powers = _powers_of_plain_sgd(rows)
-    fronts = fit.fronts[~fit.fronts["at_start"] & fit.fronts["task"].isin(powers)]
+    known = _optimizers(rows)
+    fronts = fit.fronts[~fit.fronts["at_start"] & fit.fronts["task"].isin(known)]
     if fronts.empty:
-        raise ConfigError(f"no goal was reached by plain SGD in {folder}: give another --goal, or measure longer")
+        raise ConfigError(
+            f"no goal was reached by SGD or its average in {folder}: give another --goal, or measure longer"
+        )
     reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
     task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
-    front = fronts[(fronts["task"] == task) & (fronts["goal"] == hardest)]
-    say(f"{task}, goal {hardest:g}")
-    steps = front["updates"].to_numpy(float)
-    return measured_steps(front["batch_size"].to_numpy(float), steps, powers[str(task)])
+    # the model's own sweep is one problem, whatever the optimiser; elsewhere tasks differ in more
+    tasks = sorted(known) if rows["task"].str.startswith("NQM ").all() else [task]
+    say(f"{', '.join(map(str, tasks))}, goal {hardest:g}")
+    chosen = fronts[fronts["task"].isin(tasks) & (fronts["goal"] == hardest)]
+    parts = [
+        measured_steps(part["batch_size"].to_numpy(float), part["updates"].to_numpy(float), power, name)
+        for (name, power), part in ((known[str(task)], part) for task, part in chosen.groupby("task"))
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def _powers_of_plain_sgd(rows: pd.DataFrame) -> dict[str, float]:
-    """Tasks that the model's SGD may explain, with their preconditioner's power; 0 where runs say nothing of it."""
-    if "config.optimizer" not in rows:
-        return dict.fromkeys(rows["task"].unique().tolist(), 0.0)
-    first = rows.drop_duplicates("task").set_index("task")
-    plain = first[first["config.optimizer"].isna() | (first["config.optimizer"] == "sgd")]
-    return {str(task): float(power) for task, power in plain["config.power"].fillna(0.0).items()}
+def _optimizers(rows: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Tasks that the model may explain, with their optimizer and preconditioner; plain SGD where runs say nothing."""
+    from rl_scaling.nqm.forecast import FITTED
+
+    first = rows.drop_duplicates("task").reindex(columns=["task", "config.optimizer", "config.power"])
+    plain = first.fillna({"config.optimizer": "sgd", "config.power": 0.0})
+    known = zip(plain["task"], plain["config.optimizer"], plain["config.power"], strict=True)
+    return {str(task): (str(name), float(power)) for task, name, power in known if name in FITTED}
 
 
 @dataclass(frozen=True)

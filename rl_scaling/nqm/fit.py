@@ -3,8 +3,9 @@
 The model has eigenvalues i^-a and per-example noise of covariance s * h^q (Zhang et al. 2019 take a = q = s = 1). Given
 the fewest steps to a target at several batch sizes, a, q and log s are found by least squares in log steps: a sets how
 many steps the largest batches need, s where the turn lies (batch size enters the model as B / s alone), q how sharp it
-is. They are steps of plain SGD with its best constant learning rate, so those measured should come from a tuned sweep;
-of other optimisers the fitted model makes forecasts.
+is. They are steps of SGD or of its averaged iterates, preconditioned or not, with the best constant settings, so those
+measured should come from a tuned sweep; steps of several of these are fitted together. Steps of momentum are no smooth
+function of the parameters (`rl_scaling.nqm.forecast`): the fitted model makes forecasts of them.
 
 Two spectra may explain the same steps: those of the largest batches grow with a up to about a = 1.4 and fall beyond,
 where most of the risk lies in few directions. Therefore the search starts from many places and keeps every minimum
@@ -18,7 +19,7 @@ independent and alike; that the model is right is an assumption, which the resid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,12 +29,12 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import fdtri
 
-from rl_scaling.nqm.forecast import HIGHEST, LOWEST, Forecast, Parameters, Setting
+from rl_scaling.nqm.forecast import FITTED, HIGHEST, LOWEST, Forecast, Parameters, Setting
 from rl_scaling.nqm.tuning import as_table, steps_to_target
 
 FloatArray = NDArray[np.float64]
 PARAMETERS = 3
-_START_EXPONENTS = np.arange(LOWEST[0] + 0.05, HIGHEST[0], 0.1)
+_START_EXPONENTS = (0.6, 1.0, 1.4, 1.8)
 # log of the batch size around which the published model turns
 _TURN_OF_THE_PAPER = math.log(300.0)
 _BISECTIONS = 7
@@ -41,8 +42,8 @@ _BISECTIONS = 7
 _USUAL = 1.0
 # Minima whose spectrum exponents are closer than this lie in one flat valley.
 _APART = 0.1
-# How well splines know log steps, typically: a fit with less scatter than this still has an interval.
-_SPLINES = 0.02
+# How well steps are known that are whole numbers of compressed spectra: less scatter than this still has an interval.
+_ROUNDING = 0.002
 
 
 class Interval(NamedTuple):
@@ -91,15 +92,15 @@ class ModelFit:
 
         Returns:
             Columns optimizer, power, batch_size, steps, steps_low, steps_high. The interval is that of the curve, not
-            of a single run: the range over the parameters in `accepted`; it is NaN for
-            other optimisers than plain SGD, whose steps are those of the best fit alone.
+            of a single run: the range over the parameters in `accepted`; it is NaN for momentum, whose steps are those
+            of the best fit alone.
         """
-        if optimizer != "sgd":
+        if optimizer not in FITTED:
             return self._tuned(batch_sizes, optimizer, power)
-        forecast = Forecast.of(self.setting, power)
         log_batch = np.log(np.asarray(batch_sizes, dtype=np.float64))
-        found = np.stack([forecast.log_steps(x, log_batch) for x in self.accepted])
-        best = forecast.log_steps(self._best, log_batch)
+        forecast = Forecast(self.setting, optimizer, power, log_batch)
+        best = forecast.log_steps(self._best)
+        found = np.stack([forecast.log_steps(x) for x in self.accepted])
         low, high = np.minimum(found.min(axis=0), best), np.maximum(found.max(axis=0), best)
         rows = _steps_of(optimizer, power, np.exp(log_batch), np.exp(best))
         return rows.assign(steps_low=np.exp(low), steps_high=np.exp(high))
@@ -122,9 +123,10 @@ def measured_steps(
     batch_sizes: Sequence[float] | FloatArray,
     steps: Sequence[float] | FloatArray,
     power: float = 0.0,
+    optimizer: str = "sgd",
 ) -> pd.DataFrame:
-    """Measurements of plain SGD, preconditioned or not, in the form `fit_model` takes; `pandas.concat` joins some."""
-    return pd.DataFrame({"power": power, "batch_size": batch_sizes, "steps": steps})
+    """Measurements of one optimiser in the form `fit_model` takes; `pandas.concat` joins those of several."""
+    return _steps_of(optimizer, power, np.asarray(batch_sizes), np.asarray(steps))
 
 
 def _steps_of(optimizer: str, power: float, batch_sizes: FloatArray, steps: FloatArray) -> pd.DataFrame:
@@ -141,16 +143,17 @@ def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confide
 
     Raises:
         ValueError: a column is missing, fewer than four measurements or three batch sizes, numbers that are not
-            positive and finite, or a confidence outside (0, 1).
+            positive and finite, an optimiser that is not in `FITTED`, a target above the start, or a confidence outside
+            (0, 1).
     """
     setting = setting or Setting()
-    _check(measured, confidence)
+    _check(measured, setting, confidence)
     problem = _Problem(measured, setting)
     minima = problem.minima()
     squares = minima[0][1]
     freedom = len(measured) - PARAMETERS
     quantile = float(fdtri(PARAMETERS, freedom, confidence))
-    allowed = max(squares, len(measured) * _SPLINES**2) * (1 + PARAMETERS * quantile / freedom)
+    allowed = max(squares, len(measured) * _ROUNDING**2) * (1 + PARAMETERS * quantile / freedom)
     accepted = sorted((x for x, value in minima if value <= allowed), key=lambda x: abs(x[0] - _USUAL))
     best = accepted[0]
     ends = [[problem.ends(place, x, allowed) for x in accepted] for place in range(PARAMETERS)]
@@ -209,15 +212,25 @@ class _Problem:
     def __init__(self, measured: pd.DataFrame, setting: Setting) -> None:
         self._target = np.log(measured["steps"].to_numpy(np.float64))
         self._log_batch = np.log(measured["batch_size"].to_numpy(np.float64))
-        powers = measured["power"].to_numpy(np.float64)
-        self._groups = [(Forecast.of(setting, p), np.flatnonzero(powers == p)) for p in np.unique(powers).tolist()]
+        kinds = list(zip(measured["optimizer"], measured["power"].astype(float), strict=True))
+        self._groups = []
+        for name, power in sorted(set(kinds)):
+            rows = np.array([place for place, kind in enumerate(kinds) if kind == (name, power)])
+            self._groups.append((Forecast(setting, name, power, self._log_batch[rows]), rows))
 
     def residuals(self, x: FloatArray) -> FloatArray:
         """(n,) log steps of the model less those measured."""
         found = np.empty_like(self._target)
         for forecast, rows in self._groups:
-            found[rows] = forecast.log_steps(x, self._log_batch[rows])
+            found[rows] = forecast.log_steps(x)
         return found - self._target
+
+    def slopes(self, x: FloatArray) -> FloatArray:
+        """(n, 3) derivatives of the residuals that were computed last, at the same x."""
+        found = np.empty((len(self._target), PARAMETERS))
+        for forecast, rows in self._groups:
+            found[rows] = forecast.slopes(x)
+        return found
 
     def fit(self, start: FloatArray, free: Sequence[int] = range(PARAMETERS)) -> tuple[FloatArray, float]:
         """Fit the `free` parameters; x and its sum of squares."""
@@ -228,10 +241,16 @@ class _Problem:
             x[chosen] = part
             return x
 
+        def residuals(part: FloatArray) -> FloatArray:
+            return self.residuals(whole(part))
+
+        def slopes(part: FloatArray) -> FloatArray:
+            return self.slopes(whole(part))[:, chosen]
+
         low, high = np.array(LOWEST)[chosen], np.array(HIGHEST)[chosen]
         first = np.clip(start[chosen], low + 1e-3, high - 1e-3)
-        residuals: Callable[[FloatArray], FloatArray] = lambda part: self.residuals(whole(part))  # noqa: E731
-        found = least_squares(residuals, first, bounds=(low, high), x_scale=0.3, xtol=1e-6, ftol=1e-7)
+        limits = {"bounds": (low, high), "xtol": 1e-5, "ftol": 1e-6, "max_nfev": 40}
+        found = least_squares(residuals, first, jac=slopes, x_scale=0.3, **limits)
         return whole(found.x), 2 * float(found.cost)
 
     def minima(self) -> list[tuple[FloatArray, float]]:
@@ -275,14 +294,18 @@ def _interval(place: int, value: float, ends: list[tuple[FloatArray, FloatArray]
     return Interval(float(value), low, math.inf if high >= HIGHEST[place] else float(high))
 
 
-def _check(measured: pd.DataFrame, confidence: float) -> None:
-    missing = [name for name in ("power", "batch_size", "steps") if name not in measured.columns]
+def _check(measured: pd.DataFrame, setting: Setting, confidence: float) -> None:
+    missing = [name for name in ("optimizer", "power", "batch_size", "steps") if name not in measured.columns]
     if missing:
-        raise ValueError(f"no column {', '.join(missing)}: give power, batch_size and steps")
+        raise ValueError(f"no column {', '.join(missing)}: give optimizer, power, batch_size and steps")
+    others = sorted(set(measured["optimizer"]) - set(FITTED))
+    if others:
+        raise ValueError(f"steps of {others[0]} cannot be fitted: leave out all but {' and '.join(FITTED)}")
     numbers = measured[["batch_size", "steps"]].to_numpy(np.float64)
     if not (np.isfinite(numbers) & (numbers > 0)).all():
         raise ValueError("batch sizes and steps must be positive and finite: leave out what did not reach the target")
     if len(measured) <= PARAMETERS or measured["batch_size"].nunique() < 3:
         raise ValueError(f"{len(measured)} measurements: the model needs 4 or more, at 3 batch sizes or more")
+    Parameters().spectrum(setting.dimension).check_target(setting.target)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")

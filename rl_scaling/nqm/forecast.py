@@ -1,32 +1,34 @@
-"""Steps to a target as a smooth function of the model's parameters, cheap enough to fit.
+"""Steps to a target as a smooth function of the model's parameters, with its slopes, cheap enough to fit.
 
-The fewest steps are computed once on a grid of spectrum exponent, noise exponent and log batch size, and interpolated
-by cubic splines from then on. Beyond the grid the curve is known: 1/B below it, constant above it.
+For every batch size Newton's method follows the best learning rate and coefficients, and with them the number of steps
+at which the least risk is the target, from one set of parameters to the next: all batch sizes at once. Learning rates
+are logits of their share of the limit of stability and coefficients logits of their distance from 1, so that nothing
+diverges on the way. At the optimum the settings may be held fixed to first order, which gives the slopes for little.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import NdBSpline, make_interp_spline
+from scipy.special import expit, logit
 
-from rl_scaling.nqm.sgd import sgd_modes, sgd_second_moments
+from rl_scaling.nqm.dynamics import check_settings, find_optimizer, risk_behind
+from rl_scaling.nqm.published import bisect_grid
+from rl_scaling.nqm.smooth_minimum import newton_step, stencil
 from rl_scaling.nqm.spectrum import Spectrum
 
 FloatArray = NDArray[np.float64]
 
-# The ranges of a, q and log s. Beyond a = 2 the largest few directions are all there is.
+# The optimisers whose steps are smooth in the parameters.
+FITTED = ("sgd", "ema")
+# The ranges of a, q and log s: beyond a = 2 the largest few directions are all there is.
 LOWEST, HIGHEST = (0.4, 0.0, -15.0), (2.0, 2.5, 25.0)
-_SPECTRUM = np.linspace(LOWEST[0], HIGHEST[0], 33)
-_NOISE = np.linspace(LOWEST[1], HIGHEST[1], 21)
-_LOG_BATCH = np.linspace(np.log(0.05), np.log(1e8), 70)
-_BINS = 64
-_LOG_STEPS = np.arange(0.0, np.log(1e14), 0.15)
-# Times the largest eigenvalue, 1; close together where the limit of stability, 2, is near.
-_RATES = np.concatenate([np.geomspace(1e-9, 0.3, 150), np.linspace(0.31, 1.99, 60)])
+WIDTH, LONGEST, MOST_ROUNDS, SETTLED = 0.03, 20.0, 80, 1e-5
+FIRST_BINS, FIRST_STEPS = 32, 10**13
+_NUDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -53,75 +55,106 @@ class Setting:
     target: float = 0.01
 
 
-@dataclass(frozen=True)
 class Forecast:
-    """Log steps of plain SGD at one power of the preconditioner, with the best learning rate at every batch size."""
+    """Log steps of SGD or its average at given batch sizes, with the best constant settings for each.
 
-    spline: NdBSpline
+    Momentum is left out: its risk swings, so that its optimum lies in one of many narrow valleys and jumps from one to
+    the next when the parameters move.
 
-    @classmethod
-    @functools.cache
-    def of(cls, setting: Setting, power: float) -> Forecast:
-        """Compute the grid; the same call again gives the same object."""
-        curves = np.array([_curves(a, setting, power) for a in _SPECTRUM])
-        return cls(_spline((_SPECTRUM, _NOISE, _LOG_BATCH), _continued(curves)))
-
-    def log_steps(self, x: FloatArray, log_batch: FloatArray) -> FloatArray:
-        """(n,) log steps at x = (a, q, log s), as far as splines tell."""
-        wanted = log_batch - x[2]
-        inside = np.clip(wanted, _LOG_BATCH[0], _LOG_BATCH[-1])
-        points = np.column_stack([np.full_like(inside, x[0]), np.full_like(inside, x[1]), inside])
-        return self.spline(points) + np.maximum(_LOG_BATCH[0] - wanted, 0.0)
-
-
-def _curves(exponent: float, setting: Setting, power: float) -> FloatArray:
-    """(noise exponents, batch sizes) log steps for one spectrum."""
-    # With noise of covariance 1: the risk is linear in the noise, so that one computation serves all exponents.
-    spectrum = Spectrum.power_law(setting.dimension, exponent, noise_exponent=0.0, bins=_BINS)
-    problem = spectrum.preconditioned(power)
-    t, rate = (x[..., None] for x in np.meshgrid(np.exp(_LOG_STEPS), _RATES))
-    modes = sgd_modes(rate * problem.eigenvalues, np.zeros(1))
-    start, noise = sgd_second_moments(modes, t)
-    weights = 0.5 * problem.counts * problem.eigenvalues
-    left = start @ (weights * problem.initial)
-    each = weights * problem.noise * spectrum.eigenvalues ** _NOISE[:, None]
-    risks = np.moveaxis(rate**2 * (noise @ each.T), -1, 0)
-    return np.stack([_over_batch_sizes(left, risk, setting.target) for risk in risks])
-
-
-def _over_batch_sizes(left: FloatArray, noise: FloatArray, target: float) -> FloatArray:
-    """Log steps at the best rate for every batch size."""
-    return np.array([_first_hits(left, noise, size, target).min() for size in np.exp(_LOG_BATCH)])
-
-
-def _first_hits(left: FloatArray, noise: FloatArray, size: float, target: float) -> FloatArray:
-    """(rates,) log steps at which the risk, (rates, steps), falls below the target; infinite where it does not.
-
-    Between two numbers of steps log risk is taken as linear in log steps.
+    Args:
+        setting: dimension and target.
+        optimizer: one of `FITTED`.
+        power: of the preconditioner.
+        log_batch: (n,) logs of batch sizes.
     """
-    below = noise < (target - left) * size
-    place = below.argmax(axis=1)
-    rows = np.arange(len(left))
-    excess = [np.log((left[rows, k] + noise[rows, k] / size) / target) for k in (np.maximum(place - 1, 0), place)]
-    share = excess[0] / np.where(place > 0, excess[0] - excess[1], 1.0)
-    hit = _LOG_STEPS[place] - (1 - share) * np.where(place > 0, _LOG_STEPS[1], 0.0)
-    return np.where(below.any(axis=1), hit, np.inf)
 
+    def __init__(self, setting: Setting, optimizer: str, power: float, log_batch: FloatArray) -> None:
+        self._setting, self._optimizer, self._power = setting, find_optimizer(optimizer), power
+        self._size = 2 if self._optimizer.coefficient_name else 1
+        self._batch = np.exp(log_batch)
+        self._points, self._log_steps = np.empty((0, self._size)), np.empty(0)
 
-def _continued(curves: FloatArray) -> FloatArray:
-    """Steps at batch sizes too small for any rate of the grid: as 1/B, from the smallest that has one."""
-    spacing = _LOG_BATCH[1] - _LOG_BATCH[0]
-    for place in range(curves.shape[-1] - 2, -1, -1):
-        here = curves[..., place]
-        curves[..., place] = np.where(np.isfinite(here), here, curves[..., place + 1] + spacing)
-    return curves
+    def log_steps(self, x: FloatArray) -> FloatArray:
+        """(n,) log steps at x = (a, q, log s), not rounded; from where the last call ended."""
+        problem = self._problem(x)
+        if not len(self._points):
+            self._begin(problem, x)
+        if not self._follow(problem, x):
+            self._begin(problem, x)
+            self._follow(problem, x)
+        return self._log_steps.copy()
 
+    def slopes(self, x: FloatArray) -> FloatArray:
+        """(n, 3) derivatives by x of what `log_steps` has just given at x."""
+        steps = self._whole_steps()
+        points, problem = self._points[:, None, :], self._problem(x)
+        here = self._excess(problem, x, points, steps[:, None])[:, 0]
+        later = np.maximum(steps + 1, np.rint(1.002 * steps))
+        fall = (self._excess(problem, x, points, later[:, None])[:, 0] - here) / np.log(later / steps)
+        columns = []
+        for place in range(len(x)):
+            moved = x.copy()
+            moved[place] += _NUDGE
+            columns.append((self._excess(self._problem(moved), moved, points, steps[:, None])[:, 0] - here) / _NUDGE)
+        return -np.stack(columns, axis=-1) / np.minimum(fall, -1e-3)[:, None]
 
-def _spline(axes: tuple[FloatArray, ...], values: FloatArray) -> NdBSpline:
-    """The cubic spline through values on a grid."""
-    knots, coefficients = [], values
-    for place, axis in enumerate(axes):
-        along = make_interp_spline(axis, coefficients, k=3, axis=place)
-        knots.append(along.t)
-        coefficients = np.moveaxis(along.c, 0, place)
-    return NdBSpline(tuple(knots), coefficients, 3)
+    def _problem(self, x: FloatArray) -> Spectrum:
+        return Parameters(float(x[0]), float(x[1])).spectrum(self._setting.dimension).preconditioned(self._power)
+
+    def _whole_steps(self) -> FloatArray:
+        return np.maximum(np.rint(np.exp(self._log_steps)), 1.0)
+
+    def _excess(self, problem: Spectrum, x: FloatArray, points: FloatArray, steps: FloatArray) -> FloatArray:
+        """(n, k) log of risk over target at points (n, k, size) after steps (n, k): of batch size B / s, noise h^q."""
+        rate = 2 * (1 - 1e-12) * expit(points[..., 0]) / problem.eigenvalues[0]
+        coefficient = 1 - expit(points[..., 1]) if self._size > 1 else 0.0
+        batch = self._batch[:, None] * np.exp(-x[2])
+        risks = risk_behind(self._optimizer, problem, check_settings(rate, batch, coefficient, steps))
+        return np.log(risks / self._setting.target)
+
+    def _begin(self, problem: Spectrum, x: FloatArray) -> None:
+        """Settings and steps from a coarse grid."""
+        small = problem.compressed(FIRST_BINS)
+        lags = [logit(np.geomspace(1e-6, 0.95, 12))] * (self._size - 1)
+        grid = np.stack(np.meshgrid(np.linspace(-20.0, 5.0, 32), *lags, indexing="ij"), axis=-1)
+        grid = grid.reshape(1, -1, self._size)
+        everything, found = self._batch, []
+        for size in everything:
+            self._batch = np.array([size])
+
+            def reached(places: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
+                return self._excess(small, x, grid[:, places], np.full((1, len(places)), float(steps)))[0] <= 0
+
+            hit = bisect_grid(reached, grid.shape[1], FIRST_STEPS)
+            found.append((grid[0, hit.index], hit.steps + 1) if hit else (grid[0, 0], FIRST_STEPS))
+        self._batch = everything
+        self._points = np.array([point for point, _ in found])
+        self._log_steps = np.log([float(steps) for _, steps in found])
+
+    def _follow(self, problem: Spectrum, x: FloatArray) -> bool:
+        """Newton's method for settings and steps together; whether it settled."""
+        offsets, quadratic = stencil(self._size)
+        reach, before = np.full(len(self._batch), LONGEST), np.zeros_like(self._points)
+        for _ in range(MOST_ROUNDS):
+            steps = self._whole_steps()
+            later = np.maximum(steps + 1, np.rint(1.002 * steps))
+            around = self._points[:, None, :] + np.concatenate([WIDTH * offsets, np.zeros((1, self._size))])
+            counts = np.append(np.repeat(steps[:, None], len(offsets), axis=1), later[:, None], axis=1)
+            values = self._excess(problem, x, around, counts)
+            here = values[:, len(offsets) // 2]
+            coefficients = (values[:, :-1] - here[:, None]) @ quadratic.T
+            step = np.array([newton_step(row, self._size, far) for row, far in zip(coefficients, reach, strict=True)])
+            # a step back halves the next ones: settings and steps that move together can swing
+            reach = np.where(np.sum(step * before, axis=1) < 0, reach / 2, np.minimum(1.3 * reach, LONGEST))
+            before = step
+            gain = np.maximum(-0.5 * np.sum(coefficients[:, 1 : 1 + self._size] * step, axis=1), 0.0)
+            fall = (values[:, -1] - here) / np.log(later / steps)
+            moved = np.log(steps) + np.clip((here - np.minimum(gain, 0.5)) / np.maximum(-fall, 0.1), -1.0, 1.0)
+            change = np.abs(moved - self._log_steps).max()
+            self._log_steps = np.clip(moved, 0.0, np.log(FIRST_STEPS))
+            self._points = np.clip(self._points + WIDTH * step, -35.0, 35.0)
+            if not np.isfinite(moved).all():
+                return False
+            if change < SETTLED and gain.max() < math.sqrt(SETTLED):
+                return True
+        return False

@@ -31,7 +31,7 @@ def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, 
     >>> bool(abs(point[0] - 1) < 1e-5), bool(value < 1e-9)
     (True, True)
     """
-    offsets, quadratic = _stencil(len(origin))
+    offsets, quadratic = stencil(len(origin))
     point, value, width = np.array(origin, dtype=np.float64), np.inf, WIDEST
     trial = point
     for _ in range(MOST_CALLS):
@@ -44,7 +44,7 @@ def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, 
         if not np.isfinite(values).all() or centre > value + abs(value) * 1e-3 + 1e-3:
             trial, width = point, max(width / 3, NARROWEST)
         else:
-            step = _newton_step(quadratic @ (values - centre), len(origin))
+            step = newton_step(quadratic @ (values - centre), len(origin))
             trial = trial + width * step
             size = float(np.abs(step).max())
             width = min(width * (2.0 if size > 1 else max(size, 0.2)), WIDEST)
@@ -55,7 +55,7 @@ def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, 
 
 
 @cache
-def _stencil(size: int) -> tuple[FloatArray, FloatArray]:
+def stencil(size: int) -> tuple[FloatArray, FloatArray]:
     """(3^d, d) offsets, and the matrix that gives the coefficients of the quadratic 1, x_i, x_i x_j (i <= j)."""
     offsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=size)))
     pairs = itertools.combinations_with_replacement(range(size), 2)
@@ -64,8 +64,8 @@ def _stencil(size: int) -> tuple[FloatArray, FloatArray]:
     return offsets, np.asarray(np.linalg.pinv(columns), dtype=np.float64)
 
 
-def _newton_step(coefficients: FloatArray, size: int) -> FloatArray:
-    """Towards the quadratic's minimum, or downhill where it has none; at most two stencils far."""
+def newton_step(coefficients: FloatArray, size: int, longest: float = 2.0) -> FloatArray:
+    """Towards the quadratic's minimum, or downhill where it has none; at most `longest` stencils far."""
     gradient = coefficients[1 : 1 + size]
     curvature = np.zeros((size, size))
     for value, (i, j) in zip(
@@ -76,4 +76,4 @@ def _newton_step(coefficients: FloatArray, size: int) -> FloatArray:
     sizes, axes = np.linalg.eigh(curvature)
     sizes = np.maximum(np.abs(sizes), 1e-3 * max(float(np.abs(sizes).max()), 1e-300))
     step = -axes @ ((axes.T @ gradient) / sizes)
-    return step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
+    return step * min(1.0, longest / max(float(np.abs(step).max()), 1e-300))

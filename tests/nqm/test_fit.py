@@ -10,7 +10,7 @@ import pytest
 
 from rl_scaling.nqm import as_table, steps_to_target
 from rl_scaling.nqm.fit import ModelFit, fastest, fit_model, in_one_line, measured_steps
-from rl_scaling.nqm.forecast import Parameters
+from rl_scaling.nqm.forecast import Forecast, Parameters, Setting
 
 SIZES = np.geomspace(4.0, 65536.0, 8)
 
@@ -26,25 +26,59 @@ def fitted() -> ModelFit:
 
 
 def test_exact_steps_give_back_what_made_them(fitted: ModelFit) -> None:
-    """As far as splines know log steps (two per cent); the noise's exponent and scale make up for each other."""
-    assert fitted.scatter < 0.03
+    """As far as whole steps of a compressed spectrum tell."""
+    assert fitted.scatter < 1e-3
     for interval, truth in zip(
         (fitted.spectrum_exponent, fitted.noise_exponent, fitted.noise_scale), (0.8, 1.2, 5.0), strict=True
     ):
         assert interval.low <= truth <= interval.high
-    assert fitted.spectrum_exponent.value == pytest.approx(0.8, abs=0.03)
+    assert fitted.spectrum_exponent.value == pytest.approx(0.8, abs=1e-3)
 
 
-def test_a_second_spectrum_that_explains_the_steps_is_named(fitted: ModelFit) -> None:
-    """Beyond a = 1.4 the steps of the largest batches fall again."""
-    assert [round(float(x[0]), 1) for x in fitted.alternatives] == [1.8]
+@pytest.mark.slow
+@pytest.mark.statistical
+def test_a_second_spectrum_that_explains_the_steps_is_named_until_averages_decide() -> None:
+    """Errors of 5 %, fixed seed. Beyond a = 1.4 steps of SGD's largest batches fall again; those of averages tell."""
+    rng, x = np.random.default_rng(0), np.array([1.0, 1.0, 0.0])
+    parts = [
+        measured_steps(SIZES, np.exp(forecast.log_steps(x) + 0.05 * rng.standard_normal(len(SIZES))), optimizer=name)
+        for name in ("sgd", "ema")
+        for forecast in [Forecast(Setting(), name, 0.0, np.log(SIZES))]
+    ]
+    alone, together = fit_model(parts[0]), fit_model(pd.concat(parts))
+    assert [round(float(x[0]), 1) for x in alone.alternatives] == [1.7]
+    assert len(together.alternatives) == 0
+    assert together.spectrum_exponent.low <= 1 <= together.spectrum_exponent.high < 1.1
+
+
+@pytest.mark.parametrize(("optimizer", "power"), [("sgd", 0.0), ("sgd", 0.5), ("ema", 0.0)])
+def test_a_forecast_is_the_optimum(optimizer: str, power: float) -> None:
+    """Between the step before the first hit and the hit, up to a fifth of a step at the limit of stability."""
+    sizes = np.array([4.0, 300.0, 1e5])
+    spectrum = Parameters(1.2, 0.8, 3.0).spectrum(200)
+    settings = {"optimizer": optimizer, "power": power, "target": 0.05}
+    steps = as_table(steps_to_target(sizes, spectrum=spectrum, **settings))["steps"].to_numpy()
+    found = np.exp(
+        Forecast(Setting(200, 0.05), optimizer, power, np.log(sizes)).log_steps(np.array([1.2, 0.8, np.log(3.0)]))
+    )
+    assert np.all((steps - 1.2 <= found) & (found <= steps + 0.2))
+
+
+def test_slopes_are_finite_differences() -> None:
+    forecast = Forecast(Setting(), "ema", 0.0, np.log(SIZES))
+    x, width = np.array([1.1, 0.9, 0.5]), 1e-2
+    forecast.log_steps(x)
+    found = forecast.slopes(x)
+    for place, unit in enumerate(np.eye(3) * width):
+        ahead, behind = forecast.log_steps(x + unit), forecast.log_steps(x - unit)
+        np.testing.assert_allclose(found[:, place], (ahead - behind) / (2 * width), rtol=0.03, atol=0.03)
 
 
 def test_steps_far_from_the_measured_ones_are_foretold(fitted: ModelFit) -> None:
     wanted = np.array([0.5, 1e6])
     truth = exact_steps(0.8, 1.2, 5.0, wanted)
     found = fitted.predict(wanted.tolist())
-    np.testing.assert_allclose(found["steps"], truth, rtol=0.1)
+    np.testing.assert_allclose(found["steps"], truth, rtol=2e-3)
     assert (found["steps_low"] <= found["steps"]).all()
     assert (found["steps"] <= found["steps_high"]).all()
 
@@ -58,13 +92,6 @@ def coverage(truth: tuple[float, float, float], sweeps: int) -> np.ndarray:
         intervals = (fit.spectrum_exponent, fit.noise_exponent, fit.noise_scale)
         covered += [found.low <= true <= found.high for found, true in zip(intervals, truth, strict=True)]
     return covered
-
-
-@pytest.mark.slow
-@pytest.mark.statistical
-def test_intervals_cover() -> None:
-    """12 sweeps at 95 %: fewer than 9 covered by chance once in 4,500, for each of three parameters."""
-    assert (coverage((1.0, 1.0, 1.0), 12) >= 9).all()
 
 
 @pytest.mark.slow
@@ -86,12 +113,18 @@ def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
     assert "\n" not in line
 
 
+def test_a_target_above_the_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="target is 9"):
+        fit_model(measured_steps([4, 16, 64, 256], [9, 5, 4, 3]), Setting(target=9.0))
+
+
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
         (measured_steps([4, 16, 64], [9, 5, 4]), "3 measurements: the model needs 4 or more"),
         (measured_steps([4, 16, 64, 256], [9, 5, 4, math.inf]), "must be positive and finite"),
-        (pd.DataFrame({"batch_size": [4]}), "no column power, steps"),
+        (pd.DataFrame({"batch_size": [4]}), "no column optimizer, power, steps"),
+        (measured_steps([4, 16, 64, 256], [9, 5, 4, 3], optimizer="momentum"), "steps of momentum cannot be fitted"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(measured: pd.DataFrame, message: str) -> None:
