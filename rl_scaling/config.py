@@ -57,7 +57,12 @@ class StorableConfig(Protocol):
     def run_id(self) -> str: ...
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Refuse a description of a run that fails a condition.
+
+    Raises:
+        ConfigError: it does.
+    """
     if not condition:
         raise ConfigError(message)
 
@@ -70,25 +75,27 @@ def added_later(default: Any) -> Any:
     return field(default=default, metadata={"added_later": True})
 
 
-def _as_declared(owner: Any) -> None:
+def as_declared(owner: Any) -> None:
     """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):
-            _require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
+            require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
             object.__setattr__(owner, f.name, float(value) if f.type == "float" else int(value))
 
 
-def _require_positive(owner: object, *names: str) -> None:
+def require_positive(owner: object, *names: str) -> None:
+    """Refuse fields that are not positive and finite. Raises `ConfigError`."""
     for name in names:
         value = getattr(owner, name)
-        _require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
+        require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
 
 
-def _require_fraction(owner: object, *names: str) -> None:
+def require_fraction(owner: object, *names: str) -> None:
+    """Refuse fields that are not between 0 and 1. Raises `ConfigError`."""
     for name in names:
         value = getattr(owner, name)
-        _require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
+        require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +120,10 @@ class AtariConfig:
     life_loss_terminates: bool = True
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "num_envs", "frame_skip")
-        _require_fraction(self, "sticky_action_probability")
-        _require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
+        as_declared(self)
+        require_positive(self, "num_envs", "frame_skip")
+        require_fraction(self, "sticky_action_probability")
+        require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
 
     @property
     def name(self) -> str:
@@ -132,8 +139,8 @@ class GymnasiumConfig:
     num_envs: int = 16
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "num_envs")
+        as_declared(self)
+        require_positive(self, "num_envs")
 
     @property
     def name(self) -> str:
@@ -167,13 +174,13 @@ class A2CConfig:
     rmsprop_epsilon_inside_root: bool = True
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
-        _require_fraction(self, "discount", "rmsprop_decay")
-        _require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
-        _require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
-        _require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
-        _require(
+        as_declared(self)
+        require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
+        require_fraction(self, "discount", "rmsprop_decay")
+        require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
+        require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
+        require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
+        require(
             self.learning_rate_schedule in ("constant", "linear"),
             f"no schedule {self.learning_rate_schedule!r}: constant or linear",
         )
@@ -199,11 +206,11 @@ class NoiseScaleConfig:
     parts: bool = added_later(False)
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
-        _require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
-        _require_positive(self, "window_measurements")
-        _require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
+        as_declared(self)
+        require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
+        require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
+        require_positive(self, "window_measurements")
+        require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,10 +292,10 @@ class RunConfig:
     adaptive: AdaptiveBatchConfig | None = field(default=None, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "frames", "record_every_frames")
-        _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
-        _require(
+        as_declared(self)
+        require_positive(self, "frames", "record_every_frames")
+        require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        require(
             self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
             "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
         )
@@ -386,7 +393,7 @@ def run_config_from_dict(plain: dict[str, Any]) -> RunConfig:
         for name in ("environment", "agent"):
             fields = dict(parts[name])
             kind = fields.pop("kind")
-            _require(kind in _BY_KIND, f"unknown {name} kind {kind!r}: it needs a newer rl-scaling")
+            require(kind in _BY_KIND, f"unknown {name} kind {kind!r}: it needs a newer rl-scaling")
             parts[name] = _BY_KIND[kind](**fields)
         return RunConfig(**parts)
     except (TypeError, KeyError) as error:
