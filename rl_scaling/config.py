@@ -239,16 +239,14 @@ class AdaptiveBatchConfig:
     rate_power: float = 0.5
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
-        _require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
+        as_declared(self)
+        require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
+        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
         for name in ("min_envs", "max_envs"):
             value = getattr(self, name)
-            _require(
-                value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}"
-            )
-        _require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
-        _require_fraction(self, "rate_power")
+            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
+        require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
+        require_fraction(self, "rate_power")
 
     @property
     def setting(self) -> str:
@@ -304,13 +302,13 @@ class RunConfig:
 
     def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
         n, group = self.environment.num_envs, adaptive.group_envs
-        _require(
+        require(
             adaptive.min_envs <= n <= adaptive.max_envs and n % group == 0,
             f"num_envs is {n}, where an adaptive batch begins: give a multiple of {group} from "
             f"{adaptive.min_envs} to {adaptive.max_envs}",
         )
-        _require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
-        _require(
+        require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
+        require(
             self.agent.learning_rate_schedule == "constant",
             "an adaptive batch sets the learning rate by itself: give it a constant schedule",
         )
