@@ -96,6 +96,7 @@ class A2C:
         self._random = np.random.default_rng(seed)  # only chooses frames to measure: never changes what is learned
         self.total_updates = total_updates
         self.updates = 0
+        self.learning_rate_factor = 1.0  # set from outside where the batch size changes
         self._parameters = list(self.network.parameters())
         self._optimizer = self._make_optimizer()
         self._actor: Actor | None = None
@@ -201,9 +202,10 @@ class A2C:
         )
 
     def _learning_rate(self) -> float:
+        rate = self.config.learning_rate * self.learning_rate_factor
         if self.config.learning_rate_schedule == "constant":
-            return self.config.learning_rate
-        return self.config.learning_rate * max(0.0, 1 - self.updates / self.total_updates)
+            return rate
+        return rate * max(0.0, 1 - self.updates / self.total_updates)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config

@@ -57,7 +57,12 @@ class StorableConfig(Protocol):
     def run_id(self) -> str: ...
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Refuse a description of a run that fails a condition.
+
+    Raises:
+        ConfigError: it does.
+    """
     if not condition:
         raise ConfigError(message)
 
@@ -70,25 +75,27 @@ def added_later(default: Any) -> Any:
     return field(default=default, metadata={"added_later": True})
 
 
-def _as_declared(owner: Any) -> None:
+def as_declared(owner: Any) -> None:
     """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):
-            _require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
+            require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
             object.__setattr__(owner, f.name, float(value) if f.type == "float" else int(value))
 
 
-def _require_positive(owner: object, *names: str) -> None:
+def require_positive(owner: object, *names: str) -> None:
+    """Refuse fields that are not positive and finite. Raises `ConfigError`."""
     for name in names:
         value = getattr(owner, name)
-        _require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
+        require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
 
 
-def _require_fraction(owner: object, *names: str) -> None:
+def require_fraction(owner: object, *names: str) -> None:
+    """Refuse fields that are not between 0 and 1. Raises `ConfigError`."""
     for name in names:
         value = getattr(owner, name)
-        _require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
+        require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +120,10 @@ class AtariConfig:
     life_loss_terminates: bool = True
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "num_envs", "frame_skip")
-        _require_fraction(self, "sticky_action_probability")
-        _require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
+        as_declared(self)
+        require_positive(self, "num_envs", "frame_skip")
+        require_fraction(self, "sticky_action_probability")
+        require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
 
     @property
     def name(self) -> str:
@@ -132,8 +139,8 @@ class GymnasiumConfig:
     num_envs: int = 16
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "num_envs")
+        as_declared(self)
+        require_positive(self, "num_envs")
 
     @property
     def name(self) -> str:
@@ -167,13 +174,13 @@ class A2CConfig:
     rmsprop_epsilon_inside_root: bool = True
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
-        _require_fraction(self, "discount", "rmsprop_decay")
-        _require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
-        _require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
-        _require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
-        _require(
+        as_declared(self)
+        require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
+        require_fraction(self, "discount", "rmsprop_decay")
+        require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
+        require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
+        require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
+        require(
             self.learning_rate_schedule in ("constant", "linear"),
             f"no schedule {self.learning_rate_schedule!r}: constant or linear",
         )
@@ -199,11 +206,63 @@ class NoiseScaleConfig:
     parts: bool = added_later(False)
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
-        _require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
-        _require_positive(self, "window_measurements")
-        _require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
+        as_declared(self)
+        require(self.every_updates >= 0, f"every_updates is {self.every_updates}: give 0 (off) or more")
+        require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
+        require_positive(self, "window_measurements")
+        require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBatchConfig:
+    """A batch size that follows the noise scale, B = sqrt(r B_simple) (McCandlish et al. 2018, D.3, D.6).
+
+    Environments are added and retired in groups while training goes on.
+
+    Attributes:
+        exchange_rate: r, the price of an update in frames: so many more frames are well spent to save one update.
+        min_envs, max_envs: bounds of the number of environments.
+        group_envs: environments that are added or retired together.
+        change_every_updates: the number of environments changes at most once in so many updates.
+        tolerance: factor by which the batch must be off before it is changed, so that it does not flap.
+        rate_turn: B* of A.3 in frames; the learning rate follows the batch size by it.
+        rate_power: alpha of A.3; 0 keeps the learning rate.
+    """
+
+    exchange_rate: float
+    min_envs: int = 8
+    max_envs: int = 256
+    group_envs: int = 8
+    change_every_updates: int = 100
+    tolerance: float = 1.25
+    rate_turn: float = 1000.0
+    rate_power: float = 0.5
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
+        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
+        for name in ("min_envs", "max_envs"):
+            value = getattr(self, name)
+            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
+        require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
+        require_fraction(self, "rate_power")
+
+    @property
+    def setting(self) -> str:
+        """How its runs are told apart: r, and what differs from the defaults."""
+        others = (f for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING)
+        changed = [f"{f.name}={value:g}" for f in others if (value := getattr(self, f.name)) != f.default]
+        return " ".join([f"adaptive r={self.exchange_rate:g}", *changed])
+
+
+def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float) -> float:
+    """Learning rate at a batch size over that at a reference: eq. A.3 of McCandlish et al. 2018 without its maximum.
+
+    >>> rate_ratio(1000, 250, turn=1000, power=1)
+    2.5
+    """
+    return ((1 + turn / reference) / (1 + turn / batch_size)) ** power
 
 
 EnvironmentConfig = AtariConfig | GymnasiumConfig
@@ -219,6 +278,7 @@ class RunConfig:
     Attributes:
         frames: frames to train for, counted as the agent sees them (one per environment step).
         record_every_frames: frames between two records.
+        adaptive: changes the number of environments while training; the environment's own is where it begins.
     """
 
     environment: EnvironmentConfig
@@ -227,19 +287,35 @@ class RunConfig:
     frames: int = 10_000_000
     seed: int = 0
     record_every_frames: int = 2_000
+    adaptive: AdaptiveBatchConfig | None = field(default=None, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
-        _as_declared(self)
-        _require_positive(self, "frames", "record_every_frames")
-        _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
-        _require(
+        as_declared(self)
+        require_positive(self, "frames", "record_every_frames")
+        require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        require(
             self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
             "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
+        )
+        if self.adaptive is not None:
+            self._check_adaptive(self.adaptive)
+
+    def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
+        n, group = self.environment.num_envs, adaptive.group_envs
+        require(
+            adaptive.min_envs <= n <= adaptive.max_envs and n % group == 0,
+            f"num_envs is {n}, where an adaptive batch begins: give a multiple of {group} from "
+            f"{adaptive.min_envs} to {adaptive.max_envs}",
+        )
+        require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
+        require(
+            self.agent.learning_rate_schedule == "constant",
+            "an adaptive batch sets the learning rate by itself: give it a constant schedule",
         )
 
     @property
     def batch_size(self) -> int:
-        """Frames per update."""
+        """Frames per update; of an adaptive batch, at the start."""
         return self.environment.num_envs * self.agent.rollout_steps
 
     @property
@@ -270,8 +346,8 @@ class RunConfig:
 
     @property
     def setting(self) -> str:
-        """Nothing but the learning rate is tuned."""
-        return ""
+        """How an adaptive batch is steered; else nothing but the learning rate is tuned."""
+        return "" if self.adaptive is None else self.adaptive.setting
 
     @property
     def measure(self) -> Measure:
@@ -310,10 +386,12 @@ def run_config_from_dict(plain: dict[str, Any]) -> RunConfig:
     try:
         parts = dict(plain)
         parts["noise_scale"] = NoiseScaleConfig(**parts["noise_scale"])
+        if parts.get("adaptive") is not None:
+            parts["adaptive"] = AdaptiveBatchConfig(**parts["adaptive"])
         for name in ("environment", "agent"):
             fields = dict(parts[name])
             kind = fields.pop("kind")
-            _require(kind in _BY_KIND, f"unknown {name} kind {kind!r}: it needs a newer rl-scaling")
+            require(kind in _BY_KIND, f"unknown {name} kind {kind!r}: it needs a newer rl-scaling")
             parts[name] = _BY_KIND[kind](**fields)
         return RunConfig(**parts)
     except (TypeError, KeyError) as error:

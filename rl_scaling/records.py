@@ -73,7 +73,8 @@ class TrainingRecord:
     Attributes:
         updates: optimiser updates so far.
         frames: frames learned from so far.
-        wall_seconds: seconds spent training so far (starting the environments is not counted).
+        wall_seconds: seconds spent training so far (starting the environments is not counted; those that an adaptive
+            batch adds on the way are).
         frames_per_second: throughput since the row before.
         episodes: episodes (whole games, not lives) finished since the row before.
         score: mean raw score of those episodes.
@@ -90,6 +91,8 @@ class TrainingRecord:
             entropy_trace_cov: the same two for the terms of the gradient (`PARTS`), NaN unless they were asked for.
         noise_scale: the running estimate of B_simple = tr(Sigma) / |G|^2 in frames; NaN while unresolved.
         noise_scale_low, noise_scale_high: its 95 % interval; high is infinite while unresolved.
+        current_batch_size: frames of the last update, reset steps included: environments times steps. It changes where
+            the batch is adaptive; NaN in runs of earlier versions.
     """
 
     updates: int
@@ -117,6 +120,7 @@ class TrainingRecord:
     value_trace_cov: float = NAN
     entropy_grad_sq_norm: float = NAN
     entropy_trace_cov: float = NAN
+    current_batch_size: float = NAN
 
 
 @dataclass(frozen=True, kw_only=True)
