@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from rl_scaling.commands.options import print_json, print_line, print_table, say
+from rl_scaling.commands.options import at_least, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
 
 
@@ -130,4 +130,64 @@ class BenchNoise:
             spread = f"{o.low_percent:.1f} to {o.high_percent:.1f} %"
             table.add_row(o.workload, f"{o.step_milliseconds:.1f}", cadence, f"{o.percent:.1f} %", spread)
         print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class BenchSupervised:
+    """Trials per hour one at a time and many together in one batched program, for each batch size, on the digits."""
+
+    model: Literal["mlp", "cnn", "resnet8", "wide-resnet-skipinit"] = "mlp"
+    """A model that can train together with others; the cnn has 32-64 channels and 1,024 units."""
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    """Images per update and trial."""
+    trials: int = 64
+    """Trials in the batched program."""
+    updates: int = 1_000
+    """Updates that make one trial."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 1
+    """Threads for torch: one, as in a sweep, whose trials fill the cores side by side."""
+    seconds: float = 0.5
+    """Seconds of each way in each round."""
+    rounds: int = 7
+    """Rounds, in which the two ways take turns; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        at_least(1, trials=self.trials, updates=self.updates, threads=self.threads, rounds=self.rounds)
+        if self.seconds <= 0 or not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ConfigError("give --seconds above 0 and --batch-sizes of 1 or more")
+        import torch
+
+        from rl_scaling.supervised.batched import last_that_pays, measure_gain
+        from rl_scaling.supervised.data import load_dataset
+        from rl_scaling.supervised.models import make_model
+        from rl_scaling.sweeps.trial import choose_device
+
+        torch.set_num_threads(self.threads)
+        data = load_dataset("digits", device=choose_device(self.device))
+        models = [make_model(self.model, data.image_shape, data.num_classes, seed=seed) for seed in range(self.trials)]
+        gains = []
+        for batch_size in sorted(set(self.batch_sizes)):
+            gains.append(measure_gain(models, data, batch_size, rounds=self.rounds, seconds=self.seconds))
+            say(f"batch size {batch_size}: {gains[-1].ratio:.1f} times")
+        per_hour = 3600 / self.updates
+        ends = last_that_pays(gains)
+        if self.json:
+            rows = [
+                {**asdict(g), "alone_per_hour": per_hour * g.alone, "together_per_hour": per_hour * g.together}
+                for g in gains
+            ]
+            print_json({"model": self.model, "updates": self.updates, "last_that_pays": ends, "rows": rows})
+            return 0
+        table = Table("batch size", "one at a time", f"{self.trials} together", "gain", "quartiles", box=None)
+        for g in gains:
+            rates = (f"{per_hour * rate:,.0f}" for rate in (g.alone, g.together))
+            table.add_row(str(g.batch_size), *rates, f"{g.ratio:.1f}", f"{g.low:.1f}-{g.high:.1f}")
+        print_table(table)
+        print_line(f"trials of {self.updates:,} updates per hour; {self.model} on the digits, {data.train.device}")
+        print_line("the gain ends " + ("before the first" if ends is None else f"after batch size {ends}"))
         return 0

@@ -5,16 +5,18 @@ on the way to the arithmetic; side by side, a hundred trials take that way once.
 """
 
 from rl_scaling.supervised.batched.forward import require_stackable, stacked_forward
-from rl_scaling.supervised.batched.gain import measure_gain, together_pays
+from rl_scaling.supervised.batched.gain import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.supervised.batched.optimizers import StackedAdam, StackedAverage, StackedRMSprop, StackedSGD
 from rl_scaling.supervised.batched.training import StackedTraining
 
 __all__ = [
+    "Gain",
     "StackedAdam",
     "StackedAverage",
     "StackedRMSprop",
     "StackedSGD",
     "StackedTraining",
+    "last_that_pays",
     "measure_gain",
     "require_stackable",
     "stacked_forward",

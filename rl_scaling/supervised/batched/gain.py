@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -87,6 +88,18 @@ def measure_gain(
         low=float(low),
         high=float(high),
     )
+
+
+def last_that_pays(gains: Sequence[Gain]) -> int | None:
+    """The largest batch size up to which training together was never slower; None: not even at the first.
+
+    >>> rates = {1: 9.0, 8: 5.0, 64: 0.9, 256: 1.1}
+    >>> found = [Gain(batch_size=b, trials=2, alone=1, together=r, ratio=r, low=r, high=r) for b, r in rates.items()]
+    >>> last_that_pays(found)
+    8
+    """
+    paying = list(takewhile(lambda gain: gain.ratio > 1, sorted(gains, key=lambda gain: gain.batch_size)))
+    return paying[-1].batch_size if paying else None
 
 
 def together_pays(
