@@ -137,8 +137,8 @@ class BenchNoise:
 class BenchSupervised:
     """Trials per hour one at a time and many together in one batched program, for each batch size, on the digits."""
 
-    model: Literal["mlp", "cnn", "resnet8", "wide-resnet-skipinit"] = "mlp"
-    """A model that can train together with others; the cnn has 32-64 channels and 1,024 units."""
+    model: Literal["mlp", "small-cnn", "cnn", "resnet8", "wide-resnet-skipinit"] = "mlp"
+    """A model that can train together with others; cnn: 32-64 channels, 1,024 units; small-cnn: 8-16, 64 units."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     """Images per update and trial."""
     trials: int = 64
@@ -169,7 +169,9 @@ class BenchSupervised:
 
         torch.set_num_threads(self.threads)
         data = load_dataset("digits", device=choose_device(self.device))
-        models = [make_model(self.model, data.image_shape, data.num_classes, seed=seed) for seed in range(self.trials)]
+        options = {"channels": (8, 16), "hidden": 64} if self.model == "small-cnn" else {}
+        name, shape = self.model.removeprefix("small-"), data.image_shape
+        models = [make_model(name, shape, data.num_classes, seed=seed, **options) for seed in range(self.trials)]
         gains = []
         for batch_size in sorted(set(self.batch_sizes)):
             gains.append(measure_gain(models, data, batch_size, rounds=self.rounds, seconds=self.seconds))
