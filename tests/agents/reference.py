@@ -36,11 +36,12 @@ def naive_returns(
 def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor]:
     """Gradient of the mean loss over some rows (environment by environment), by a fresh forward pass and autograd."""
     rows = [row for row in rows if rollout.valid.flatten()[row]]
+    all_returns = naive_returns(*rollout.rewards_and_values, agent.config.discount)
     total = torch.zeros(())
     for row in rows:
         logits, values = agent.network(rollout.observations[row : row + 1])
         log_probs = torch.distributions.Categorical(logits=logits)
-        returns = rollout.returns.flatten()[row]
+        returns = all_returns.flatten()[row]
         advantage = (returns - values[0]).detach()
         policy_loss = -advantage * log_probs.log_prob(rollout.actions.flatten()[row])[0]
         value_loss = (returns - values[0]) ** 2

@@ -105,7 +105,7 @@ def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Paramet
     pairs = copy_weights(agent, model)
     agent.begin(source, source.reset(5))
     assert agent._actor is not None
-    rollout = agent._actor.roll_out(STEPS, DISCOUNT, agent.generator)
+    rollout = agent._actor.roll_out(STEPS, agent.generator)
     with torch.no_grad():
         values = torch.stack([agent.network(o)[1] for o in by_step(rollout)], dim=1)
         last_values = agent.network(agent._actor._current)[1]
