@@ -42,7 +42,7 @@ class A2C(Agent[A2CConfig]):
         loss.backward()
         gradient = [p.grad for p in self._parameters if p.grad is not None]
         groups = self._gradient_groups(rollout.valid, norms, gradient) if norms else None
-        learning_rate = self._annealed(self.config.learning_rate, self.config.learning_rate_schedule)
+        learning_rate = self._learning_rate()
         grad_norm = self._descend(learning_rate)
         return Update(
             frames=rollout.frames,

@@ -59,6 +59,7 @@ class Agent(ABC, Generic[Config]):
         self._random = np.random.default_rng(seed)  # only chooses what to measure: never changes what is learned
         self.total_updates = total_updates
         self.updates = 0
+        self.learning_rate_factor = 1.0  # set from outside where the batch size changes
         self._parameters = list(self.network.parameters())
         self._optimizer = self._make_optimizer()
         self._actor: Actor | None = None
@@ -109,6 +110,10 @@ class Agent(ABC, Generic[Config]):
         self._optimizer.step()
         self.updates += 1
         return grad_norm
+
+    def _learning_rate(self) -> float:
+        rate = self.config.learning_rate * self.learning_rate_factor
+        return self._annealed(rate, self.config.learning_rate_schedule)
 
     def _annealed(self, start: float, schedule: Literal["constant", "linear"]) -> float:
         """What is left of a value that is constant, or falls to 0 over all updates."""

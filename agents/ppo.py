@@ -96,7 +96,7 @@ class PPO(Agent[PPOConfig]):
         c = self.config
         rollout = self._roll_out()
         frames = Frames.of(rollout, c.discount, c.gae_lambda)
-        learning_rate = self._annealed(c.learning_rate, c.learning_rate_schedule)
+        learning_rate = self._learning_rate()
         clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
         first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)
         done: list[Learned] = []

@@ -4,10 +4,12 @@ if __name__ != "rl_scaling.envs":
     raise ImportError(f"import rl_scaling.envs, not {__name__}: the bare name belongs to other packages")
 
 from collections.abc import Callable
+from functools import partial
 
 from rl_scaling.config import AtariConfig, EnvironmentConfig
 from rl_scaling.envs.atari import AtariVector
 from rl_scaling.envs.games import GAMES, Game, find_game
+from rl_scaling.envs.grouped import GroupedVector
 from rl_scaling.envs.gymnasium_vector import GymnasiumVector
 from rl_scaling.envs.processors import available_cpus
 from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
@@ -17,6 +19,7 @@ __all__ = [
     "AtariVector",
     "EpisodeTally",
     "Game",
+    "GroupedVector",
     "GymnasiumVector",
     "Transition",
     "VectorSource",
@@ -32,6 +35,7 @@ def make_vector(
     *,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    group_envs: int | None = None,
 ) -> VectorSource:
     """The environments a config describes.
 
@@ -39,10 +43,13 @@ def make_vector(
         config: the task and the number of copies.
         num_threads: emulator threads; by default one per CPU that this process may use. Atari only.
         progress: called with (done, total) while Atari environments start.
+        group_envs: make a `GroupedVector` whose number of environments can change by groups of so many.
 
     Raises:
         ConfigError: an environment that does not exist or cannot be learned from.
     """
+    if group_envs is not None:
+        return GroupedVector(config, group_envs, partial(make_vector, num_threads=num_threads), progress=progress)
     if isinstance(config, AtariConfig):
         return AtariVector(config, num_threads=num_threads, progress=progress)
     return GymnasiumVector(config)

@@ -75,7 +75,8 @@ class TrainingRecord:
     Attributes:
         updates: optimiser updates so far.
         frames: frames learned from so far.
-        wall_seconds: seconds spent training so far (starting the environments is not counted).
+        wall_seconds: seconds spent training so far (starting the environments is not counted; those that an adaptive
+            batch adds on the way are).
         frames_per_second: throughput since the row before.
         episodes: episodes (whole games, not lives) finished since the row before.
         score: mean raw score of those episodes.
@@ -98,6 +99,8 @@ class TrainingRecord:
             NaN in rows from before this was kept, when every frame was used once.
         clip_fraction, approx_kl: of PPO, means over the updates since the row before: the share of frames whose ratio
             of new to old policy was clipped, and an estimate of the divergence of the two.
+        current_batch_size: frames of the last update, reset steps included: environments times steps. It changes where
+            the batch is adaptive; NaN in runs of earlier versions.
     """
 
     updates: int
@@ -130,6 +133,7 @@ class TrainingRecord:
     frames_used: float = NAN
     clip_fraction: float = NAN
     approx_kl: float = NAN
+    current_batch_size: float = NAN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from rl_scaling.agents.adaptive import AdaptiveBatch
 from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import RunConfig
 from rl_scaling.envs import VectorSource
@@ -26,6 +27,8 @@ class Diverged(RuntimeError):
 class Learner(Protocol):
     """What the loop needs of an agent."""
 
+    learning_rate_factor: float
+
     def begin(self, source: VectorSource, observations: np.ndarray) -> None: ...
 
     def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update: ...
@@ -36,6 +39,7 @@ class Progress:
     """How far a run has come. Made afresh by `Progress.start` or restored with `load_state_dict`."""
 
     meter: NoiseScaleMeter
+    num_envs: int
     updates: int = 0
     frames: int = 0
     frames_used: int = 0
@@ -45,11 +49,13 @@ class Progress:
     @classmethod
     def start(cls, config: RunConfig) -> Progress:
         group_size = config.batch_size / min(config.noise_scale.groups, config.environment.num_envs)
-        return cls(NoiseScaleMeter(group_size=group_size, window=config.noise_scale.window_measurements))
+        meter = NoiseScaleMeter(group_size=group_size, window=config.noise_scale.window_measurements)
+        return cls(meter, config.environment.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("updates", "frames", "frames_used", "wall_seconds", "measurements")
-        return {**{name: getattr(self, name) for name in names}, "meter": self.meter.state_dict()}
+        names = ("num_envs", "updates", "frames", "frames_used", "wall_seconds", "measurements")
+        counts = {name: getattr(self, name) for name in names}
+        return {**counts, "meter": self.meter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = {"frames_used": state["frames"], **state}  # before it was kept, every frame was used once
@@ -75,13 +81,17 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
     """Train until `config.frames` frames have been learned from, and yield a record every `record_every_frames`.
 
     `progress` is kept up to date, so that whoever consumes the records can save it between two of them. Environments
-    cannot be saved: a run that goes on from a checkpoint begins new episodes, with seeds it has not used before.
+    cannot be saved: a run that goes on from a checkpoint begins new episodes, with seeds it has not used before, in as
+    many environments as it had.
 
     Raises:
         Diverged: after the record that shows it.
     """
     seed = np.random.SeedSequence([config.seed, progress.frames]).generate_state(1)[0] >> 1
     learner.begin(source, source.reset(int(seed)))
+    adaptive = AdaptiveBatch(config, learner, source) if config.adaptive else None
+    if adaptive and progress.num_envs != source.num_envs:
+        adaptive.set_num_envs(progress.num_envs, progress.updates)
     since = _SinceRecord()
     while progress.frames < config.frames:
         update = learner.step(**_what_to_measure(config, progress))
@@ -93,11 +103,15 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
         if update.groups is not None:
             _measure(update, progress, since)
         if since.frames >= config.record_every_frames or progress.frames >= config.frames:
-            record = _record(progress, since)
+            record = _record(progress, since, progress.num_envs * config.batch_size // config.environment.num_envs)
             yield record
             if not np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all():
                 raise Diverged(f"the loss is not finite after {progress.updates:,} updates")
             since = _SinceRecord()
+        if adaptive and progress.frames < config.frames:
+            progress.num_envs = adaptive.after_update(
+                progress.updates, progress.meter if progress.measurements else None
+            )
 
 
 def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, Any]:
@@ -144,7 +158,7 @@ def _moments(groups: GradientGroups) -> tuple[float, float] | None:
     return moments_from_groups(groups.sq_norms[filled], groups.batch_sq_norm, groups.sizes[filled])
 
 
-def _record(progress: Progress, since: _SinceRecord) -> TrainingRecord:
+def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> TrainingRecord:
     updates = since.updates
     means = _means(updates)
     # Read the clock after the device has answered.
@@ -162,6 +176,7 @@ def _record(progress: Progress, since: _SinceRecord) -> TrainingRecord:
         "score": _mean(scores),
         "episode_frames": _mean(lengths),
         "current_learning_rate": updates[-1].learning_rate,
+        "current_batch_size": batch_size,
         "noise_measurements": len(since.traces),
         "grad_sq_norm": _mean(since.grad_sq_norms),
         "trace_cov": _mean(since.traces),

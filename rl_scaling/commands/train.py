@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from rl_scaling.commands.adaptive import AdaptiveOptions
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
@@ -35,6 +36,7 @@ class Training(ABC):
     frame_skip: int = 4
     """Atari: emulator frames per agent step."""
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    adaptive_batch: OmitArgPrefixes[AdaptiveOptions] = field(default_factory=AdaptiveOptions)
     frames: Count = 10_000_000
     """Frames to learn from, as the agent sees them (2e6 is understood)."""
     seed: int = 0
@@ -74,6 +76,7 @@ class Training(ABC):
             frames=self.frames,
             seed=self.seed,
             record_every_frames=self.record_every_frames,
+            adaptive=self.adaptive_batch.config(),
         )
 
     def run(self) -> int:
@@ -83,7 +86,8 @@ class Training(ABC):
         from rl_scaling.sweeps.trial import run_trial
 
         store = Store(self.out)
-        say(f"{config.task}, batch {config.batch_size:,} frames, run {config.run_id} in {self.out}")
+        batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
+        say(f"{config.task}, {batch}, run {config.run_id} in {self.out}")
         with Interruptible() as stop:
             status = run_trial(
                 config,
@@ -159,4 +163,5 @@ def _show(record: TrainingRecord, frames: int) -> None:
         noise = f" B_simple unresolved, > {record.noise_scale_low:,.0f} frames"
     if math.isnan(record.noise_scale_low):
         noise = ""
-    say(f"{record.frames:,} of {frames:,} frames, {record.frames_per_second:,.0f} frames/s{score},{noise}")
+    batch = f", batch {record.current_batch_size:,.0f}"
+    say(f"{record.frames:,} of {frames:,} frames, {record.frames_per_second:,.0f} frames/s{batch}{score},{noise}")

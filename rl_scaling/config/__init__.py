@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -27,6 +28,7 @@ from rl_scaling.records import Measure
 __all__ = [
     "SCHEMA_VERSION",
     "A2CConfig",
+    "AdaptiveBatchConfig",
     "AgentConfig",
     "AtariConfig",
     "ConfigError",
@@ -37,6 +39,11 @@ __all__ = [
     "RunConfig",
     "StorableConfig",
     "added_later",
+    "as_declared",
+    "rate_ratio",
+    "require",
+    "require_fraction",
+    "require_positive",
     "run_config_from_dict",
     "run_id_of",
     "to_dict",
@@ -155,6 +162,58 @@ class NoiseScaleConfig:
         require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBatchConfig:
+    """A batch size that follows the noise scale, B = sqrt(r B_simple) (McCandlish et al. 2018, D.3, D.6).
+
+    Environments are added and retired in groups while training goes on.
+
+    Attributes:
+        exchange_rate: r, the price of an update in frames: so many more frames are well spent to save one update.
+        min_envs, max_envs: bounds of the number of environments.
+        group_envs: environments that are added or retired together.
+        change_every_updates: the number of environments changes at most once in so many updates.
+        tolerance: factor by which the batch must be off before it is changed, so that it does not flap.
+        rate_turn: B* of A.3 in frames; the learning rate follows the batch size by it.
+        rate_power: alpha of A.3; 0 keeps the learning rate.
+    """
+
+    exchange_rate: float
+    min_envs: int = 8
+    max_envs: int = 256
+    group_envs: int = 8
+    change_every_updates: int = 100
+    tolerance: float = 1.25
+    rate_turn: float = 1000.0
+    rate_power: float = 0.5
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
+        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
+        for name in ("min_envs", "max_envs"):
+            value = getattr(self, name)
+            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
+        require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
+        require_fraction(self, "rate_power")
+
+    @property
+    def setting(self) -> str:
+        """How its runs are told apart: r, and what differs from the defaults."""
+        others = (f for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING)
+        changed = [f"{f.name}={value:g}" for f in others if (value := getattr(self, f.name)) != f.default]
+        return " ".join([f"adaptive r={self.exchange_rate:g}", *changed])
+
+
+def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float) -> float:
+    """Learning rate at a batch size over that at a reference: eq. A.3 of McCandlish et al. 2018 without its maximum.
+
+    >>> rate_ratio(1000, 250, turn=1000, power=1)
+    2.5
+    """
+    return ((1 + turn / reference) / (1 + turn / batch_size)) ** power
+
+
 EnvironmentConfig = AtariConfig | GymnasiumConfig
 AgentConfig = A2CConfig | PPOConfig
 
@@ -168,6 +227,7 @@ class RunConfig:
     Attributes:
         frames: frames to train for, counted as the agent sees them (one per environment step).
         record_every_frames: frames between two records.
+        adaptive: changes the number of environments while training; the environment's own is where it begins.
     """
 
     environment: EnvironmentConfig
@@ -176,6 +236,7 @@ class RunConfig:
     frames: int = 10_000_000
     seed: int = 0
     record_every_frames: int = 2_000
+    adaptive: AdaptiveBatchConfig | None = field(default=None, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
         as_declared(self)
@@ -185,9 +246,11 @@ class RunConfig:
             self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
             "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
         )
-        self.require_groups_in_minibatches()
+        self._check_minibatches()
+        if self.adaptive is not None:
+            self._check_adaptive(self.adaptive)
 
-    def require_groups_in_minibatches(self) -> None:
+    def _check_minibatches(self) -> None:
         num_envs, agent = self.environment.num_envs, self.agent
         frames = agent.batch_size(num_envs)  # refuses minibatches that do not divide the rollout
         if self.noise_scale.every_updates and isinstance(agent, PPOConfig) and agent.minibatch_of == "environments":
@@ -198,9 +261,20 @@ class RunConfig:
                 f" minibatches {most} or num_envs {2 * agent.minibatches}, or turn the noise scale off",
             )
 
+    def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
+        n, group = self.environment.num_envs, adaptive.group_envs
+        require(
+            adaptive.min_envs <= n <= adaptive.max_envs and n % group == 0,
+            f"num_envs is {n}, where an adaptive batch begins: give a multiple of {group} from "
+            f"{adaptive.min_envs} to {adaptive.max_envs}",
+        )
+        require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
+        require(not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give constant schedules")
+        self.agent.batch_size(group)  # refuses minibatches that would not divide every rollout
+
     @property
     def batch_size(self) -> int:
-        """Frames per update."""
+        """Frames per update; of an adaptive batch, at the start."""
         return self.agent.batch_size(self.environment.num_envs)
 
     @property
@@ -232,8 +306,8 @@ class RunConfig:
 
     @property
     def setting(self) -> str:
-        """Nothing but the learning rate is tuned."""
-        return ""
+        """How an adaptive batch is steered; else nothing but the learning rate is tuned."""
+        return "" if self.adaptive is None else self.adaptive.setting
 
     @property
     def measure(self) -> Measure:
@@ -272,6 +346,8 @@ def run_config_from_dict(plain: dict[str, Any]) -> RunConfig:
     try:
         parts = dict(plain)
         parts["noise_scale"] = NoiseScaleConfig(**parts["noise_scale"])
+        if parts.get("adaptive") is not None:
+            parts["adaptive"] = AdaptiveBatchConfig(**parts["adaptive"])
         for name in ("environment", "agent"):
             fields = dict(parts[name])
             kind = fields.pop("kind")

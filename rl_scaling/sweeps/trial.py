@@ -68,7 +68,9 @@ def run_trial(
     if not replace and store.status(config.run_id) not in (None, "interrupted"):
         store.open_run(config, origin)  # refuses, and says why
     # Before the run is given its place: one that cannot be started must leave nothing behind.
-    with closing(make_vector(config.environment, num_threads=threads, progress=starting)) as source:
+    group_envs = config.adaptive.group_envs if config.adaptive else None
+    made = make_vector(config.environment, num_threads=threads, progress=starting, group_envs=group_envs)
+    with closing(made) as source:
         learner = make_agent(
             config.agent,
             source.observation_shape,
