@@ -29,24 +29,29 @@ class Tape:
 
     Args:
         network: all its parameters belong to Linear and Conv2d layers, each of which is used once per pass.
+        keep_layers: False remembers the observations alone, a small part of the memory; then there is no replay.
 
     Raises:
         ConfigError: the network has other parameters, or an unusual convolution.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, *, keep_layers: bool = True):
         self.network = network
-        self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)] if keep_layers else []
+        if keep_layers:
+            self._require_replayable()
+        self._buffers: dict[nn.Module | None, Tensor] = {}
+        self._uses: Counter[nn.Module] = Counter()
+        self._steps = self._passes = 0
+
+    def _require_replayable(self) -> None:
         for layer in self._layers:
             if not is_measurable(layer):
                 raise ConfigError(f"{layer}: only zero padding given in numbers, and one group, are supported")
         covered = {id(p) for layer in self._layers for p in layer.parameters()}
-        for name, parameter in network.named_parameters():
+        for name, parameter in self.network.named_parameters():
             if id(parameter) not in covered:
                 raise ConfigError(f"parameter {name} is in no Linear or Conv2d layer: such a network is not supported")
-        self._buffers: dict[nn.Module | None, Tensor] = {}
-        self._uses: Counter[nn.Module] = Counter()
-        self._steps = self._passes = 0
 
     @property
     def observations(self) -> Tensor:

@@ -101,7 +101,7 @@ class SweepPlan:
             self.trial(num_envs, rate, seed)
             for seed in self.seeds
             for num_envs in sorted(set(self.num_envs))
-            for rate in self.learning_rates.grid(num_envs * self.base.agent.rollout_steps)
+            for rate in self.learning_rates.grid(self.base.agent.batch_size(num_envs))
         ]
 
     def trial(self, num_envs: int, learning_rate: float, seed: int) -> RunConfig:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from rl_scaling.agents import A2C
+from rl_scaling.agents import make_agent
+from rl_scaling.agents.agent import Agent
 from rl_scaling.config import ConfigError, RunConfig
 from rl_scaling.envs import VectorSource, make_vector
 from rl_scaling.records import Status, TrainingRecord
@@ -69,7 +71,7 @@ def run_trial(
     group_envs = config.adaptive.group_envs if config.adaptive else None
     made = make_vector(config.environment, num_threads=threads, progress=starting, group_envs=group_envs)
     with closing(made) as source:
-        learner = A2C(
+        learner = make_agent(
             config.agent,
             source.observation_shape,
             source.num_actions,
@@ -85,7 +87,7 @@ def _train(
     config: RunConfig,
     writer: RunWriter,
     source: VectorSource,
-    learner: A2C,
+    learner: Agent[Any],
     listen: Callable[[TrainingRecord], Verdict],
 ) -> Status:
     progress = Progress.start(config)
@@ -111,7 +113,7 @@ def _train(
     return "done"
 
 
-def _restore(writer: RunWriter, learner: A2C, progress: Progress) -> None:
+def _restore(writer: RunWriter, learner: Agent[Any], progress: Progress) -> None:
     """Take up the checkpoint of an interrupted run, or begin it again; rows after the checkpoint are set aside."""
     path: Path | None = writer.checkpoint
     if path is not None:
