@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.pipeline import make_actor
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import A2CConfig, PPOConfig
@@ -82,7 +83,7 @@ class Agent(ABC, Generic[Config]):
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
         """Act in `source` from now on; `observations` (n, *shape) are those of its reset."""
-        self._actor = Actor(self.network, source, observations, self.device, keep_layers=self.keeps_layers)
+        self._actor = make_actor(self.network, source, observations, self.device, keep_layers=self.keeps_layers)
 
     @property
     def _acting(self) -> Actor:
