@@ -40,7 +40,10 @@ class _Passes:
 class PipelinedActor(Actor):
     """Gives the rollouts that `Actor` gives in the same source with the same random numbers, up to rounding.
 
-    On a CUDA device every pass of the second rollout is captured as a CUDA graph, which later rollouts replay.
+    Attributes:
+        capture_graphs: on a CUDA device, capture every pass of the second rollout as a CUDA graph, which later rollouts
+            replay: a pass is then started with one call instead of some forty. The first runs as it is, so that
+            libraries and buffers are ready.
     """
 
     source: AlternatingVector
@@ -62,7 +65,9 @@ class PipelinedActor(Actor):
         self._pixels = [torch.empty(h.shape, dtype=h.dtype, pin_memory=pinned) for h in halves]
         self._actions = [torch.empty(len(h), dtype=torch.int64, pin_memory=pinned) for h in halves]
         self._passes: _Passes | None = None
-        self._graphs = PassGraphs(device)
+        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._rollouts = 0
+        self.capture_graphs = pinned
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
@@ -75,11 +80,11 @@ class PipelinedActor(Actor):
                 for half in HALVES:
                     if step > 0:
                         by_half[half].append(self._receive(half))
-                    self._graphs.run((half, step), lambda half=half, step=step: self._act(passes, half, step))
+                    self._act(passes, half, step)
                     self.source.send(half, self._read_actions(passes, half, step))
             for half in HALVES:
                 by_half[half].append(self._receive(half))
-        self._graphs.next_rollout()
+        self._rollouts += 1
         acted = (
             result.transpose(0, 1).clone(memory_format=torch.contiguous_format)
             for result in (passes.actions, passes.logits, passes.values)
@@ -89,10 +94,19 @@ class PipelinedActor(Actor):
     def _passes_of(self, steps: int) -> _Passes:
         if self._passes is None or len(self._passes.actions) != steps:
             self._passes = _Passes.of(steps, self.source.num_envs, self.source.num_actions, self.device)
-            self._graphs = PassGraphs(self.device)
+            self._graphs, self._rollouts = {}, 0
         return self._passes
 
     def _act(self, passes: _Passes, half: int, step: int) -> None:
+        if not self.capture_graphs or self._rollouts == 0:
+            self._pass(passes, half, step)
+            return
+        if (half, step) not in self._graphs:
+            self._graphs[half, step] = _captured(lambda: self._pass(passes, half, step), self.device)
+        self._graphs[half, step].replay()
+
+    def _pass(self, passes: _Passes, half: int, step: int) -> None:
+        """From one half's pixels to its actions, on the same memory in every rollout."""
         part = self._parts[half]
         logits, values = self.tape.act(self._current[part], step=step, envs=part)
         passes.logits[step, part] = logits
@@ -117,35 +131,12 @@ class PipelinedActor(Actor):
         return transition
 
 
-class PassGraphs:
-    """The passes of a rollout as CUDA graphs; on other devices every pass is simply run.
-
-    The first rollout runs as it is, so that libraries and buffers are ready; the second is captured.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._ready = False
-        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
-
-    def run(self, key: tuple[int, int], work: Callable[[], None]) -> None:
-        """Do the work that belongs to the key: it must be the same, on the same memory, every time."""
-        if not self._ready or self.device.type != "cuda":
-            work()
-            return
-        if key not in self._graphs:
-            self._graphs[key] = self._capture(work)
-        self._graphs[key].replay()
-
-    def next_rollout(self) -> None:
-        """A rollout is complete."""
-        self._ready = True
-
-    def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            work()
-        return graph
+def _captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
+    """The work as a CUDA graph; it is not done yet."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    return graph
 
 
 def make_actor(
@@ -155,8 +146,11 @@ def make_actor(
     device: torch.device,
     *,
     keep_layers: bool = True,
+    capture_graphs: bool = True,
 ) -> Actor:
     """An actor that overlaps acting and emulation where the source can be stepped in halves."""
-    if isinstance(source, AlternatingVector):
-        return PipelinedActor(network, source, observations, device, keep_layers=keep_layers)
-    return Actor(network, source, observations, device, keep_layers=keep_layers)
+    if not isinstance(source, AlternatingVector):
+        return Actor(network, source, observations, device, keep_layers=keep_layers)
+    actor = PipelinedActor(network, source, observations, device, keep_layers=keep_layers)
+    actor.capture_graphs = capture_graphs and device.type == "cuda"
+    return actor

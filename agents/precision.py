@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rl_scaling.agents.networks import ActorCritic
 
@@ -28,7 +28,7 @@ def gradient_error(
     def gradient(of: torch.dtype | None) -> Tensor:
         network.compute_dtype = of
         parts = torch.autograd.grad(loss(*network(observations)), list(network.parameters()), materialize_grads=True)
-        return nn.utils.parameters_to_vector(parts).double()
+        return torch.cat([part.flatten() for part in parts]).double()
 
     before = network.compute_dtype
     try:

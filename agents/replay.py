@@ -77,9 +77,7 @@ class Tape:
             for handle in handles:
                 handle.remove()
 
-    def act(
-        self, observations: Tensor, *, step: int | None = None, envs: slice = slice(None)
-    ) -> tuple[Tensor, Tensor]:
+    def act(self, observations: Tensor, *, step: int | None = None, envs: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """One remembered pass: logits (n, num_actions) and values (n,) for (n, *shape) observations.
 
         Args:

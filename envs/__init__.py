@@ -51,7 +51,8 @@ def make_vector(
         alternate: make an `AlternatingVector`, whose halves are acted on in turns.
 
     Raises:
-        ConfigError: an environment that does not exist or cannot be learned from, or a number that cannot be grouped so.
+        ConfigError: an environment that does not exist or cannot be learned from, or a number of
+            them that cannot be grouped so.
     """
     make = partial(make_vector, num_threads=num_threads)
     if group_envs is not None:
