@@ -7,6 +7,7 @@ is waited for is each half's actions, which the emulators need.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,13 +66,14 @@ class PipelinedActor(Actor):
         self._pixels = [torch.empty(h.shape, dtype=h.dtype, pin_memory=pinned) for h in halves]
         self._actions = [torch.empty(len(h), dtype=torch.int64, pin_memory=pinned) for h in halves]
         self._passes: _Passes | None = None
+        self._settings: tuple[int, torch.dtype | None] | None = None
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._rollouts = 0
         self.capture_graphs = pinned
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
-        passes = self._passes_of(steps)
+        passes = self._prepare(steps)
         for exponential in passes.exponential:  # step by step, as an `Actor` draws them
             exponential.exponential_(generator=generator)
         by_half: tuple[list[Transition], list[Transition]] = [], []
@@ -91,9 +93,12 @@ class PipelinedActor(Actor):
         )
         return self._assemble(*acted, transitions=[join_transitions(both) for both in zip(*by_half, strict=True)])
 
-    def _passes_of(self, steps: int) -> _Passes:
-        if self._passes is None or len(self._passes.actions) != steps:
+    def _prepare(self, steps: int) -> _Passes:
+        """Room for the rollout; what was captured is forgotten where it no longer fits."""
+        settings = steps, self.network.compute_dtype
+        if self._passes is None or settings != self._settings:
             self._passes = _Passes.of(steps, self.source.num_envs, self.source.num_actions, self.device)
+            self._settings = settings
             self._graphs, self._rollouts = {}, 0
         return self._passes
 
@@ -121,14 +126,17 @@ class PipelinedActor(Actor):
         return host.numpy().copy()
 
     def _receive(self, half: int) -> Transition:
-        """One half's step, once it is done; its pixels are on their way to the device.
+        """One half's step, once it is done, without its pixels, which are on their way to the device.
 
         The pinned memory may be written again: the half's actions have been waited for since it was last read.
         """
         transition = self.source.recv(half)
-        pixels = self._pixels[half].copy_(torch.from_numpy(transition.observations))
+        pixels = torch.from_numpy(transition.observations)
+        if self.device.type == "cuda":
+            pixels = self._pixels[half].copy_(pixels)
         self._current[self._parts[half]].copy_(pixels, non_blocking=True)
-        return transition
+        # Joining both halves' pixels for nobody would cost time in which no emulator runs.
+        return dataclasses.replace(transition, observations=transition.observations[:, :0])
 
 
 def _captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:

@@ -102,6 +102,18 @@ def test_a_rollout_is_those_of_two_sources_of_half_the_size(config: EnvironmentC
                     torch.testing.assert_close(values[part], own, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_a_change_of_precision_is_followed() -> None:
+    with closing(AlternatingVector(CARTPOLE, make_vector)) as source:
+        agent = agent_in(source, "mlp", partial(A2C, A2CConfig()))
+        for dtype in (None, torch.bfloat16, None):
+            agent.network.compute_dtype = dtype
+            rollout = agent._roll_out()
+            with torch.no_grad():
+                logits, values = agent.network(rollout.observations)
+            torch.testing.assert_close(rollout.logits.flatten(0, 1), logits, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(rollout.values.flatten(), values, rtol=1e-2, atol=1e-3)
+
+
 class Noting(AlternatingVector):
     """Notes what is under way when something is sent or received."""
 

@@ -12,8 +12,9 @@ from rl_scaling.config import A2CConfig, AtariConfig, RunConfig
 from rl_scaling.store import list_runs, load_runs
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train_gpu.py"
-SMALL = ["--network", "small", "--num-envs", "4", "--frames", "200", "--record-every-frames", "100"]
-SMALL += ["--device", "cpu", "--threads", "1", "--seconds", "0.1"]
+SMALL = (
+    "--network small --num-envs 4 --frames 200 --record-every-frames 100 --device cpu --threads 1 --seconds 0.1".split()
+)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
