@@ -12,9 +12,8 @@ from rl_scaling.config import A2CConfig, AtariConfig, RunConfig
 from rl_scaling.store import list_runs, load_runs
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train_gpu.py"
-SMALL = (
-    "--network small --num-envs 4 --frames 200 --record-every-frames 100 --device cpu --threads 1 --seconds 0.1".split()
-)
+SMALL = ["--network", "small", "--num-envs", "4", "--frames", "200", "--record-every-frames", "100"]
+ON_CPU = ["--device", "cpu", "--threads", "1", "--seconds", "0.1"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
@@ -27,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
 def test_trains_and_keeps_what_train_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, *SMALL, "--bf16", "--out", str(tmp_path)) == 0
+    assert run(monkeypatch, *SMALL, *ON_CPU, "--bf16", "--out", str(tmp_path)) == 0
     told = capsys.readouterr().out
     assert "bfloat16's gradient is" in told
     assert "of the emulators; score" in told
@@ -50,7 +49,7 @@ def test_what_cannot_be_run_is_said_in_one_line(
         (["--num-envs", "3"], "give an even number"),
         (["--game", "Chess"], "Chess"),
     ):
-        assert run(monkeypatch, *SMALL, *options, "--out", str(tmp_path)) == 2
+        assert run(monkeypatch, *SMALL, *ON_CPU, *options, "--out", str(tmp_path)) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert complaint in line
     assert list(tmp_path.iterdir()) == []
