@@ -25,7 +25,8 @@ PAGE = "reference/commands.md"
 _LEAD = """# Commands
 
 Every command prints results on stdout, progress on stderr, and ends with 0 (done), 1 (failed or interrupted) or 2 (bad
-arguments). `--json`, where there is one, prints what a program can read and nothing else on stdout. Counts may be written as `2e6`.
+arguments). `--json`, where there is one, prints what a program can read and nothing else on stdout. Counts may be
+written as `2e6`.
 
 `rl-scaling --tyro-print-completion bash` (or `zsh`) prints a completion script for the shell.
 """
