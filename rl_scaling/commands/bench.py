@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
 from rl_scaling.commands.options import at_least, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
+
+if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
+    from rl_scaling.benchmarks.atari import Settings, Throughput
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class BenchAtari:
     """Print the figures as JSON on stdout."""
 
     def run(self) -> int:
-        if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2:
-            raise ConfigError("give --seconds above 0, --rounds of 1 or more and --num-envs of 2 or more")
+        if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2 or self.num_envs % 2:
+            raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
         from rl_scaling.benchmarks.atari import Settings, measure
         from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.sweeps.trial import choose_device
@@ -56,34 +59,59 @@ class BenchAtari:
             raise ConfigError(
                 f"the benchmark needs Stable-Baselines3 ({error}): pip install 'rl-scaling[bench]'"
             ) from error
-        rows = {"ours": t.ours, "sb3": t.sb3, "emulator": t.emulator, "network": t.network}
         if self.json:
-            print_json(
-                {
-                    "ratio_to_sb3": t.ratio_to_sb3,
-                    "fraction_of_limit": t.fraction_of_limit,
-                    "noise_scale_overhead": t.noise_scale_overhead,
-                    "side_by_side_ratio_to_sb3": t.side_by_side_ratio,
-                    "frames_per_second": {**rows, "side_by_side": t.side_by_side},
-                }
-            )
+            print_json(_as_json(t))
             return 0
-        table = Table(f"{game}, {self.network} network, {self.num_envs} environments", "frames/s", box=None)
-        labels = {
-            "ours": f"this A2C, {settings.threads} threads",
-            "sb3": "Stable-Baselines3's A2C",
-            "emulator": "the bare emulator",
-            "network": "the network alone, forward and backward",
-        }
-        for name, figure in rows.items():
-            table.add_row(labels[name], f"{figure:,.0f}")
-        table.add_row(f"{settings.threads} trials of this A2C side by side, 1 thread each", f"{t.side_by_side:,.0f}")
-        print_table(table)
-        print_line(f"ratio to Stable-Baselines3      {t.ratio_to_sb3:.2f}")
-        print_line(f"the same, trials side by side   {t.side_by_side_ratio:.2f}")
-        print_line(f"fraction of the limit           {t.fraction_of_limit:.2f}")
-        print_line(f"noise scale, share of the time  {t.noise_scale_overhead:.1%}")
+        print_table(_table(settings, t))
+        for label, figure in _ratios(t).items():
+            print_line(f"{label:33} {figure}")
         return 0
+
+
+def _as_json(t: Throughput) -> dict[str, Any]:
+    return {
+        "ratio_to_sb3": t.ratio_to_sb3,
+        "fraction_of_limit": t.fraction_of_limit,
+        "noise_scale_overhead": t.noise_scale_overhead,
+        "side_by_side_ratio_to_sb3": t.side_by_side_ratio,
+        "alternating_ratio": t.alternating_ratio,
+        "alternating_ratio_to_sb3": t.alternating_ratio_to_sb3,
+        "fraction_of_emulator": t.fraction_of_emulator,
+        "frames_per_second": {
+            name: getattr(t, name) for name in ("ours", "sb3", "emulator", "network", "alternating", "side_by_side")
+        },
+    }
+
+
+def _table(settings: Settings, t: Throughput) -> Table:
+    threads = settings.threads
+    title = f"{settings.game}, {settings.network} network, {settings.num_envs} environments, {settings.device}"
+    table = Table(title, "frames/s", box=None)
+    rows = {
+        f"this A2C, {threads} threads": t.ours,
+        "the same, acting for two halves in turns": t.alternating,
+        "Stable-Baselines3's A2C": t.sb3,
+        "the bare emulator": t.emulator,
+        "the network alone, forward and backward": t.network,
+        f"{threads} trials of this A2C side by side, 1 thread each": t.side_by_side,
+    }
+    for label, figure in rows.items():
+        if figure is not None:
+            table.add_row(label, f"{figure:,.0f}")
+    return table
+
+
+def _ratios(t: Throughput) -> dict[str, str]:
+    together = {} if t.side_by_side_ratio is None else {"the same, trials side by side": f"{t.side_by_side_ratio:.2f}"}
+    return {
+        "ratio to Stable-Baselines3": f"{t.ratio_to_sb3:.2f}",
+        "the same, two halves in turns": f"{t.alternating_ratio_to_sb3:.2f}",
+        **together,
+        "fraction of the limit": f"{t.fraction_of_limit:.2f}",
+        "two halves, to the bare emulator": f"{t.fraction_of_emulator:.2f}",
+        "two halves, to all at once": f"{t.alternating_ratio:.2f}",
+        "noise scale, share of the time": f"{t.noise_scale_overhead:.1%}",
+    }
 
 
 Workload = Literal["a2c-16", "a2c-64", "transformer", "mlp"]
