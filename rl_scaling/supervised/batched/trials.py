@@ -122,12 +122,11 @@ def train_trials(
     sums = torch.zeros(len(trials), dtype=torch.float64, device=data.train.device)  # of losses since the row before
     while active:
         upto = min(done - done % record_every + record_every, *(trials[i].updates for i in active))
-        steps = [_update(training, trials, active, step, noise, measured) for step in range(done, upto)]
-        losses = torch.stack(steps)
+        losses = torch.stack([_update(training, trials, active, i, noise, measured) for i in range(done, upto)])
         sums += losses.sum(0, dtype=torch.float64)
         sound = losses.isfinite().long().cumprod(0).sum(0).tolist()  # updates before the first loss that is not finite
-        means = sums / ((upto - 1) % record_every + 1)
-        rows = _rows(upto, means, training, data, [measured.get(number, []) for number in active])
+        per_update = sums / ((upto - 1) % record_every + 1)
+        rows = _rows(upto, per_update, training, data, [measured.get(number, []) for number in active])
         staying = []
         for place, number in enumerate(active):
             end = None
