@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rl_scaling.config import (
     A2CConfig,
+    AdaptiveBatchConfig,
     AtariConfig,
     ConfigError,
     GymnasiumConfig,
@@ -64,6 +65,16 @@ def test_a_field_added_later_is_left_out_of_the_canonical_config_while_it_has_it
     assert run_config_from_dict(to_dict(asked)) == asked
 
 
+def test_an_adaptive_batch_is_another_run_of_the_same_task() -> None:
+    adaptive = dataclasses.replace(RUN, adaptive=AdaptiveBatchConfig(exchange_rate=300))
+    assert adaptive.task == RUN.task
+    assert (RUN.setting, adaptive.setting) == ("", "adaptive r=300")
+    assert adaptive.run_id != RUN.run_id
+    assert run_config_from_dict(json.loads(json.dumps(to_dict(adaptive)))) == adaptive
+    other = dataclasses.replace(adaptive, adaptive=AdaptiveBatchConfig(exchange_rate=300, max_envs=64))
+    assert other.setting == "adaptive r=300 max_envs=64"
+
+
 @given(run=runs)
 def test_sizes_follow(run: RunConfig) -> None:
     assert run.batch_size == run.environment.num_envs * run.agent.rollout_steps
@@ -84,9 +95,30 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
     )
 
 
+def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
+    adaptive = AdaptiveBatchConfig(**{"exchange_rate": 300} | changes)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=num_envs), adaptive=adaptive)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: adaptive_run(exchange_rate=0), "exchange_rate is 0.0: give a positive number"),
+        (lambda: adaptive_run(min_envs=64, max_envs=32), "max_envs not below it"),
+        (lambda: adaptive_run(max_envs=100), "max_envs is 100: give a multiple of group_envs=8"),
+        (lambda: adaptive_run(tolerance=0.5), "tolerance is 0.5: give a factor of 1 or more"),
+        (
+            lambda: adaptive_run(20),
+            "num_envs is 20, where an adaptive batch begins: give a multiple of 8 from 8 to 256",
+        ),
+        (
+            lambda: dataclasses.replace(adaptive_run(), noise_scale=NoiseScaleConfig(every_updates=0)),
+            "follows the noise scale: do not turn it off",
+        ),
+        (
+            lambda: dataclasses.replace(adaptive_run(), agent=A2CConfig(learning_rate_schedule="linear")),
+            "give constant schedules",
+        ),
         (lambda: AtariConfig(game="Pong", num_envs=0), "num_envs is 0: give a positive number"),
         (lambda: AtariConfig(game="Pong", num_envs=2.5), "num_envs is 2.5: give a whole number"),  # pyright: ignore[reportArgumentType]
         (lambda: AtariConfig(game="Pong", sticky_action_probability=1.5), "give a number from 0 to 1"),

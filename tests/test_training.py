@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from rl_scaling.agents import A2C
-from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.agents import make_agent
+from rl_scaling.config import (
+    A2CConfig,
+    AdaptiveBatchConfig,
+    AtariConfig,
+    GymnasiumConfig,
+    NoiseScaleConfig,
+    RunConfig,
+)
 from rl_scaling.envs import make_vector
 from rl_scaling.records import PARTS, TrainingRecord
 from rl_scaling.training import Diverged, Progress, run
@@ -29,8 +36,9 @@ PONG = RunConfig(
 
 
 def start(config: RunConfig):
-    source = make_vector(config.environment, num_threads=1)
-    agent = A2C(
+    group_envs = config.adaptive.group_envs if config.adaptive else None
+    source = make_vector(config.environment, num_threads=1, group_envs=group_envs)
+    agent = make_agent(
         config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed
     )
     return agent, source, Progress.start(config)
@@ -52,7 +60,14 @@ def same_but_for_the_clock(a: TrainingRecord, b: TrainingRecord) -> bool:
     )
 
 
-@pytest.mark.parametrize("config", [CARTPOLE, PONG], ids=["CartPole", "Pong"])
+ADAPTIVE = AdaptiveBatchConfig(
+    exchange_rate=1e3, min_envs=4, max_envs=16, group_envs=4, change_every_updates=20, rate_power=1.0
+)
+
+
+@pytest.mark.parametrize(
+    "config", [CARTPOLE, PONG, dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE)], ids=["CartPole", "Pong", "adaptive"]
+)
 def test_same_seed_same_records_other_seed_others(config: RunConfig) -> None:
     first, second = train(config), train(config)
     other = train(dataclasses.replace(config, seed=1))
@@ -134,3 +149,31 @@ def test_linear_learning_rate_reaches_nought() -> None:
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > 0.5 * 2e-3
     assert rates[-1] < 0.05 * 2e-3
+
+
+def test_an_adaptive_batch_changes_while_training_and_the_records_say_so() -> None:
+    config = dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE, record_every_frames=400)
+    records = train(config)
+    assert [r.current_batch_size for r in train(CARTPOLE)] == [40.0] * 4
+    batches = [r.current_batch_size for r in records]
+    assert {40.0, 80.0} <= set(batches)
+    frames = np.diff([r.frames for r in records], prepend=0)
+    updates = np.diff([r.updates for r in records], prepend=0)
+    most = np.maximum(batches, [40.0, *batches[:-1]])
+    assert (frames <= updates * most).all()
+    for record in records:  # A.3 with alpha = 1 and B* = 1000
+        scale = (1 + 1000 / 40) / (1 + 1000 / record.current_batch_size)
+        assert record.current_learning_rate == pytest.approx(2e-3 * scale)
+
+
+def test_a_resumed_adaptive_run_has_as_many_environments_as_before() -> None:
+    config = dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE, record_every_frames=400)
+    agent, source, progress = start(config)
+    record = next(r for r in run(agent, source, config, progress) if r.current_batch_size == 80)
+    again, source, resumed = start(config)
+    again.load_state_dict(agent.state_dict())
+    resumed.load_state_dict(progress.state_dict())
+    following = next(run(again, source, config, resumed))
+    assert source.num_envs >= 16
+    assert following.current_batch_size == 80
+    assert following.current_learning_rate == pytest.approx(record.current_learning_rate)

@@ -12,16 +12,45 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
+from rl_scaling.config.algorithms import A2CConfig, PPOConfig
+from rl_scaling.config.checks import (
+    ConfigError,
+    added_later,
+    as_declared,
+    require,
+    require_fraction,
+    require_positive,
+)
 from rl_scaling.records import Measure
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "A2CConfig",
+    "AdaptiveBatchConfig",
+    "AgentConfig",
+    "AtariConfig",
+    "ConfigError",
+    "EnvironmentConfig",
+    "GymnasiumConfig",
+    "NoiseScaleConfig",
+    "PPOConfig",
+    "RunConfig",
+    "StorableConfig",
+    "added_later",
+    "as_declared",
+    "rate_ratio",
+    "require",
+    "require_fraction",
+    "require_positive",
+    "run_config_from_dict",
+    "run_id_of",
+    "to_dict",
+]
 
 # 2: identities say how a run counts; runs of losses.
 SCHEMA_VERSION = 2
-
-
-class ConfigError(Exception):
-    """A description of a run that cannot be run; the message is one line that says what to do."""
 
 
 class StorableConfig(Protocol):
@@ -55,47 +84,6 @@ class StorableConfig(Protocol):
 
     @property
     def run_id(self) -> str: ...
-
-
-def require(condition: bool, message: str) -> None:
-    """Refuse a description of a run that fails a condition.
-
-    Raises:
-        ConfigError: it does.
-    """
-    if not condition:
-        raise ConfigError(message)
-
-
-def added_later(default: Any) -> Any:
-    """A field that older configs do not have: left out of the canonical config while it has its default.
-
-    So a question that could be asked before keeps its run id, and what was stored before stays its answer.
-    """
-    return field(default=default, metadata={"added_later": True})
-
-
-def as_declared(owner: Any) -> None:
-    """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
-    for f in dataclasses.fields(owner):
-        value = getattr(owner, f.name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):
-            require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
-            object.__setattr__(owner, f.name, float(value) if f.type == "float" else int(value))
-
-
-def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields that are not positive and finite. Raises `ConfigError`."""
-    for name in names:
-        value = getattr(owner, name)
-        require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
-
-
-def require_fraction(owner: object, *names: str) -> None:
-    """Refuse fields that are not between 0 and 1. Raises `ConfigError`."""
-    for name in names:
-        value = getattr(owner, name)
-        require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,45 +136,6 @@ class GymnasiumConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CConfig:
-    """Advantage actor-critic with RMSProp (McCandlish et al. 2018, A.4.2; defaults of the Stable-Baselines3 zoo).
-
-    Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
-        rollout_steps: steps of every environment per update; the batch is num_envs times this, in frames.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        rmsprop_epsilon_inside_root: TensorFlow's convention, g / sqrt(v + eps) with v starting at 1;
-            otherwise torch's, g / (sqrt(v) + eps) with v starting at 0.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
-    """
-
-    kind: ClassVar[str] = "a2c"
-    network: Literal["nature", "small", "mlp"] = "nature"
-    rollout_steps: int = 5
-    learning_rate: float = 7e-4
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    discount: float = 0.99
-    entropy_coefficient: float = 0.01
-    value_coefficient: float = 0.25
-    max_grad_norm: float = 0.5
-    rmsprop_decay: float = 0.99
-    rmsprop_epsilon: float = 1e-5
-    rmsprop_epsilon_inside_root: bool = True
-
-    def __post_init__(self) -> None:
-        as_declared(self)
-        require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
-        require_fraction(self, "discount", "rmsprop_decay")
-        require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
-        require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
-        require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
-        require(
-            self.learning_rate_schedule in ("constant", "linear"),
-            f"no schedule {self.learning_rate_schedule!r}: constant or linear",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class NoiseScaleConfig:
     """When and how the gradient noise scale is measured.
 
@@ -213,10 +162,62 @@ class NoiseScaleConfig:
         require(self.frame_gradients >= 0, f"frame_gradients is {self.frame_gradients}: give 0 (none) or more")
 
 
-EnvironmentConfig = AtariConfig | GymnasiumConfig
-AgentConfig = A2CConfig
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBatchConfig:
+    """A batch size that follows the noise scale, B = sqrt(r B_simple) (McCandlish et al. 2018, D.3, D.6).
 
-_BY_KIND: dict[str, type] = {c.kind: c for c in (AtariConfig, GymnasiumConfig, A2CConfig)}
+    Environments are added and retired in groups while training goes on.
+
+    Attributes:
+        exchange_rate: r, the price of an update in frames: so many more frames are well spent to save one update.
+        min_envs, max_envs: bounds of the number of environments.
+        group_envs: environments that are added or retired together.
+        change_every_updates: the number of environments changes at most once in so many updates.
+        tolerance: factor by which the batch must be off before it is changed, so that it does not flap.
+        rate_turn: B* of A.3 in frames; the learning rate follows the batch size by it.
+        rate_power: alpha of A.3; 0 keeps the learning rate.
+    """
+
+    exchange_rate: float
+    min_envs: int = 8
+    max_envs: int = 256
+    group_envs: int = 8
+    change_every_updates: int = 100
+    tolerance: float = 1.25
+    rate_turn: float = 1000.0
+    rate_power: float = 0.5
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
+        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
+        for name in ("min_envs", "max_envs"):
+            value = getattr(self, name)
+            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
+        require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
+        require_fraction(self, "rate_power")
+
+    @property
+    def setting(self) -> str:
+        """How its runs are told apart: r, and what differs from the defaults."""
+        others = (f for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING)
+        changed = [f"{f.name}={value:g}" for f in others if (value := getattr(self, f.name)) != f.default]
+        return " ".join([f"adaptive r={self.exchange_rate:g}", *changed])
+
+
+def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float) -> float:
+    """Learning rate at a batch size over that at a reference: eq. A.3 of McCandlish et al. 2018 without its maximum.
+
+    >>> rate_ratio(1000, 250, turn=1000, power=1)
+    2.5
+    """
+    return ((1 + turn / reference) / (1 + turn / batch_size)) ** power
+
+
+EnvironmentConfig = AtariConfig | GymnasiumConfig
+AgentConfig = A2CConfig | PPOConfig
+
+_BY_KIND: dict[str, type] = {c.kind: c for c in (AtariConfig, GymnasiumConfig, A2CConfig, PPOConfig)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,7 @@ class RunConfig:
     Attributes:
         frames: frames to train for, counted as the agent sees them (one per environment step).
         record_every_frames: frames between two records.
+        adaptive: changes the number of environments while training; the environment's own is where it begins.
     """
 
     environment: EnvironmentConfig
@@ -234,6 +236,7 @@ class RunConfig:
     frames: int = 10_000_000
     seed: int = 0
     record_every_frames: int = 2_000
+    adaptive: AdaptiveBatchConfig | None = field(default=None, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
         as_declared(self)
@@ -243,16 +246,42 @@ class RunConfig:
             self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
             "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
         )
+        self._check_minibatches()
+        if self.adaptive is not None:
+            self._check_adaptive(self.adaptive)
+
+    def _check_minibatches(self) -> None:
+        num_envs, agent = self.environment.num_envs, self.agent
+        frames = agent.batch_size(num_envs)  # refuses minibatches that do not divide the rollout
+        if self.noise_scale.every_updates and isinstance(agent, PPOConfig) and agent.minibatch_of == "environments":
+            most = max(m for m in range(1, num_envs // 2 + 1) if num_envs % m == 0)
+            require(
+                frames > agent.rollout_steps,
+                f"one environment in each of {agent.minibatches} minibatches gives no groups to compare: give"
+                f" minibatches {most} or num_envs {2 * agent.minibatches}, or turn the noise scale off",
+            )
+
+    def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
+        n, group = self.environment.num_envs, adaptive.group_envs
+        require(
+            adaptive.min_envs <= n <= adaptive.max_envs and n % group == 0,
+            f"num_envs is {n}, where an adaptive batch begins: give a multiple of {group} from "
+            f"{adaptive.min_envs} to {adaptive.max_envs}",
+        )
+        require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
+        require(not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give constant schedules")
+        self.agent.batch_size(group)  # refuses minibatches that would not divide every rollout
 
     @property
     def batch_size(self) -> int:
-        """Frames per update."""
-        return self.environment.num_envs * self.agent.rollout_steps
+        """Frames per update; of an adaptive batch, at the start."""
+        return self.agent.batch_size(self.environment.num_envs)
 
     @property
     def updates(self) -> int:
-        """Updates needed to see at least `frames` frames."""
-        return -(-self.frames // self.batch_size)
+        """Updates made on the way to at least `frames` frames."""
+        rollouts = -(-self.frames // (self.environment.num_envs * self.agent.rollout_steps))
+        return rollouts * self.agent.updates_per_rollout
 
     @property
     def task(self) -> str:
@@ -266,7 +295,7 @@ class RunConfig:
                 value = getattr(owner, f.name)
                 if f.name not in left_out and f.default is not dataclasses.MISSING and value != f.default:
                     parts.append(f"{f.name}={value}")
-        if self.agent.learning_rate_schedule != "constant":
+        if self.agent.annealed:
             parts.append(f"frames={self.frames}")  # the schedule is stretched over them
         return " ".join(parts)
 
@@ -277,8 +306,8 @@ class RunConfig:
 
     @property
     def setting(self) -> str:
-        """Nothing but the learning rate is tuned."""
-        return ""
+        """How an adaptive batch is steered; else nothing but the learning rate is tuned."""
+        return "" if self.adaptive is None else self.adaptive.setting
 
     @property
     def measure(self) -> Measure:
@@ -317,6 +346,8 @@ def run_config_from_dict(plain: dict[str, Any]) -> RunConfig:
     try:
         parts = dict(plain)
         parts["noise_scale"] = NoiseScaleConfig(**parts["noise_scale"])
+        if parts.get("adaptive") is not None:
+            parts["adaptive"] = AdaptiveBatchConfig(**parts["adaptive"])
         for name in ("environment", "agent"):
             fields = dict(parts[name])
             kind = fields.pop("kind")
