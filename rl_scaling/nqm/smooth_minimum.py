@@ -37,11 +37,12 @@ def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, 
     for _ in range(MOST_CALLS):
         values = np.asarray(function(trial + width * offsets), dtype=np.float64)
         values = np.where(np.isnan(values), np.inf, values)
-        best = int(values.argmin())
+        best, before = int(values.argmin()), value
         if values[best] < value:
             point, value = trial + width * offsets[best], float(values[best])
         centre = values[len(values) // 2]
-        if not np.isfinite(values).all() or centre > value + abs(value) * 1e-3 + 1e-3:
+        tolerance = 1e-3 * (1 + abs(value))
+        if not np.isfinite(values).all() or centre > before + tolerance:
             trial, width = point, max(width / 3, NARROWEST)
         else:
             step = newton_step(quadratic @ (values - centre), len(origin))
