@@ -8,11 +8,12 @@ from rl_scaling.supervised.batched.forward import require_stackable, stacked_for
 from rl_scaling.supervised.batched.gain import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.supervised.batched.optimizers import StackedAdam, StackedAverage, StackedRMSprop, StackedSGD
 from rl_scaling.supervised.batched.training import StackedTraining
-from rl_scaling.supervised.batched.trials import Ended, Progress, Trial, train_trials
+from rl_scaling.supervised.batched.trials import Ended, Noise, Progress, Trial, train_trials
 
 __all__ = [
     "Ended",
     "Gain",
+    "Noise",
     "Progress",
     "StackedAdam",
     "StackedAverage",

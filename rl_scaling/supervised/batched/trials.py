@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rl_scaling.config import ConfigError
+from rl_scaling.noise.moments import moments_from_groups
 from rl_scaling.supervised.batched.optimizers import StackedAverage, StackedOptimizer
 from rl_scaling.supervised.batched.training import StackedTraining
 from rl_scaling.supervised.data.dataset import Dataset
@@ -40,12 +43,17 @@ class Progress:
         updates: so far.
         loss: mean of the batches' losses since the row before.
         validation_loss, validation_accuracy: over the whole validation split; with averaged weights if there are.
+        noise_measurements: updates since the row before in which the noise scale was measured.
+        grad_sq_norm, trace_cov: means over them of the unbiased estimates of |G|^2 and tr(Sigma) (A.2); NaN without.
     """
 
     updates: int
     loss: float
     validation_loss: float
     validation_accuracy: float
+    noise_measurements: int
+    grad_sq_norm: float
+    trace_cov: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,7 +71,18 @@ class Ended:
     weights: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """One update in `every_updates`, from the first on, is measured in `groups` groups, which must divide the batch."""
+
+    every_updates: int = 20
+    groups: int = 8
+
+
+# (number of the trial, row) to whether it has seen enough.
 Stop = Callable[[int, Progress], bool]
+# (|G|^2, tr(Sigma)) of each measurement since the row before, by the number of the trial.
+Measured = dict[int, list[tuple[float, float]]]
 
 
 def train_trials(
@@ -74,6 +93,7 @@ def train_trials(
     record_every: int,
     average: StackedAverage | None = None,
     label_smoothing: float = 0.0,
+    noise: Noise | None = None,
     stop: Stop = lambda *_: False,
 ) -> Iterator[tuple[int, Progress | Ended]]:
     """Train until every trial has ended.
@@ -85,6 +105,7 @@ def train_trials(
         record_every: updates between two rows; a trial's last update has a row as well.
         average: of the weights.
         label_smoothing: of the training loss and the validation loss.
+        noise: how the noise scale is measured; None: not at all.
         stop: asked after every row, with the trial's number: whether it has seen enough.
 
     Yields:
@@ -97,21 +118,22 @@ def train_trials(
         raise ConfigError("give one trial or more, of 1 update or more each, and rows 1 update or more apart")
     models = [trial.model for trial in trials]
     training = StackedTraining(models, data.train, optimizer, average=average, label_smoothing=label_smoothing)
-    active, done = list(range(len(trials))), 0
+    active, done, measured = list(range(len(trials))), 0, Measured()
     sums = torch.zeros(len(trials), dtype=torch.float64, device=data.train.device)  # of losses since the row before
     while active:
         upto = min(done - done % record_every + record_every, *(trials[i].updates for i in active))
-        losses = torch.stack([_update(training, [trials[i] for i in active], step) for step in range(done, upto)])
+        losses = torch.stack([_update(training, trials, active, i, noise, measured) for i in range(done, upto)])
         sums += losses.sum(0, dtype=torch.float64)
         sound = losses.isfinite().long().cumprod(0).sum(0).tolist()  # updates before the first loss that is not finite
-        rows = _rows(upto, sums / ((upto - 1) % record_every + 1), training, data, averaged=average is not None)
+        per_update = sums / ((upto - 1) % record_every + 1)
+        rows = _rows(upto, per_update, training, data, [measured.get(number, []) for number in active])
         staying = []
         for place, number in enumerate(active):
             end = None
             if sound[place] < upto - done:
                 end = Ended(updates=done + sound[place], status="diverged", weights=training.state(place))
             elif upto % record_every == 0 or upto == trials[number].updates:  # else it was another's end
-                sums[place] = 0
+                sums[place], measured[number] = 0, []
                 yield number, rows[place]
                 end = _end(trials[number], number, rows[place], stop, training, place)
             if end is None:
@@ -125,12 +147,22 @@ def train_trials(
         active, done = [active[place] for place in staying], upto
 
 
-def _rows(updates: int, losses: Tensor, training: StackedTraining, data: Dataset, *, averaged: bool) -> list[Progress]:
-    validation = training.evaluate(data.validation, averaged=averaged)
-    columns = (losses.tolist(), validation.losses.tolist(), validation.accuracies.tolist())
+def _rows(
+    updates: int, losses: Tensor, training: StackedTraining, data: Dataset, measured: list[list[tuple[float, float]]]
+) -> list[Progress]:
+    validation = training.evaluate(data.validation, averaged=True)
+    columns = (losses.tolist(), validation.losses.tolist(), validation.accuracies.tolist(), measured)
     return [
-        Progress(updates=updates, loss=loss, validation_loss=other, validation_accuracy=accuracy)
-        for loss, other, accuracy in zip(*columns, strict=True)
+        Progress(
+            updates=updates,
+            loss=loss,
+            validation_loss=other,
+            validation_accuracy=accuracy,
+            noise_measurements=len(found),
+            grad_sq_norm=fmean(square for square, _ in found) if found else math.nan,
+            trace_cov=fmean(trace for _, trace in found) if found else math.nan,
+        )
+        for loss, other, accuracy, found in zip(*columns, strict=True)
     ]
 
 
@@ -143,7 +175,22 @@ def _end(trial: Trial, number: int, row: Progress, stop: Stop, training: Stacked
     return None
 
 
-def _update(training: StackedTraining, trials: Sequence[Trial], step: int) -> Tensor:
-    rows = torch.stack([trial.rows(step) for trial in trials])
-    rates = torch.tensor([trial.learning_rate(step) for trial in trials], dtype=torch.float64)
-    return training.step(rows, rates.to(training.parameters.matrix.device)).losses
+def _update(
+    training: StackedTraining,
+    trials: Sequence[Trial],
+    active: Sequence[int],
+    step: int,
+    noise: Noise | None,
+    measured: Measured,
+) -> Tensor:
+    """One update of the trials that are still there; their losses."""
+    rows = torch.stack([trials[i].rows(step) for i in active])
+    rates = torch.tensor([trials[i].learning_rate(step) for i in active], dtype=torch.float64)
+    groups = noise.groups if noise is not None and step % noise.every_updates == 0 else 0
+    found = training.step(rows, rates.to(training.parameters.matrix.device), groups=groups)
+    if found.group_sq_norms is not None and found.batch_sq_norms is not None:
+        norms = zip(active, found.group_sq_norms.tolist(), found.batch_sq_norms.tolist(), strict=True)
+        for number, group_sq_norms, batch_sq_norm in norms:
+            moments = moments_from_groups(group_sq_norms, batch_sq_norm, rows.shape[1] / groups)
+            measured.setdefault(number, []).append(moments)
+    return found.losses

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from rl_scaling.config import ConfigError
-from rl_scaling.supervised.batched import Ended, Progress, StackedSGD, Trial, train_trials
+from rl_scaling.noise.moments import moments_from_groups
+from rl_scaling.supervised.batched import Ended, Noise, Progress, StackedSGD, Trial, train_trials
 from rl_scaling.supervised.data import load_dataset
 from rl_scaling.supervised.models import make_model
 from tests.supervised.batched.reference import train_alone
@@ -23,7 +25,7 @@ def make(number: int) -> Trial:
     return Trial(model, lambda step: ROWS[number, step], rate, UPDATES[number])
 
 
-def run_all(*, stop_at: float = 0.0) -> tuple[dict[int, list[Progress]], dict[int, Ended]]:
+def run_all(*, stop_at: float = 0.0, noise: Noise | None = None) -> tuple[dict[int, list[Progress]], dict[int, Ended]]:
     rows: dict[int, list[Progress]] = {number: [] for number in range(4)}
     ends: dict[int, Ended] = {}
     found = train_trials(
@@ -31,6 +33,7 @@ def run_all(*, stop_at: float = 0.0) -> tuple[dict[int, list[Progress]], dict[in
         load_dataset("digits"),
         StackedSGD(momentum=0.5),
         record_every=10,
+        noise=noise,
         stop=lambda number, row: number == 3 and row.loss < stop_at,
     )
     for number, what in found:
@@ -73,6 +76,25 @@ def test_a_trial_that_has_seen_enough_leaves() -> None:
     rows, ends = run_all(stop_at=100.0)
     assert (ends[3].status, ends[3].updates, len(rows[3])) == ("stopped", 10, 1)
     assert ends[0].status == "done"
+
+
+def test_the_noise_scale_is_that_of_groups_taken_one_by_one() -> None:
+    data, (plain, _), (rows, _) = load_dataset("digits"), run_all(), run_all(noise=Noise(every_updates=10, groups=4))
+    assert [row.noise_measurements for row in rows[0]] == [1, 1, 1]
+    assert [row.noise_measurements for row in rows[1]] == [1, 1]
+    assert rows[0][-1].loss == pytest.approx(plain[0][-1].loss, rel=1e-5)
+    assert math.isnan(plain[0][0].trace_cov)
+    for number in (0, 1, 3):
+        model = make(number).model
+        squares = []
+        for part in [ROWS[number, 0], *ROWS[number, 0].view(4, 2)]:
+            inputs, targets = data.train.batch(part)
+            loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            squares.append(sum(float(gradient.double().square().sum()) for gradient in gradients))
+        square, trace = moments_from_groups(squares[1:], squares[0], 2)
+        assert rows[number][0].grad_sq_norm == pytest.approx(square, rel=1e-4)
+        assert rows[number][0].trace_cov == pytest.approx(trace, rel=1e-4)
 
 
 def test_trials_without_updates_are_refused() -> None:
