@@ -35,6 +35,8 @@ ADAPTIVE_COLUMNS = [
 # The way to a goal is cut into so many stretches; one with too few rows with measurements is joined to the next.
 STRETCHES = 8
 FEWEST_ROWS = 6
+# Where it is known exactly nothing is gained by pooling, and much of it changes in the first updates.
+EXACT_STRETCHES = 1_000
 
 
 def course_to_goal(noise: NoiseRows, runs: Sequence[Run], reached: pd.DataFrame, goal: float) -> Course:
