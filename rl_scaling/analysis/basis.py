@@ -68,7 +68,7 @@ def find_basis(
         horizon: of the smoothing of scores, in episodes.
 
     Raises:
-        ValueError: no such run, several, or one with an adaptive batch; a run without measurements.
+        ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.
     """
     split = split_runs(runs, horizon=horizon)
     reached = reaches(split, goals)
@@ -79,6 +79,8 @@ def find_basis(
     (run,) = split_runs(cut, horizon=horizon)
     own = reaches([run], goals).dropna(subset=["updates"]).sort_values("updates")
     noise = NoiseRows(cut)
+    if "agent.kind" in cut and cut["agent.kind"].iloc[0] == "ppo":
+        raise ValueError("PPO learns from each frame several times, which no forecast here knows of: give a run of A2C")
     measured = len(noise.usable(run.rows))
     if not measured:
         raise ValueError(f"run {cut['run_id'].iloc[0]} has no noise scale: measure it in the run")

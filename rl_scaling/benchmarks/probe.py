@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from rl_scaling.agents import A2C
+from rl_scaling.agents import Agent, make_agent
 from rl_scaling.config import AtariConfig, RunConfig
 from rl_scaling.envs import make_vector
 
@@ -66,14 +67,16 @@ def _without_random_start(config: RunConfig, num_envs: int):
 def _seconds_per_update(config: RunConfig, seconds: float, device: torch.device, threads: int) -> list[float]:
     """Mean times of `_PARTS` parts of the time, which say how steady it is."""
     with closing(make_vector(config.environment, num_threads=threads)) as source:
-        agent = A2C(config.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=device)
+        agent = make_agent(
+            config.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=device
+        )
         agent.begin(source, source.reset(config.seed))
         for _ in range(_WARM_UP_UPDATES):
             agent.step()
         return [_timed(agent, seconds / _PARTS, device) for _ in range(_PARTS)]
 
 
-def _timed(agent: A2C, seconds: float, device: torch.device) -> float:
+def _timed(agent: Agent[Any], seconds: float, device: torch.device) -> float:
     begun, updates = time.perf_counter(), 0
     while not updates or time.perf_counter() - begun < seconds:
         agent.step()

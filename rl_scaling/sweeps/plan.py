@@ -104,12 +104,12 @@ class SweepPlan:
             self.trial(num_envs, rate, seed)
             for seed in self.seeds
             for num_envs in sorted(set(self.num_envs))
-            for rate in self.learning_rates.grid(num_envs * self.base.agent.rollout_steps)
+            for rate in self.learning_rates.grid(self.base.agent.batch_size(num_envs))
         ] + [
             dataclasses.replace(self.trial(adaptive.min_envs, rate, seed), adaptive=adaptive)
             for seed in self.seeds
             for adaptive in self.adaptive
-            for rate in self.learning_rates.grid(adaptive.min_envs * self.base.agent.rollout_steps)
+            for rate in self.learning_rates.grid(self.base.agent.batch_size(adaptive.min_envs))
         ]
 
     def trial(self, num_envs: int, learning_rate: float, seed: int) -> RunConfig:

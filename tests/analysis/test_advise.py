@@ -124,6 +124,8 @@ def test_the_best_run_is_taken_unless_another_is_named() -> None:
             find_basis(runs, GOALS, run_id=run_id)
     with pytest.raises(ValueError, match="all runs have an adaptive batch"):
         find_basis(adaptive_run_along(100.0, growing), GOALS)
+    with pytest.raises(ValueError, match="a run of A2C"):
+        find_basis(run_of(80.0).assign(**{"agent.kind": "ppo"}), GOALS)
     with pytest.raises(ValueError, match="no noise scale"):
         find_basis(run_of(80.0).assign(noise_measurements=0), GOALS)
 
