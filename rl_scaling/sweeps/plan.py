@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl_scaling.config import ConfigError, RunConfig, run_config_from_dict, to_dict
+from rl_scaling.config import ConfigError, RunConfig, require, run_config_from_dict, to_dict
 from rl_scaling.store import Store, StoreError
 
 
@@ -79,18 +79,22 @@ class SweepPlan:
         base: the run that all trials are variants of.
         num_envs: numbers of environments, which set the batch sizes.
         seeds: seeds of every combination.
+        best_seeds: further seeds, at the learning rates alone that turn out best at their batch size.
         goals: scores whose Pareto fronts are wanted; kept with the sweep for `fit` and `report`.
     """
 
     base: RunConfig
     num_envs: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
+    best_seeds: tuple[int, ...] = ()
     learning_rates: LearningRates = field(default_factory=LearningRates)
     goals: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.num_envs or not self.seeds:
             raise ConfigError("a sweep needs at least one number of environments and one seed")
+        for seed in (*self.seeds, *self.best_seeds):
+            require(seed >= 0, f"seed is {seed}: give 0 or more")
         for goal in self.goals:
             if not math.isfinite(goal):
                 raise ConfigError(f"goal {goal} is not a score: give finite numbers")
@@ -101,8 +105,12 @@ class SweepPlan:
             self.trial(num_envs, rate, seed)
             for seed in self.seeds
             for num_envs in sorted(set(self.num_envs))
-            for rate in self.learning_rates.grid(num_envs * self.base.agent.rollout_steps)
+            for rate in self.learning_rates.grid(self.batch_size(num_envs))
         ]
+
+    def batch_size(self, num_envs: int) -> int:
+        """Frames per update with so many environments."""
+        return self.trial(num_envs, self.base.learning_rate, self.base.seed).batch_size
 
     def trial(self, num_envs: int, learning_rate: float, seed: int) -> RunConfig:
         return dataclasses.replace(
@@ -118,6 +126,7 @@ class SweepPlan:
             "base": to_dict(self.base),
             "num_envs": list(self.num_envs),
             "seeds": list(self.seeds),
+            "best_seeds": list(self.best_seeds),
             "learning_rates": dataclasses.asdict(self.learning_rates),
             "goals": list(self.goals),
         }
@@ -135,6 +144,7 @@ class SweepPlan:
                 base=run_config_from_dict(plain["base"]),
                 num_envs=tuple(plain["num_envs"]),
                 seeds=tuple(plain["seeds"]),
+                best_seeds=tuple(plain.get("best_seeds", ())),
                 learning_rates=LearningRates(**rates),
                 goals=tuple(plain["goals"]),
             )
