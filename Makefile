@@ -8,7 +8,7 @@ RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench constraints clean
+.PHONY: help quickstart test test-slow lint format bench docs constraints clean
 
 help:  ## what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ format: $(DEV)  ## fix what ruff can fix
 
 bench: $(DEV)  ## throughput against Stable-Baselines3 and against the limit
 	$(BIN)/rl-scaling bench atari
+
+docs: $(DEV)  ## this documentation as a site, in site/, with every link checked
+	$(BIN)/mkdocs build --strict
 
 constraints: $(DEV)  ## write down the installed versions as the tested ones
 	{ sed -n '/^#/p' constraints.txt; \

@@ -55,9 +55,11 @@ class AdaptiveBatch:
             meter: has the noise scale of the latest window; None while nothing was measured.
         """
         now = self.source.num_envs
-        if updates % self.adaptive.change_every_updates or meter is None:
+        since_due = updates % self.adaptive.change_every_updates
+        if since_due >= self.config.agent.updates_per_rollout or meter is None:
             return now
-        wanted = next_num_envs(self.adaptive, self.config.agent.rollout_steps, now, meter.estimate())
+        each = self.config.agent.batch_size(now) / now
+        wanted = next_num_envs(self.adaptive, each, now, meter.estimate())
         if wanted != now:
             self.set_num_envs(wanted, updates)
         return wanted
@@ -66,15 +68,17 @@ class AdaptiveBatch:
         """Add or retire groups, with seeds that follow from the run's seed and the updates so far."""
         seed = np.random.SeedSequence([self.config.seed, updates, num_envs]).generate_state(1)[0] >> 1
         observations = self.source.resize(num_envs, int(seed))
-        steps = self.config.agent.rollout_steps
         self.learner.learning_rate_factor = rate_ratio(
-            num_envs * steps, self.config.batch_size, turn=self.adaptive.rate_turn, power=self.adaptive.rate_power
+            self.config.agent.batch_size(num_envs),
+            self.config.batch_size,
+            turn=self.adaptive.rate_turn,
+            power=self.adaptive.rate_power,
         )
         self.learner.begin(self.source, observations)
 
 
 def next_num_envs(
-    adaptive: AdaptiveBatchConfig, rollout_steps: int, num_envs: int, estimate: NoiseScaleEstimate
+    adaptive: AdaptiveBatchConfig, frames_each: float, num_envs: int, estimate: NoiseScaleEstimate
 ) -> int:
     """How many environments to have for B = sqrt(r B_simple), D.6.
 
@@ -84,12 +88,12 @@ def next_num_envs(
 
     Args:
         adaptive: r, bounds, group and tolerance.
-        rollout_steps: frames per environment and update.
+        frames_each: frames per environment and update.
         num_envs: what there are now.
         estimate: of B_simple in frames.
     """
     noise_scale = estimate.b_simple if estimate.resolved else estimate.low
-    wanted = math.sqrt(adaptive.exchange_rate * max(noise_scale, 0.0)) / rollout_steps
+    wanted = math.sqrt(adaptive.exchange_rate * max(noise_scale, 0.0)) / frames_each
     ratio = wanted / num_envs
     if 1 / adaptive.tolerance < ratio < adaptive.tolerance or (ratio < 1 and not estimate.resolved):
         return num_envs

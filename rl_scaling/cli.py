@@ -13,10 +13,10 @@ from typing import Annotated
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Suppress, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from rl_scaling.commands.analyse import Fit, Report, Status
-from rl_scaling.commands.bench import BenchAtari, BenchNoise
+from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
@@ -24,22 +24,18 @@ from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.temperature import Temperature
-from rl_scaling.commands.train import TrainA2C
+from rl_scaling.commands.train import TrainA2C, TrainPPO
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
-
-# A union of one needs a second member to be a choice of subcommands.
-_NoOther = Annotated[None, Suppress]
 
 
 @dataclass(frozen=True)
 class Train:
     """Train one agent once."""
 
-    algorithm: Annotated[TrainA2C, subcommand("a2c")] | _NoOther
+    algorithm: Annotated[TrainA2C, subcommand("a2c")] | Annotated[TrainPPO, subcommand("ppo")]
 
     def run(self) -> int:
-        assert self.algorithm is not None
         return self.algorithm.run()
 
 
@@ -57,7 +53,11 @@ class Sweep:
 class Bench:
     """Measure speed on this machine."""
 
-    domain: Annotated[BenchAtari, subcommand("atari")] | Annotated[BenchNoise, subcommand("noise")]
+    domain: (
+        Annotated[BenchAtari, subcommand("atari")]
+        | Annotated[BenchNoise, subcommand("noise")]
+        | Annotated[BenchSupervised, subcommand("supervised")]
+    )
 
     def run(self) -> int:
         return self.domain.run()

@@ -59,6 +59,8 @@ class Measure:
         return self.quantity.replace("_", " ")
 
 
+# The prefix of what is measured where frames are used again.
+REUSE = "reuse"
 # The terms of an actor-critic's loss whose gradients can be measured apart.
 PARTS = ("policy", "value", "entropy")
 
@@ -89,8 +91,14 @@ class TrainingRecord:
             design effect.
         policy_grad_sq_norm, policy_trace_cov, value_grad_sq_norm, value_trace_cov, entropy_grad_sq_norm,
             entropy_trace_cov: the same two for the terms of the gradient (`PARTS`), NaN unless they were asked for.
+        reuse_grad_sq_norm, reuse_trace_cov: the same two for updates of later epochs, whose frames were used before,
+            where there are such; the columns without a prefix are then of first epochs alone.
         noise_scale: the running estimate of B_simple = tr(Sigma) / |G|^2 in frames; NaN while unresolved.
         noise_scale_low, noise_scale_high: its 95 % interval; high is infinite while unresolved.
+        frames_used: frames that the updates so far used, a frame counting as often as it was used (frames x epochs);
+            NaN in rows from before this was kept, when every frame was used once.
+        clip_fraction, approx_kl: of PPO, means over the updates since the row before: the share of frames whose ratio
+            of new to old policy was clipped, and an estimate of the divergence of the two.
         current_batch_size: frames of the last update, reset steps included: environments times steps. It changes where
             the batch is adaptive; NaN in runs of earlier versions.
     """
@@ -120,6 +128,11 @@ class TrainingRecord:
     value_trace_cov: float = NAN
     entropy_grad_sq_norm: float = NAN
     entropy_trace_cov: float = NAN
+    reuse_grad_sq_norm: float = NAN
+    reuse_trace_cov: float = NAN
+    frames_used: float = NAN
+    clip_fraction: float = NAN
+    approx_kl: float = NAN
     current_batch_size: float = NAN
 
 
@@ -168,6 +181,7 @@ RECORD_TYPES: dict[str, type[Record]] = {"frames": TrainingRecord, "examples": L
 IN_A_TABLE = {
     "frames": "examples",
     "frames_per_second": "examples_per_second",
+    "frames_used": "examples_used",
     "trace_cov_frames": "trace_cov_examples",
 }
 

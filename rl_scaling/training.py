@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rl_scaling.agents.a2c import GradientGroups, Update
 from rl_scaling.agents.adaptive import AdaptiveBatch
+from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import RunConfig
 from rl_scaling.envs import VectorSource
 from rl_scaling.noise import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
-from rl_scaling.records import NAN, TrainingRecord
+from rl_scaling.records import NAN, REUSE, TrainingRecord
 
 
 class Diverged(RuntimeError):
@@ -42,6 +42,7 @@ class Progress:
     num_envs: int
     updates: int = 0
     frames: int = 0
+    frames_used: int = 0
     wall_seconds: float = 0.0
     measurements: int = 0
 
@@ -52,12 +53,12 @@ class Progress:
         return cls(meter, config.environment.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("num_envs", "updates", "frames", "wall_seconds", "measurements")
+        names = ("num_envs", "updates", "frames", "frames_used", "wall_seconds", "measurements")
         counts = {name: getattr(self, name) for name in names}
         return {**counts, "meter": self.meter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        state = dict(state)
+        state = {"frames_used": state["frames"], **state}  # before it was kept, every frame was used once
         self.meter.load_state_dict(state.pop("meter"))
         for name, value in state.items():
             setattr(self, name, value)
@@ -94,8 +95,9 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
     since = _SinceRecord()
     while progress.frames < config.frames:
         update = learner.step(**_what_to_measure(config, progress))
-        progress.updates += 1
+        progress.updates += update.updates
         progress.frames += update.frames
+        progress.frames_used += update.frames * update.epochs
         since.frames += update.frames
         since.updates.append(update)
         if update.groups is not None:
@@ -113,8 +115,10 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
 
 
 def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    noise = config.noise_scale
-    if noise.every_updates == 0 or progress.updates % noise.every_updates:
+    """One update in `every_updates` is measured, of each kind that a rollout has: first use of frames, and reuse."""
+    noise, each = config.noise_scale, config.agent.updates_per_rollout
+    measured_together = 2 if config.agent.epochs > 1 else 1
+    if noise.every_updates == 0 or progress.updates % (noise.every_updates * measured_together) >= each:
         return {}
     return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients, "parts": noise.parts}
 
@@ -141,7 +145,7 @@ def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
         learning_rate=update.learning_rate,
     )
     progress.measurements += 1
-    for part, part_groups in update.parts.items():
+    for part, part_groups in {**update.parts, **({REUSE: update.reuse} if update.reuse else {})}.items():
         for name, value in zip(("grad_sq_norm", "trace_cov"), _moments(part_groups) or (), strict=False):
             since.parts[f"{part}_{name}"].append(value)
 
@@ -156,9 +160,7 @@ def _moments(groups: GradientGroups) -> tuple[float, float] | None:
 
 def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> TrainingRecord:
     updates = since.updates
-    means = torch.stack(
-        [torch.stack([u.policy_loss, u.value_loss, u.entropy, u.grad_norm]) for u in updates]
-    ).mean(dim=0).tolist()  # fmt: skip
+    means = _means(updates)
     # Read the clock after the device has answered.
     seconds = time.perf_counter() - since.started
     progress.wall_seconds += seconds
@@ -167,6 +169,7 @@ def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> Trainin
     record = {
         "updates": progress.updates,
         "frames": progress.frames,
+        "frames_used": float(progress.frames_used),
         "wall_seconds": progress.wall_seconds,
         "frames_per_second": since.frames / seconds,
         "episodes": len(scores),
@@ -180,7 +183,7 @@ def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> Trainin
         "trace_cov_frames": _mean(since.frame_traces),
     }
     record |= {name: _mean(values) for name, values in since.parts.items()}
-    record |= dict(zip(("policy_loss", "value_loss", "entropy", "grad_norm"), means, strict=True))
+    record |= means
     if progress.measurements:
         estimate = progress.meter.estimate()
         record |= {
@@ -189,6 +192,14 @@ def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> Trainin
             "noise_scale_high": estimate.high,
         }
     return TrainingRecord(**record)
+
+
+def _means(updates: list[Update]) -> dict[str, float]:
+    """Means of the scalars, with one wait for the device; every step has as many updates as the next."""
+    names = ["policy_loss", "value_loss", "entropy", "grad_norm"]
+    names += [name for name in ("clip_fraction", "approx_kl") if getattr(updates[0], name) is not None]
+    scalars = torch.stack([torch.stack([getattr(u, name) for name in names]) for u in updates])
+    return dict(zip(names, scalars.mean(dim=0).tolist(), strict=True))
 
 
 def _mean(values: Any) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_scaling.agents import A2C
+from rl_scaling.agents import make_agent
 from rl_scaling.config import (
     A2CConfig,
     AdaptiveBatchConfig,
@@ -38,7 +38,7 @@ PONG = RunConfig(
 def start(config: RunConfig):
     group_envs = config.adaptive.group_envs if config.adaptive else None
     source = make_vector(config.environment, num_threads=1, group_envs=group_envs)
-    agent = A2C(
+    agent = make_agent(
         config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed
     )
     return agent, source, Progress.start(config)

@@ -6,29 +6,35 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from rl_scaling.commands.adaptive import adaptive_between
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, at_least, print_json, say
-from rl_scaling.config import A2CConfig, ConfigError, NoiseScaleConfig, RunConfig
+from rl_scaling.config import A2CConfig, AgentConfig, ConfigError, NoiseScaleConfig, PPOConfig, RunConfig
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan, kept_goals
 
 if TYPE_CHECKING:
     from rl_scaling.sweeps.sweep import Sweep
 
+# A learning rate known to work, and the batch size in frames at which it does (the Stable-Baselines3 zoo's).
+_REFERENCES = {"a2c": (LearningRates.reference_rate, LearningRates.reference_batch), "ppo": (2.5e-4, 256)}
+
 
 @dataclass(frozen=True)
 class SweepAtari:
-    """A2C on one game over numbers of environments, learning rates and seeds; the same command goes on."""
+    """A2C or PPO on one game over numbers of environments, learning rates and seeds; the same command goes on."""
 
     game: str
     """Atari game, for instance Pong."""
+    algorithm: Literal["a2c", "ppo"] = "a2c"
+    """Advantage actor-critic, or proximal policy optimisation."""
     num_envs: tuple[int, ...] = (4, 8, 16, 32, 64)
-    """Numbers of environments; a batch is this times --rollout-steps, in frames."""
+    """Numbers of environments; a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
     frames: Count = 2_000_000
     """Frames of every trial, as the agent sees them (2e6 is understood)."""
     seeds: tuple[int, ...] = (0,)
@@ -37,8 +43,9 @@ class SweepAtari:
     """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished."""
     learning_rates: tuple[float, ...] = ()
     """Just these learning rates for every batch size, instead of a grid centred by A.3 and its extensions."""
-    reference_rate: float = LearningRates.reference_rate
-    """A learning rate that works at a batch of 80 frames; the grids are scaled from it by A.3."""
+    reference_rate: float | None = None
+    """A learning rate that works at a batch of 80 frames (PPO: 256), from which A.3 scales the grids; by default 7e-4
+    (PPO: 2.5e-4)."""
     rates: int = LearningRates.count
     """Learning rates per batch size, before extensions."""
     spacing: float = LearningRates.spacing
@@ -49,22 +56,33 @@ class SweepAtari:
     """Scores to reach; by default those of the game, see `rl_scaling.envs.games`."""
     network: Literal["nature", "small"] = "nature"
     """Nature CNN (32-64-64, 512) or the smaller one of the A3C paper (16-32, 256)."""
-    rollout_steps: int = A2CConfig.rollout_steps
-    """Steps of every environment per update."""
+    rollout_steps: int | None = None
+    """Steps of every environment per rollout; by default 5 (PPO: 128)."""
     learning_rate_schedule: Literal["constant", "linear"] = A2CConfig.learning_rate_schedule
     """Learning rate over a run: constant, or linear down to 0."""
     rmsprop_epsilon_inside_root: bool = A2CConfig.rmsprop_epsilon_inside_root
-    """TensorFlow's RMSProp, which starts slowly, or torch's, which takes larger steps at the same rate."""
+    """A2C: TensorFlow's RMSProp, which starts slowly, or torch's, which takes larger steps at the same rate."""
+    minibatches: int | None = None
+    """PPO: parts that a rollout is dealt into, one update each; by default 4."""
+    minibatch_of: Literal["frames", "environments"] | None = None
+    """PPO: shuffle frames, the default, or keep those of an environment together."""
+    epochs: int | None = None
+    """PPO: how often every frame is used; by default 4."""
+    clip_range_schedule: Literal["constant", "linear"] | None = None
+    """PPO: clip range over a run: constant, the default, or linear down to 0."""
     frame_skip: int = 4
     """Emulator frames per agent step."""
     sticky_action_probability: float = 0.0
     """Chance that the emulator repeats the previous action."""
     noise_every_updates: int = NoiseScaleConfig.every_updates
     """Measure the noise scale at one update in this many; 0: never."""
+    adaptive: tuple[float, ...] = ()
+    """After the fixed batches, batches that follow the noise scale, B = sqrt(r B_simple), between the smallest and the
+    largest of --num-envs: these are r, the price of an update in frames."""
     stop_early: bool = False
     """End trials that can no longer be the first to reach any goal; says what that saved."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Store the runs here; by default runs/<game>-a2c."""
+    """Store the runs here; by default runs/<game>-<algorithm>."""
     workers: int = 0
     """Trials side by side, one thread each; 0: one per core this process may use."""
     device: str = "auto"
@@ -97,12 +115,8 @@ class SweepAtari:
             frame_skip=self.frame_skip,
             sticky_action_probability=self.sticky_action_probability,
         )
-        agent = A2CConfig(
-            network=self.network,
-            rollout_steps=self.rollout_steps,
-            learning_rate_schedule=self.learning_rate_schedule,
-            rmsprop_epsilon_inside_root=self.rmsprop_epsilon_inside_root,
-        )
+        agent = self._agent()
+        rate, batch = _REFERENCES[self.algorithm]
         noise = NoiseScaleConfig(every_updates=self.noise_every_updates)
         return SweepPlan(
             base=RunConfig(environment=environment, agent=agent, noise_scale=noise, frames=self.frames),
@@ -110,21 +124,38 @@ class SweepAtari:
             seeds=self.seeds,
             best_seeds=self.best_seeds,
             learning_rates=LearningRates(
-                reference_rate=self.reference_rate,
+                reference_rate=self.reference_rate or rate,
+                reference_batch=batch,
                 count=self.rates,
                 spacing=self.spacing,
                 max_extensions=0 if self.learning_rates else self.extensions,
                 fixed=self.learning_rates,
             ),
             goals=goals,
+            adaptive=tuple(adaptive_between(self.num_envs, r) for r in self.adaptive),
         )
+
+    def _agent(self) -> AgentConfig:
+        shared: dict[str, Any] = {"network": self.network, "learning_rate_schedule": self.learning_rate_schedule}
+        if self.rollout_steps is not None:
+            shared["rollout_steps"] = self.rollout_steps
+        names = ("minibatches", "minibatch_of", "epochs", "clip_range_schedule")
+        of_ppo = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.algorithm == "ppo":
+            if not self.rmsprop_epsilon_inside_root:
+                raise ConfigError("--no-rmsprop-epsilon-inside-root is for A2C: PPO runs with Adam, leave it out")
+            return PPOConfig(**shared, **of_ppo)
+        if of_ppo:
+            option = next(iter(of_ppo)).replace("_", "-")
+            raise ConfigError(f"--{option} is for PPO: add --algorithm ppo, or leave it out")
+        return A2CConfig(**shared, rmsprop_epsilon_inside_root=self.rmsprop_epsilon_inside_root)
 
     def run(self) -> int:
         from rl_scaling.envs import available_cpus
 
         plan = self.plan()
         at_least(0, workers=self.workers, minutes=self.minutes)
-        store = Store(self.out or Path("runs") / f"{plan.base.environment.name.lower()}-a2c")
+        store = Store(self.out or Path("runs") / f"{plan.base.environment.name.lower()}-{self.algorithm}")
         sweep = run_sweep(
             plan,
             store,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,27 +15,26 @@ from rl_scaling.commands.adaptive import AdaptiveOptions
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
-from rl_scaling.config import A2CConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.records import IN_A_TABLE, PARTS, Record, TrainingRecord, to_row
+from rl_scaling.config import A2CConfig, AgentConfig, NoiseScaleConfig, PPOConfig, RunConfig
+from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
 
 
 @dataclass(frozen=True)
-class TrainA2C:
-    """Train A2C once, measuring the noise scale; a run that was interrupted goes on."""
+class Training(ABC):
+    """What training takes whatever the algorithm."""
 
     game: str | None = None
     """Atari game, for instance Breakout (this or --env-id)."""
     env_id: str | None = None
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: int = 16
-    """Environments stepped together; the batch is this times --rollout-steps, in frames."""
+    """Environments stepped together; a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
     sticky_action_probability: float = 0.0
     """Atari: chance that the emulator repeats the previous action."""
     frame_skip: int = 4
     """Atari: emulator frames per agent step."""
-    agent: OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     adaptive_batch: OmitArgPrefixes[AdaptiveOptions] = field(default_factory=AdaptiveOptions)
     frames: Count = 10_000_000
@@ -49,17 +49,22 @@ class TrainA2C:
     """cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    alternate: bool = False
+    """Act for one half of the environments while the other half is emulated; their number must be even."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
     json: bool = False
     """Print the run's id, status and last row as JSON on stdout."""
 
+    @abstractmethod
     def config(self) -> RunConfig:
         """The run these options describe.
 
         Raises:
             ConfigError: they describe none.
         """
+
+    def _config(self, agent: AgentConfig) -> RunConfig:
         return RunConfig(
             environment=environment_config(
                 self.game,
@@ -68,7 +73,7 @@ class TrainA2C:
                 frame_skip=self.frame_skip,
                 sticky_action_probability=self.sticky_action_probability,
             ),
-            agent=self.agent,
+            agent=agent,
             noise_scale=self.noise,
             frames=self.frames,
             seed=self.seed,
@@ -80,7 +85,7 @@ class TrainA2C:
         config = self.config()
         at_least(0, threads=self.threads)
         from rl_scaling.envs import available_cpus
-        from rl_scaling.sweeps.trial import run_trial
+        from rl_scaling.sweeps.trial import Faster, run_trial
 
         store = Store(self.out)
         batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
@@ -92,6 +97,7 @@ class TrainA2C:
                 device=self.device,
                 replace=self.replace,
                 threads=self.threads or available_cpus(),
+                faster=Faster(alternate=self.alternate),
                 listen=lambda record: _show(record, config.frames) or (INTERRUPT if stop.asked else None),
                 starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
             )
@@ -99,22 +105,54 @@ class TrainA2C:
         if self.json:
             rows = store.read_rows(config.run_id)
             last = as_json(to_row(rows[-1])) if rows else {}
-            parts = (
-                {"parts": noise_scale_of_parts(rows, config.batch_size)} if rows and config.noise_scale.parts else {}
-            )
-            print_json({"run_id": config.run_id, "status": status, **last, **parts})
+            measured = noise_scales(rows, config) if rows else {}
+            print_json({"run_id": config.run_id, "status": status, **last, **measured})
         return 1 if status == "interrupted" else 0
 
 
-def noise_scale_of_parts(rows: Sequence[Record], batch_size: int) -> dict[str, Any]:
-    """B_simple of each term of the gradient, in frames, over all of a run's records."""
+@dataclass(frozen=True)
+class TrainA2C(Training):
+    """Train A2C once, measuring the noise scale; a run that was interrupted goes on."""
+
+    agent: OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+
+    def config(self) -> RunConfig:
+        """See `Training.config`."""
+        return self._config(self.agent)
+
+
+@dataclass(frozen=True)
+class TrainPPO(Training):
+    """Train PPO once, measuring the noise scale; a run that was interrupted goes on."""
+
+    num_envs: int = 8
+    """Environments stepped together; a batch is this times --rollout-steps over --minibatches, in frames."""
+    agent: OmitArgPrefixes[PPOConfig] = field(default_factory=PPOConfig)
+
+    def config(self) -> RunConfig:
+        """See `Training.config`."""
+        return self._config(self.agent)
+
+
+def noise_scales(rows: Sequence[Record], config: RunConfig) -> dict[str, Any]:
+    """B_simple in frames over all of a run's records: of the gradient's terms, and where frames were used again."""
+    measured: dict[str, Any] = {}
+    if config.noise_scale.every_updates and config.agent.epochs > 1:
+        pooled = _pooled(rows, config.batch_size, (None, REUSE))
+        measured["epochs"] = {"first": pooled[None], "later": pooled[REUSE]}
+    if config.noise_scale.parts:
+        measured["parts"] = _pooled(rows, config.batch_size, PARTS)
+    return measured
+
+
+def _pooled(rows: Sequence[Record], batch_size: int, parts: Sequence[str | None]) -> dict[str | None, Any]:
     import numpy as np
     import pandas as pd
 
     from rl_scaling.analysis.noise_scale import NoiseRows
 
     table = pd.DataFrame([to_row(row) for row in rows]).rename(columns=IN_A_TABLE).assign(batch_size=batch_size)
-    pooled = {part: NoiseRows(table, part).pool(np.arange(len(table))) for part in PARTS}
+    pooled = {part: NoiseRows(table, part).pool(np.arange(len(table))) for part in parts}
     return {
         part: as_json({"noise_scale": scale.value, "noise_scale_low": scale.low, "noise_scale_high": scale.high})
         for part, scale in pooled.items()

@@ -55,7 +55,7 @@ class Trial:
     @property
     def label(self) -> str:
         c = self.config
-        return f"batch {c.batch_size:,}, rate {c.agent.learning_rate:g}, seed {c.seed}"
+        return f"{c.setting or f'batch {c.batch_size:,}'}, rate {c.agent.learning_rate:g}, seed {c.seed}"
 
     @property
     def sealed(self) -> bool:
@@ -159,6 +159,7 @@ class Sweep:
             {
                 "run_id": run_id,
                 "batch_size": t.config.batch_size,
+                "setting": t.config.setting,
                 "learning_rate": t.config.agent.learning_rate,
                 "seed": t.config.seed,
                 "status": t.status or "waiting",
@@ -221,7 +222,7 @@ class Sweep:
         best = _best(by_rate) if _all_over(by_rate) else None
         if best is None:
             return []
-        rate = self.plan.learning_rates.beyond(list(by_rate), best, self.plan.batch_size(num_envs))
+        rate = self.plan.learning_rates.beyond(list(by_rate), best, self.plan.base.agent.batch_size(num_envs))
         return [] if rate is None else [rate]
 
     def _add_best_seeds(self) -> bool:
@@ -266,10 +267,12 @@ class Sweep:
                 trial.status, trial.failure = None, reason
 
     def _can_win(self, trial: Trial) -> bool:
-        """Whether the trial's learning rate can still come onto some goal's front.
+        """Whether the trial's learning rate can still come onto some goal's front; adaptive batches have none.
 
         No rival is certain against a further seed: it may yet be given further seeds of its own.
         """
+        if trial.config.adaptive is not None:
+            return True
         rates = self._by_rate(trial.config.environment.num_envs)
         seeds = rates.pop(trial.config.agent.learning_rate)
         others = [t.progress for t in seeds if t is not trial]
@@ -277,11 +280,12 @@ class Sweep:
         return rate_can_still_win(trial.progress, others, rivals, self.plan.goals)
 
     def _by_rate(self, num_envs: int, seeds: Collection[int] | None = None) -> dict[float, list[Trial]]:
-        """The trials of one batch size by learning rate, of all seeds or of some."""
+        """The trials of one fixed batch size by learning rate, of all seeds or of some."""
         by_rate: dict[float, list[Trial]] = {}
         for trial in self.trials.values():
             config = trial.config
-            if config.environment.num_envs == num_envs and (seeds is None or config.seed in seeds):
+            counts = config.adaptive is None and (seeds is None or config.seed in seeds)
+            if config.environment.num_envs == num_envs and counts:
                 by_rate.setdefault(config.learning_rate, []).append(trial)
         return by_rate
 

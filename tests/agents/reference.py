@@ -33,14 +33,44 @@ def naive_returns(
     return returns
 
 
+def naive_advantages(
+    rewards: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    values: Tensor,
+    last_values: Tensor,
+    discount: float,
+    trace_decay: float,
+) -> Tensor:
+    """Each advantage as a mean of k-step returns weighted by (1 - lambda) lambda^(k-1), less the value: (n, steps)."""
+    num_envs, steps = rewards.shape
+    advantages = torch.zeros(num_envs, steps)
+    following = torch.cat([values, last_values[:, None]], dim=1)
+    for e in range(num_envs):
+        for t in range(steps):
+            ends = [u for u in range(t, steps) if terminated[e, u] or truncated[e, u]]
+            last = ends[0] if ends else steps - 1
+            total, weight_left = 0.0, 1.0
+            for u in range(t, last + 1):
+                k_step = sum(discount ** (w - t) * float(rewards[e, w]) for w in range(t, u + 1))
+                if not terminated[e, u]:
+                    k_step += discount ** (u + 1 - t) * float(following[e, u + 1])
+                weight = weight_left if u == last else (1 - trace_decay) * trace_decay ** (u - t)
+                total += weight * k_step
+                weight_left -= weight
+            advantages[e, t] = total - float(values[e, t])
+    return advantages
+
+
 def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor]:
     """Gradient of the mean loss over some rows (environment by environment), by a fresh forward pass and autograd."""
     rows = [row for row in rows if rollout.valid.flatten()[row]]
+    all_returns = naive_returns(*rollout.rewards_and_values, agent.config.discount)
     total = torch.zeros(())
     for row in rows:
         logits, values = agent.network(rollout.observations[row : row + 1])
         log_probs = torch.distributions.Categorical(logits=logits)
-        returns = rollout.returns.flatten()[row]
+        returns = all_returns.flatten()[row]
         advantage = (returns - values[0]).detach()
         policy_loss = -advantage * log_probs.log_prob(rollout.actions.flatten()[row])[0]
         value_loss = (returns - values[0]) ** 2

@@ -24,7 +24,7 @@ def rolled_out(network: Network, num_envs: int = 6) -> tuple[A2C, Actor, Rollout
     nn.init.orthogonal_(agent.network.policy_head.weight, 1.0)
     agent.begin(source, source.reset(5))
     assert agent._actor is not None
-    return agent, agent._actor, agent._actor.roll_out(5, 0.99, agent.generator)
+    return agent, agent._actor, agent._actor.roll_out(5, agent.generator)
 
 
 @pytest.mark.parametrize("network", list(SHAPES))
@@ -47,7 +47,7 @@ def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network)
     loss, _ = agent._loss(*actor.tape.replay(norms), rollout)
     loss.backward()
     gradient = [p.grad for p in agent.network.parameters() if p.grad is not None]
-    groups = agent._gradient_groups(rollout, norms, gradient)
+    groups = agent._gradient_groups(rollout.valid, norms, gradient)
     for k, group in enumerate(norms.groups):
         rows = list(range(group.start, group.stop))
         assert groups.sizes[k] == rollout.valid.flatten()[rows].sum()

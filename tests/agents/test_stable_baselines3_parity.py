@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import A2C as TheirA2C
+from stable_baselines3 import PPO as TheirPPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rl_scaling.agents import A2C
+from rl_scaling.agents import A2C, PPO
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.config import A2CConfig
 from rl_scaling.envs import Transition
@@ -29,17 +30,20 @@ class Pixels(gymnasium.Env):
 
 
 class Endings(TapeSource):
-    """Games end and time runs out, but no step is a mere reset: their environments have none. Keeps what it gave."""
-
-    def __init__(self, num_envs: int):
-        super().__init__(num_envs)
-        self.given: list[Transition] = []
+    """Games end and time runs out, but no step is a mere reset: their environments have none."""
 
     def step(self, actions: np.ndarray) -> Transition:
         step = super().step(actions)
         step.valid[:] = True
-        self.given.append(step)
         return step
+
+
+def rolled_out(agent: A2C | PPO, source: Endings) -> Rollout:
+    agent.begin(source, source.reset(5))
+    rollout = agent._roll_out()
+    assert rollout.terminated.any()
+    assert rollout.truncated.any()
+    return rollout
 
 
 def theirs(inside_root: bool, max_grad_norm: float) -> TheirA2C:
@@ -60,7 +64,7 @@ def theirs(inside_root: bool, max_grad_norm: float) -> TheirA2C:
     )
 
 
-def copy_weights(ours: A2C, model: TheirA2C) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+def copy_weights(ours: A2C | PPO, model: TheirA2C | TheirPPO) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
     """Gives our network theirs; pairs of corresponding parameters."""
     policy = model.policy
     source = [*policy.features_extractor.parameters(), *policy.action_net.parameters(), *policy.value_net.parameters()]
@@ -71,29 +75,21 @@ def copy_weights(ours: A2C, model: TheirA2C) -> list[tuple[torch.nn.Parameter, t
     return pairs
 
 
-def hand_over(
-    rollout: Rollout,
-    values: torch.Tensor,
-    last_values: torch.Tensor,
-    rewards: np.ndarray,
-    ends: np.ndarray,
-    model: TheirA2C,
-) -> None:
-    """Fills their rollout buffer as their collect_rollouts would: (n, steps) arrays, step by step."""
+def hand_over(rollout: Rollout, model: TheirA2C | TheirPPO) -> None:
+    """Fills their rollout buffer as their collect_rollouts would, step by step."""
     buffer = model.rollout_buffer
     buffer.reset()
+    log_probs = torch.distributions.Categorical(logits=rollout.logits).log_prob(rollout.actions)
+    # Their way at a time limit: the discounted value of the last observation joins the reward, and the game is over.
+    following = torch.cat([rollout.values[:, 1:], rollout.last_values[:, None]], dim=1)
+    rewards = (rollout.rewards + DISCOUNT * following * rollout.truncated).numpy()
+    ends = (rollout.terminated | rollout.truncated).numpy()
     starts = np.zeros(NUM_ENVS)
-    for t, observations in enumerate(by_step(rollout)):
-        log_probs = torch.zeros(NUM_ENVS)  # not used by their A2C's update
-        buffer.add(
-            observations.numpy(), rollout.actions[:, t, None].numpy(), rewards[:, t], starts, values[:, t], log_probs
-        )
+    for t, observations in enumerate(rollout.observations.unflatten(0, (NUM_ENVS, STEPS)).unbind(1)):
+        actions = rollout.actions[:, t, None].numpy()
+        buffer.add(observations.numpy(), actions, rewards[:, t], starts, rollout.values[:, t], log_probs[:, t])
         starts = ends[:, t].astype(float)
-    buffer.compute_returns_and_advantage(last_values=last_values, dones=starts)
-
-
-def by_step(rollout: Rollout) -> list[torch.Tensor]:
-    return list(rollout.observations.unflatten(0, (NUM_ENVS, STEPS)).unbind(1))
+    buffer.compute_returns_and_advantage(last_values=rollout.last_values, dones=starts)
 
 
 def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
@@ -103,22 +99,10 @@ def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Paramet
     source = Endings(NUM_ENVS)
     agent = A2C(config, source.observation_shape, 4, total_updates=10)
     pairs = copy_weights(agent, model)
-    agent.begin(source, source.reset(5))
-    assert agent._actor is not None
-    rollout = agent._actor.roll_out(STEPS, DISCOUNT, agent.generator)
-    with torch.no_grad():
-        values = torch.stack([agent.network(o)[1] for o in by_step(rollout)], dim=1)
-        last_values = agent.network(agent._actor._current)[1]
-    following = torch.cat([values[:, 1:], last_values[:, None]], dim=1).numpy()
-    rewards, terminated, truncated = (
-        np.stack([getattr(s, name) for s in source.given], axis=1) for name in ("rewards", "terminated", "truncated")
-    )
-    assert terminated.any()
-    assert truncated.any()
-    # Their way at a time limit: the discounted value of the last observation joins the reward, and the game is over.
-    hand_over(rollout, values, last_values, rewards + DISCOUNT * following * truncated, terminated | truncated, model)
+    rollout = rolled_out(agent, source)
+    hand_over(rollout, model)
     model.train()
-    agent._learn(agent._actor.tape, rollout)
+    agent._learn(agent._acting.tape, rollout)
     return pairs
 
 

@@ -12,16 +12,45 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
+from rl_scaling.config.algorithms import A2CConfig, PPOConfig
+from rl_scaling.config.checks import (
+    ConfigError,
+    added_later,
+    as_declared,
+    require,
+    require_fraction,
+    require_positive,
+)
 from rl_scaling.records import Measure
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "A2CConfig",
+    "AdaptiveBatchConfig",
+    "AgentConfig",
+    "AtariConfig",
+    "ConfigError",
+    "EnvironmentConfig",
+    "GymnasiumConfig",
+    "NoiseScaleConfig",
+    "PPOConfig",
+    "RunConfig",
+    "StorableConfig",
+    "added_later",
+    "as_declared",
+    "rate_ratio",
+    "require",
+    "require_fraction",
+    "require_positive",
+    "run_config_from_dict",
+    "run_id_of",
+    "to_dict",
+]
 
 # 2: identities say how a run counts; runs of losses.
 SCHEMA_VERSION = 2
-
-
-class ConfigError(Exception):
-    """A description of a run that cannot be run; the message is one line that says what to do."""
 
 
 class StorableConfig(Protocol):
@@ -55,47 +84,6 @@ class StorableConfig(Protocol):
 
     @property
     def run_id(self) -> str: ...
-
-
-def require(condition: bool, message: str) -> None:
-    """Refuse a description of a run that fails a condition.
-
-    Raises:
-        ConfigError: it does.
-    """
-    if not condition:
-        raise ConfigError(message)
-
-
-def added_later(default: Any) -> Any:
-    """A field that older configs do not have: left out of the canonical config while it has its default.
-
-    So a question that could be asked before keeps its run id, and what was stored before stays its answer.
-    """
-    return field(default=default, metadata={"added_later": True})
-
-
-def as_declared(owner: Any) -> None:
-    """Make numbers what their fields declare: 2e6 and 2000000, or 1 and 1.0, are one question with one run id."""
-    for f in dataclasses.fields(owner):
-        value = getattr(owner, f.name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and f.type in ("int", "float"):
-            require(f.type == "float" or float(value).is_integer(), f"{f.name} is {value}: give a whole number")
-            object.__setattr__(owner, f.name, float(value) if f.type == "float" else int(value))
-
-
-def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields that are not positive and finite. Raises `ConfigError`."""
-    for name in names:
-        value = getattr(owner, name)
-        require(math.isfinite(value) and value > 0, f"{name} is {value}: give a positive number")
-
-
-def require_fraction(owner: object, *names: str) -> None:
-    """Refuse fields that are not between 0 and 1. Raises `ConfigError`."""
-    for name in names:
-        value = getattr(owner, name)
-        require(0 <= value <= 1, f"{name} is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,45 +133,6 @@ class GymnasiumConfig:
     @property
     def name(self) -> str:
         return self.env_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class A2CConfig:
-    """Advantage actor-critic with RMSProp (McCandlish et al. 2018, A.4.2; defaults of the Stable-Baselines3 zoo).
-
-    Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
-        rollout_steps: steps of every environment per update; the batch is num_envs times this, in frames.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        rmsprop_epsilon_inside_root: TensorFlow's convention, g / sqrt(v + eps) with v starting at 1;
-            otherwise torch's, g / (sqrt(v) + eps) with v starting at 0.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
-    """
-
-    kind: ClassVar[str] = "a2c"
-    network: Literal["nature", "small", "mlp"] = "nature"
-    rollout_steps: int = 5
-    learning_rate: float = 7e-4
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    discount: float = 0.99
-    entropy_coefficient: float = 0.01
-    value_coefficient: float = 0.25
-    max_grad_norm: float = 0.5
-    rmsprop_decay: float = 0.99
-    rmsprop_epsilon: float = 1e-5
-    rmsprop_epsilon_inside_root: bool = True
-
-    def __post_init__(self) -> None:
-        as_declared(self)
-        require_positive(self, "rollout_steps", "learning_rate", "max_grad_norm", "rmsprop_epsilon")
-        require_fraction(self, "discount", "rmsprop_decay")
-        require(self.entropy_coefficient >= 0, "entropy_coefficient is negative: give 0 or more")
-        require(self.value_coefficient >= 0, "value_coefficient is negative: give 0 or more")
-        require(self.network in ("nature", "small", "mlp"), f"no network {self.network!r}: nature, small or mlp")
-        require(
-            self.learning_rate_schedule in ("constant", "linear"),
-            f"no schedule {self.learning_rate_schedule!r}: constant or linear",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,9 +215,9 @@ def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float
 
 
 EnvironmentConfig = AtariConfig | GymnasiumConfig
-AgentConfig = A2CConfig
+AgentConfig = A2CConfig | PPOConfig
 
-_BY_KIND: dict[str, type] = {c.kind: c for c in (AtariConfig, GymnasiumConfig, A2CConfig)}
+_BY_KIND: dict[str, type] = {c.kind: c for c in (AtariConfig, GymnasiumConfig, A2CConfig, PPOConfig)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,8 +246,20 @@ class RunConfig:
             self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
             "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
         )
+        self._check_minibatches()
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
+
+    def _check_minibatches(self) -> None:
+        num_envs, agent = self.environment.num_envs, self.agent
+        frames = agent.batch_size(num_envs)  # refuses minibatches that do not divide the rollout
+        if self.noise_scale.every_updates and isinstance(agent, PPOConfig) and agent.minibatch_of == "environments":
+            most = max(m for m in range(1, num_envs // 2 + 1) if num_envs % m == 0)
+            require(
+                frames > agent.rollout_steps,
+                f"one environment in each of {agent.minibatches} minibatches gives no groups to compare: give"
+                f" minibatches {most} or num_envs {2 * agent.minibatches}, or turn the noise scale off",
+            )
 
     def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
         n, group = self.environment.num_envs, adaptive.group_envs
@@ -308,20 +269,19 @@ class RunConfig:
             f"{adaptive.min_envs} to {adaptive.max_envs}",
         )
         require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
-        require(
-            self.agent.learning_rate_schedule == "constant",
-            "an adaptive batch sets the learning rate by itself: give it a constant schedule",
-        )
+        require(not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give constant schedules")
+        self.agent.batch_size(group)  # refuses minibatches that would not divide every rollout
 
     @property
     def batch_size(self) -> int:
         """Frames per update; of an adaptive batch, at the start."""
-        return self.environment.num_envs * self.agent.rollout_steps
+        return self.agent.batch_size(self.environment.num_envs)
 
     @property
     def updates(self) -> int:
-        """Updates needed to see at least `frames` frames."""
-        return -(-self.frames // self.batch_size)
+        """Updates made on the way to at least `frames` frames."""
+        rollouts = -(-self.frames // (self.environment.num_envs * self.agent.rollout_steps))
+        return rollouts * self.agent.updates_per_rollout
 
     @property
     def task(self) -> str:
@@ -335,7 +295,7 @@ class RunConfig:
                 value = getattr(owner, f.name)
                 if f.name not in left_out and f.default is not dataclasses.MISSING and value != f.default:
                     parts.append(f"{f.name}={value}")
-        if self.agent.learning_rate_schedule != "constant":
+        if self.agent.annealed:
             parts.append(f"frames={self.frames}")  # the schedule is stretched over them
         return " ".join(parts)
 

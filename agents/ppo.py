@@ -1,0 +1,231 @@
+"""Proximal policy optimisation: act, then go over the rollout several times in minibatches (Schulman et al. 2017).
+
+As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advantages (`rl_scaling.agents.returns`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.replay import Tape
+from rl_scaling.agents.returns import generalized_advantages
+from rl_scaling.agents.rollout import Rollout
+from rl_scaling.agents.update import GradientGroups, Update
+from rl_scaling.config import PPOConfig
+from rl_scaling.noise.groups import PartNorms
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames with what was done about them and what came of it; tensors (m, ...).
+
+    Attributes:
+        log_probs, values: of the policy that acted.
+        returns: what the values learn.
+        valid: False for frames that count in no mean.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, rollout: Rollout, discount: float, gae_lambda: float) -> Frames:
+        """All frames of a rollout, environment by environment."""
+        advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
+        return cls(
+            observations=rollout.observations,
+            actions=rollout.actions.flatten(),
+            log_probs=_chosen(log_softmax(rollout.logits, dim=-1), rollout.actions).flatten(),
+            values=rollout.values.flatten(),
+            advantages=advantages.flatten(),
+            returns=(advantages + rollout.values).flatten(),
+            valid=rollout.valid.flatten(),
+        )
+
+    def __getitem__(self, rows: Tensor) -> Frames:
+        return Frames(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def mean(self, quantity: Tensor) -> Tensor:
+        """Over the frames that count; 0 where there are none."""
+        return (self.valid * quantity).sum() / self.valid.sum().clamp(min=1)
+
+    def normalised_advantages(self) -> Tensor:
+        """With mean 0 and standard deviation 1 over the frames that count; of one alone as they are."""
+        count = self.valid.sum()
+        centred = self.advantages - self.mean(self.advantages)
+        variance = self.mean(centred**2) * count / (count - 1).clamp(min=1)
+        return torch.where(count > 1, centred / (variance.sqrt() + 1e-8), self.advantages)
+
+
+class Learned(NamedTuple):
+    """What one update did: scalars in the order of `_STATISTICS`, and what was measured."""
+
+    statistics: Tensor
+    groups: GradientGroups | None
+    parts: dict[str, GradientGroups]
+
+
+_STATISTICS = ("policy_loss", "value_loss", "entropy", "clip_fraction", "approx_kl", "grad_norm")
+
+
+class PPO(Agent[PPOConfig]):
+    """`epochs` times `minibatches` updates from every rollout; arguments as `Agent`."""
+
+    keeps_layers = False  # the weights move away from those that acted
+
+    def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update:
+        """One rollout and the updates from it; see `Agent.step`.
+
+        Two updates are measured, drawn at random: one of the first epoch and one of the later ones, if there are any;
+        the loss's terms in the first alone.
+        """
+        c = self.config
+        rollout = self._roll_out()
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        learning_rate = self._learning_rate()
+        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)
+        done: list[Learned] = []
+        for number, rows in enumerate(self._minibatches(*rollout.valid.shape)):
+            minibatch, norms = frames[rows], None
+            if number in (first, later):
+                norms = self._part_norms(minibatch.valid, rows, num_groups, frame_gradients)
+            done.append(
+                self._learn(minibatch, learning_rate, clip_range, norms, measure_parts=parts and number == first)
+            )
+        return self._told(rollout, done, learning_rate)
+
+    def _learn(
+        self,
+        minibatch: Frames,
+        learning_rate: float,
+        clip_range: float,
+        norms: PartNorms | None = None,
+        *,
+        measure_parts: bool = False,
+    ) -> Learned:
+        """One update; the groups' norms are of the unclipped gradient."""
+        logits, values = self._outputs(minibatch.observations, norms)
+        losses, moved = self._losses(logits, values, minibatch, clip_range)
+        parts = self._measured_parts(losses, minibatch.valid, norms) if norms and measure_parts else {}
+        self._optimizer.zero_grad()
+        self._total(losses).backward()
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
+        groups = self._gradient_groups(minibatch.valid, norms, gradient) if norms else None
+        grad_norm = self._descend(learning_rate)
+        return Learned(torch.stack([*losses, *moved, grad_norm]).detach(), groups, parts)
+
+    def _losses(
+        self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float
+    ) -> tuple[Losses, tuple[Tensor, Tensor]]:
+        """Policy loss -mean min(r A, clip(r) A) (eq. 7), value loss mean (R - V)^2 and entropy, before coefficients.
+
+        Also, of how far the policy has moved from the one that acted: the share of frames whose ratio r is clipped, and
+        mean (r - 1 - log r), an estimate of the Kullback-Leibler divergence.
+        """
+        c = self.config
+        log_probs = log_softmax(logits, dim=-1)
+        log_ratios = _chosen(log_probs, frames.actions) - frames.log_probs
+        ratios = log_ratios.exp()
+        advantages = frames.normalised_advantages() if c.normalize_advantages else frames.advantages
+        clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
+        if c.value_clip_range:
+            moved = (values - frames.values).clamp(-c.value_clip_range, c.value_clip_range)
+            values = frames.values + moved
+        policy_loss = -frames.mean(torch.min(ratios * advantages, clipped * advantages))
+        value_loss = frames.mean((frames.returns - values) ** 2)
+        entropy = -frames.mean((log_probs.exp() * log_probs).sum(-1))
+        with torch.no_grad():
+            clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
+            approx_kl = frames.mean(ratios - 1 - log_ratios)
+        return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
+
+    def _outputs(self, observations: Tensor, norms: PartNorms | None) -> tuple[Tensor, Tensor]:
+        """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
+        if norms is None:
+            return self.network(observations)
+        tape = Tape(self.network)
+        with tape.recording(steps=1):
+            tape.act(observations)
+        return tape.replay(norms)
+
+    def _minibatches(self, num_envs: int, steps: int) -> Iterator[Tensor]:
+        """Rows of every minibatch of every epoch, environment by environment within each."""
+        c = self.config
+        for _ in range(c.epochs):
+            if c.minibatch_of == "frames":
+                shuffled = self._shuffled(num_envs * steps)
+            else:
+                in_time = torch.arange(steps, device=self.device)
+                shuffled = (self._shuffled(num_envs)[..., None] * steps + in_time).flatten(1)
+            yield from shuffled
+
+    def _shuffled(self, count: int) -> Tensor:
+        """(minibatches, count / minibatches): numbers up to `count` dealt at random, in order within each."""
+        dealt = torch.randperm(count, generator=self.generator, device=self.device)
+        return dealt.view(self.config.minibatches, -1).sort(dim=1).values
+
+    def _updates_to_measure(self) -> tuple[int, int]:
+        """Numbers of one update of the first epoch and of a later one, -1 if there is none, within a rollout's."""
+        c = self.config
+        first = int(self._random.integers(c.minibatches))
+        later = self._random.integers(c.minibatches, c.updates_per_rollout) if c.epochs > 1 else -1
+        return first, int(later)
+
+    def _part_norms(self, valid: Tensor, rows: Tensor, num_groups: int, frame_gradients: int) -> PartNorms | None:
+        """Groups of whole environments in a minibatch, and single frames; None where one environment is all there is.
+
+        Args:
+            valid: (m,) of the minibatch's frames.
+            rows: (m,) their places in the rollout, environment by environment.
+            num_groups: groups to make.
+            frame_gradients: single frames to draw.
+        """
+        _, starts = np.unique(rows.cpu().numpy() // self.config.rollout_steps, return_index=True)
+        if len(starts) < 2:
+            return None
+        edges = np.linspace(0, len(starts), min(num_groups, len(starts)) + 1).round().astype(int)
+        groups = [slice(int(a), int(b)) for a, b in pairwise(np.append(starts, len(rows))[edges])]
+        return PartNorms(groups, self._frames_to_measure(valid, frame_gradients), self.device)
+
+    def _told(self, rollout: Rollout, done: Sequence[Learned], learning_rate: float) -> Update:
+        """The updates from one rollout taken together."""
+        of_first, of_later = (
+            next((learned for learned in epoch if learned.groups is not None), None)
+            for epoch in (done[: self.config.minibatches], done[self.config.minibatches :])
+        )
+        means = torch.stack([learned.statistics for learned in done]).mean(dim=0)
+        return Update(
+            **dict(zip(_STATISTICS, means, strict=True)),
+            frames=rollout.frames,
+            updates=len(done),
+            epochs=self.config.epochs,
+            learning_rate=learning_rate,
+            episode_scores=rollout.episode_scores,
+            episode_frames=rollout.episode_frames,
+            groups=of_first.groups if of_first else None,
+            parts=of_first.parts if of_first else {},
+            reuse=of_later.groups if of_later else None,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
+
+
+def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
+    """Of (..., num_actions) log-probabilities those of the (...) actions."""
+    return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
