@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
+from rl_scaling.commands.advise import Advise
 from rl_scaling.commands.analyse import Fit, Report, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.calibrate import Calibrate
@@ -23,6 +24,7 @@ from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
+from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C, TrainPPO
 from rl_scaling.config import ConfigError
@@ -43,7 +45,11 @@ class Train:
 class Sweep:
     """Train over batch sizes, learning rates and seeds; the same command goes on where it stopped."""
 
-    domain: Annotated[SweepAtari, subcommand("atari")] | Annotated[SweepNQM, subcommand("nqm")]
+    domain: (
+        Annotated[SweepAtari, subcommand("atari")]
+        | Annotated[SweepSupervised, subcommand("supervised")]
+        | Annotated[SweepNQM, subcommand("nqm")]
+    )
 
     def run(self) -> int:
         return self.domain.run()
@@ -70,6 +76,7 @@ Command = (
     | Annotated[Status, subcommand("status")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Advise, subcommand("advise")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]
