@@ -269,7 +269,9 @@ class RunConfig:
             f"{adaptive.min_envs} to {adaptive.max_envs}",
         )
         require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
-        require(not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give constant schedules")
+        require(
+            not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give it a constant schedule"
+        )
         self.agent.batch_size(group)  # refuses minibatches that would not divide every rollout
 
     @property
