@@ -205,13 +205,6 @@ def test_temperature_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -
     assert "1/T rose by 16" in out
 
 
-def test_missing_scikit_learn_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    code, out, err = run(capsys, "temperature")
-    assert (code, out) == (2, "")
-    assert "pip install 'rl-scaling[data]'" in err
-
-
 def test_unknown_options_exit_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["sweep", "atari", "--gaem", "Pong"])

@@ -4,7 +4,7 @@ It takes the table of `rl_scaling.store.load_runs` and gives tables; it draws no
 emulator.
 """
 
-from rl_scaling.analysis.fronts import front
+from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
 from rl_scaling.analysis.noise_scale import noise_over_training
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
@@ -28,6 +28,7 @@ __all__ = [
     "fit_tradeoff",
     "fits_to_json",
     "front",
+    "is_adaptive",
     "noise_over_training",
     "rate_can_still_win",
     "reach",

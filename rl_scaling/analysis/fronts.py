@@ -26,6 +26,8 @@ CELL = ["task", "goal", "batch_size", "learning_rate", "setting"]
 FRONT_COLUMNS = [*CELL, "updates", "examples", "seeds", "at_edge", "at_start"]
 RATE_COLUMNS = [*CELL, "updates", "examples", "seeds", "reached", "status"]
 UNFINISHED = ("running", "interrupted")
+# Only runs whose batch size follows the noise scale have this column of the config: r, in examples per update.
+ADAPTIVE = "adaptive.exchange_rate"
 
 _NEEDED = [
     "status",
@@ -51,6 +53,7 @@ class Run:
         rows: (rows,) positions of its rows in the table, in order of updates.
         examples: (rows,) total examples at each.
         curve: its smoothed score, or its loss as it is.
+        adaptive: its batch size followed the noise scale: it is no point of a front of fixed batch sizes.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Run:
     rows: NDArray[np.intp]
     examples: NDArray[np.float64]
     curve: Curve
+    adaptive: bool = False
 
 
 def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum: float | None = None) -> list[Run]:
@@ -219,12 +223,19 @@ def front(
     Raises:
         ValueError: a column is missing, a task has no goals, or a goal is not a finite number.
     """
-    split = split_runs(runs, horizon=horizon, minimum=minimum)
+    split = split_runs(runs[~is_adaptive(runs)], horizon=horizon, minimum=minimum)
     return best_rates(rate_table(seed_table(reaches(split, goals))))
 
 
+def is_adaptive(runs: pd.DataFrame) -> NDArray[np.bool_]:
+    """(rows,) whether a row is of a run whose batch size followed the noise scale."""
+    if ADAPTIVE not in runs.columns:
+        return np.zeros(len(runs), bool)
+    return runs[ADAPTIVE].notna().to_numpy(bool)
+
+
 def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iterator[Run]:
-    columns = _columns(runs)
+    columns, adaptive = _columns(runs), is_adaptive(runs)
     by = [name for name in ("store", "run_id") if name in runs.columns]
     for number, positions in enumerate(runs.groupby(by, sort=True).indices.values()):
         found = np.asarray(positions, dtype=np.intp)
@@ -243,6 +254,7 @@ def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iter
             rows=rows,
             examples=columns["examples"][rows],
             curve=_curve(columns, rows, measure, horizon, minimum),
+            adaptive=bool(adaptive[first]),
         )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rl_scaling.analysis.fronts import Run, split_runs
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
-from rl_scaling.ratio import invert, ratio_of_means
+from rl_scaling.ratio import RatioEstimate, invert, ratio_of_means
 
 NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_examples")
 
@@ -67,16 +67,24 @@ class NoiseRows:
             raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
         columns = (runs[name].to_numpy(np.float64) for name in NOISE_COLUMNS)
         self._measurements, self._grad_sq_norm, self._trace_cov, self._trace_examples = columns
-        self._weights = self._measurements * runs["batch_size"].to_numpy(np.float64)
+        self._weights = self._measurements * batch_sizes(runs)
+
+    def usable(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows in which the noise scale was measured."""
+        measured = np.isfinite(self._grad_sq_norm[rows]) & np.isfinite(self._trace_cov[rows])
+        return rows[measured & (self._weights[rows] > 0)]
+
+    def ratio(self, rows: NDArray[np.intp], confidence: float = 0.95) -> RatioEstimate:
+        """1/B_simple over `usable` rows, one or more, those of a run together and in order."""
+        squares, trace, weights = self._grad_sq_norm[rows], self._trace_cov[rows], self._weights[rows]
+        return ratio_of_means(squares, trace, weights, confidence=confidence)
 
     def pool(self, rows: NDArray[np.intp], confidence: float = 0.95) -> PooledNoise:
         """B_simple over rows of the table, those of a run together and in order."""
-        usable = np.isfinite(self._grad_sq_norm[rows]) & np.isfinite(self._trace_cov[rows]) & (self._weights[rows] > 0)
-        kept = rows[usable]
+        kept = self.usable(rows)
         if len(kept) == 0:
             return NOTHING
-        squares, trace, weights = self._grad_sq_norm[kept], self._trace_cov[kept], self._weights[kept]
-        scale = invert(ratio_of_means(squares, trace, weights, confidence=confidence))
+        scale = invert(self.ratio(kept, confidence))
         measurements = int(self._measurements[kept].sum())
         return PooledNoise(scale.value, scale.low, scale.high, self._design_effect(kept), measurements)
 
@@ -84,6 +92,15 @@ class NoiseRows:
         kept = rows[np.isfinite(self._trace_examples[rows])]
         single = float(self._weights[kept] @ self._trace_examples[kept])
         return float(self._weights[kept] @ self._trace_cov[kept]) / single if single > 0 else math.nan
+
+
+def batch_sizes(runs: pd.DataFrame) -> NDArray[np.float64]:
+    """(rows,) the batch size of every row: that of the run unless it changed on the way."""
+    fixed = runs["batch_size"].to_numpy(np.float64)
+    if "current_batch_size" not in runs.columns:
+        return fixed
+    current = runs["current_batch_size"].to_numpy(np.float64)
+    return np.where(np.isfinite(current) & (current > 0), current, fixed)
 
 
 def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray[np.intp]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table, course_to_goal
 from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
+from rl_scaling.analysis.course import predicted_gamma
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -22,7 +24,7 @@ from rl_scaling.analysis.fronts import (
     split_runs,
 )
 from rl_scaling.analysis.goals import Goals, goals_of
-from rl_scaling.analysis.noise_scale import NoiseRows, PooledNoise, noise_columns, phase_rows
+from rl_scaling.analysis.noise_scale import NoiseRows, noise_columns, phase_rows
 from rl_scaling.analysis.profile import Profile
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.tradeoff import (
@@ -56,6 +58,7 @@ FIT_COLUMNS = (
     "noise_scale_low",
     "noise_scale_high",
     "design_effect",
+    *GAMMA_PREDICTED,
 )
 
 # What is chosen for a goal: a learning rate and a setting for each batch size.
@@ -76,12 +79,16 @@ class SweepFit:
         fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are in the task's unit; the
             `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
             from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
-            noise_scale is NaN and its upper end infinite while unresolved.
+            noise_scale is NaN and its upper end infinite while unresolved; gamma_predicted is what an adaptive batch
+            could gain (M18, D.5) by the noise scale of the front's runs.
+        adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
+            in none of the other tables.
     """
 
     fronts: pd.DataFrame
     learning_rates: pd.DataFrame
     fits: pd.DataFrame
+    adaptive: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=pd.Index(ADAPTIVE_COLUMNS)))
 
 
 def fit_runs(
@@ -112,21 +119,24 @@ def fit_runs(
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
     split = split_runs(runs, horizon=horizon, minimum=minimum)
-    reached = reaches(split, goals)
+    everything = reaches(split, goals)
+    followed = everything["run"].map([run.adaptive for run in split].__getitem__).astype(bool)
+    reached = everything[~followed]
     seeds = seed_table(reached)
     rates = rate_table(seeds)
     fronts = best_rates(rates)
     noise = NoiseRows(runs)
-    fits: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
     for task, measure in measures(split).items():
         for goal in goals_of(task, goals, measure.direction):
             front = _of_goal(fronts, task, goal)
             fit, interval = fit_front(front, _of_goal(seeds, task, goal), confidence=confidence, resamples=resamples)
-            pooled = _noise_of_front(noise, split, _of_goal(reached, task, goal), front, confidence)
-            measured = noise_columns(pooled)
             identity = {"task": task, "goal": goal, "unit": measure.unit, "quantity": measure.quantity}
-            fits.append({**identity, **asdict(fit), "interval": interval, **measured})
-    return SweepFit(fronts, rates[RATE_COLUMNS], pd.DataFrame(fits, columns=pd.Index(FIT_COLUMNS)))
+            measured = _noise_of_front(noise, split, reached[reached["task"] == task], front, goal, confidence)
+            rows.append({**identity, **asdict(fit), "interval": interval, **measured})
+    fits = pd.DataFrame(rows, columns=pd.Index(FIT_COLUMNS))
+    adaptive = adaptive_table(noise, split, everything[followed], rate_table(seed_table(everything[followed])), fits)
+    return SweepFit(fronts, rates[RATE_COLUMNS], fits, adaptive)
 
 
 def fit_front(
@@ -158,9 +168,19 @@ def fit_front(
     return _noted(describe(profile, residual_interval(profile, confidence), confidence), front), "residuals"
 
 
-def fits_to_json(fits: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of `SweepFit.fits` as plain data for strict JSON: what is not a finite number becomes None."""
-    return [{str(name): _plain(value) for name, value in row.items()} for row in fits.to_dict("records")]
+def fits_to_json(fits: pd.DataFrame, adaptive: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    """The rows of `SweepFit.fits` as plain data for strict JSON: what is not a finite number becomes None.
+
+    Args:
+        fits: `SweepFit.fits`.
+        adaptive: `SweepFit.adaptive`: its rows are listed under "adaptive" of their goal.
+    """
+    rows = [{str(name): _plain(value) for name, value in row.items()} for row in fits.to_dict("records")]
+    if adaptive is None:
+        return rows
+    beside = fits_to_json(adaptive)
+    of_goal = ("task", "goal")
+    return [row | {"adaptive": [a for a in beside if all(a[k] == row[k] for k in of_goal)]} for row in rows]
 
 
 def _plain(value: object) -> object:
@@ -198,9 +218,12 @@ def _cell(seeds: pd.DataFrame, size: float, rate: float, setting: str) -> Cell:
 
 
 def _noise_of_front(
-    noise: NoiseRows, runs: list[Run], reached: pd.DataFrame, front: pd.DataFrame, confidence: float
-) -> PooledNoise:
-    """B_simple of the front's runs between the goal before and this one."""
-    chosen = reached[reached["row"] >= 0].merge(front[_CHOICE])
+    noise: NoiseRows, runs: list[Run], reached: pd.DataFrame, front: pd.DataFrame, goal: float, confidence: float
+) -> dict[str, float]:
+    """B_simple of the front's runs between the goal before and this one, and gamma of the whole way."""
+    chosen = reached[(reached["goal"] == goal) & (reached["row"] >= 0)].merge(front[_CHOICE])
     ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
-    return noise.pool(phase_rows(runs, ends), confidence)
+    pooled = noise.pool(phase_rows(runs, ends), confidence)
+    course = course_to_goal(noise, runs, reached[reached["run"].isin(chosen["run"])], goal)
+    gamma = predicted_gamma(course, confidence=confidence)
+    return noise_columns(pooled) | dict(zip(GAMMA_PREDICTED, gamma, strict=True))

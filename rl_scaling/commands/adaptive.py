@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_scaling.config import AdaptiveBatchConfig, ConfigError
@@ -43,3 +45,18 @@ class AdaptiveOptions:
             if value != getattr(AdaptiveOptions, name):
                 raise ConfigError(f"--{name.replace('_', '-')} is for an adaptive batch: give --adaptive R as well")
         return None
+
+
+def adaptive_between(num_envs: Sequence[int], exchange_rate: float) -> AdaptiveBatchConfig:
+    """An adaptive batch with the bounds of a sweep, in the largest groups that make all its numbers of environments.
+
+    >>> adaptive = adaptive_between([8, 24, 64], 300)
+    >>> adaptive.min_envs, adaptive.max_envs, adaptive.group_envs
+    (8, 64, 8)
+    """
+    return AdaptiveBatchConfig(
+        exchange_rate=exchange_rate,
+        min_envs=min(num_envs),
+        max_envs=max(num_envs),
+        group_envs=math.gcd(*num_envs),
+    )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -142,7 +143,7 @@ class Fit:
 
         _, fit = load_and_fit(self.folders, self.goals, self.horizon, self.confidence)
         if self.json:
-            print_json(fits_to_json(fit.fits))
+            print_json(fits_to_json(fit.fits, fit.adaptive))
             return 0
         units = " or ".join(fit.fits["unit"].unique())
         table = Table(
@@ -163,7 +164,35 @@ class Fit:
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
             )
         print_table(table)
+        if len(fit.adaptive):
+            print_table(_adaptive_table(fit, units))
         return 0
+
+
+def _adaptive_table(fit: SweepFit, units: str) -> Table:
+    """Adaptive runs at each goal, with gamma as observed and as predicted."""
+    heads = ("task", "goal", "adaptive batch", "S\nupdates", f"E\n{units}", "gamma\nobserved", "gamma predicted")
+    table = Table(*heads, "gamma predicted\nby fixed batches", box=None)
+    fixed = fit.fits.set_index(["task", "goal"])
+    for row in fit.adaptive.to_dict("records"):
+        table.add_row(
+            str(row["task"]),
+            f"{row['goal']:g}",
+            str(row["setting"]).removeprefix("adaptive "),
+            _number(row["updates"]),
+            _number(row["examples"]),
+            _gamma(row, "gamma_observed"),
+            _gamma(row, "gamma_predicted"),
+            _gamma(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted"),
+        )
+    return table
+
+
+def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.2f} ({low:.2f} - {high:.2f})" if math.isfinite(low + high) else f"{value:.2f}"
 
 
 @dataclass(frozen=True)

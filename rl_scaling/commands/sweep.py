@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from rl_scaling.commands.adaptive import adaptive_between
 from rl_scaling.commands.environments import environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, at_least, print_json, say
@@ -73,6 +74,9 @@ class SweepAtari:
     """Chance that the emulator repeats the previous action."""
     noise_every_updates: int = NoiseScaleConfig.every_updates
     """Measure the noise scale at one update in this many; 0: never."""
+    adaptive: tuple[float, ...] = ()
+    """After the fixed batches, batches that follow the noise scale, B = sqrt(r B_simple), between the smallest and the
+    largest of --num-envs: these are r, the price of an update in frames."""
     stop_early: bool = False
     """End trials that can no longer be the first to reach any goal; says what that saved."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -125,6 +129,7 @@ class SweepAtari:
                 fixed=self.learning_rates,
             ),
             goals=goals,
+            adaptive=tuple(adaptive_between(self.num_envs, r) for r in self.adaptive),
         )
 
     def _agent(self) -> AgentConfig:

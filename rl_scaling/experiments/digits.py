@@ -6,23 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.config import ConfigError
 from rl_scaling.noise.line_search import draw_examples
+from rl_scaling.supervised.data.digits import read_digits
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """(1797, 64) float32 pixels of mean 0 and standard deviation 1 over the whole set, and (1797,) classes.
-
-    Raises:
-        ConfigError: scikit-learn, whose package holds the data, is not installed.
-    """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ConfigError("the digits come with scikit-learn: pip install 'rl-scaling[data]'") from error
-    pixels, classes = datasets.load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32)
-    return (images - images.mean()) / images.std(), torch.tensor(classes, dtype=torch.int64)
+    """(1797, 64) float32 pixels of mean 0 and standard deviation 1 over the whole set, and (1797,) classes."""
+    digits = read_digits()
+    images = torch.from_numpy(digits.images).float().flatten(1)
+    return (images - images.mean()) / images.std(), torch.from_numpy(digits.targets)
 
 
 def small_mlp(hidden: int, seed: int) -> nn.Sequential:

@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from rl_scaling.report.adaptive import adaptive_points
 from rl_scaling.report.data import Tables
 from rl_scaling.report.numbers import MINUS, count_of
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
@@ -17,6 +18,7 @@ FIT_POINTS = 60
 _UPDATES = "updates to the goal"
 _POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind"]
 _HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
+_ADAPTIVE = " Diamonds: runs whose batch size followed the noise scale; they are not fitted."
 AT_EDGE = "best rate at the edge of its grid"
 AT_START = "past the goal when first scored, not fitted"
 
@@ -123,27 +125,33 @@ def _curves(
     ]
 
 
-def front_figure(fronts: pd.DataFrame, fits: pd.DataFrame, runs: int) -> Figure | None:
+def front_figure(
+    fronts: pd.DataFrame, fits: pd.DataFrame, runs: int, adaptive: pd.DataFrame | None = None
+) -> Figure | None:
     """The Pareto fronts of one task, or None where no goal was reached.
 
     Args:
         fronts, fits: the task's rows of `SweepFit.fronts` and `SweepFit.fits`.
         runs: how many runs the fronts were chosen from.
+        adaptive: the task's rows of `SweepFit.adaptive`.
     """
     if fronts.empty:
         return None
     tables, words = Tables(), words_of(fits)
     chosen = alt.selection_point(name="chosen", fields=["goal"], bind="legend")
-    x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", fronts["updates"])
-    y = log_axis(alt.Y, "examples", f"{words.unit} to the goal ({words.log_scale})", fronts["examples"])
+    beside = fronts.head(0) if adaptive is None else adaptive
+    updates, examples = ([*fronts[name], *beside[name]] for name in ("updates", "examples"))
+    x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", updates)
+    y = log_axis(alt.Y, "examples", f"{words.unit} to the goal ({words.log_scale})", examples)
     lines, labels = _guides(fronts, tables)
     curves = _curves(fits, fronts, words, chosen, tables)
-    layers = [lines.encode(x=x, y=y), *curves, *_points(fronts, words, chosen, tables), labels]
+    marks = adaptive_points(beside[beside["goal"].isin(fronts["goal"])], words, tables)
+    layers = [lines.encode(x=x, y=y), *curves, *_points(fronts, words, chosen, tables), *marks, labels]
     chart = alt.layer(*layers).add_params(chosen)
     return Figure(
         "pareto-front",
         f"What each batch size costs: updates against {words.unit}",
-        _caption(fronts, fits, words, runs),
+        _caption(fronts, fits, words, runs) + (_ADAPTIVE if marks else ""),
         chart,
         tables,
         True,

@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
+from rl_scaling.report.adaptive import adaptive_batch_figure, gamma_table
 from rl_scaling.report.fronts import front_figure
 from rl_scaling.report.html import Html, join, tag
 from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
 from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_examples_figure
 from rl_scaling.report.numbers import count_of, duration, number
-from rl_scaling.report.series import Series, of_task, prepare
+from rl_scaling.report.series import Series, of_fixed_batches, of_task, prepare
 from rl_scaling.report.tables import (
     STATUS_WORDS,
     facts,
@@ -63,6 +64,7 @@ class TaskPart:
     task: str
     series: Series
     fits: pd.DataFrame
+    adaptive: pd.DataFrame
     figures: list[Figure]
     rollout_steps: float
 
@@ -85,19 +87,21 @@ def task_parts(section: Section) -> list[TaskPart]:
 
 
 def _task_part(section: Section, series: Series, task: str) -> TaskPart:
-    fits = _of_task(section.fit.fits, task)
-    runs = len(series.runs)
+    fits, adaptive = _of_task(section.fit.fits, task), _of_task(section.fit.adaptive, task)
+    fixed = of_fixed_batches(series)
+    runs = len(fixed.runs)
     steps = series.rows.get("agent.rollout_steps", pd.Series(dtype=float))
     figures = [
-        front_figure(_of_task(section.fit.fronts, task), fits, runs),
+        front_figure(_of_task(section.fit.fronts, task), fits, runs, adaptive),
         critical_batch_figure(fits, runs),
-        noise_over_examples_figure(series, _pooled_noise(series, section.horizon)),
-        *curve_figures(series, sorted(fits["goal"]), section.horizon),
-        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), series.runs),
-        final_score_figure(series.runs),
+        noise_over_examples_figure(fixed, _pooled_noise(fixed, section.horizon)),
+        adaptive_batch_figure(series),
+        *curve_figures(fixed, sorted(fits["goal"]), section.horizon),
+        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), fixed.runs),
+        final_score_figure(fixed.runs),
     ]
     drawn = _fill_rows([figure for figure in figures if figure is not None])
-    return TaskPart(task=task, series=series, fits=fits, figures=drawn, rollout_steps=_only(steps))
+    return TaskPart(task=task, series=series, fits=fits, adaptive=adaptive, figures=drawn, rollout_steps=_only(steps))
 
 
 def _pooled_noise(series: Series, horizon: float) -> pd.DataFrame:
@@ -141,9 +145,11 @@ def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
     blocks.append(verdict(part.fits, part.rollout_steps))
     if len(part.fits):
         blocks.append(tag("div", goals_table(part.fits), class_="card"))
+    if len(part.adaptive):
+        blocks += [tag("h3", "Adaptive batch size"), tag("div", gamma_table(part.adaptive, part.fits), class_="card")]
     blocks += [tag("p", text, class_="missing soft") for text in _missing(part)]
     blocks.append(tag("div", *figure_html, class_="grid"))
-    blocks += [tag("h3", "Throughput"), tag("div", throughput_table(part.series.runs), class_="card")]
+    blocks += [tag("h3", "Throughput"), tag("div", throughput_table(of_fixed_batches(part.series).runs), class_="card")]
     return join(blocks)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis import smooth
+from rl_scaling.analysis import is_adaptive, smooth
 from rl_scaling.report.words import words_of
 
 POINTS_PER_BEST_RUN = 200
@@ -28,7 +28,7 @@ class Series:
     Attributes:
         runs: one row per run: run (a number), the columns of `IDENTITY`, num_envs, examples, updates, wall_seconds,
             examples_per_second (median over rows), final_score (smoothed; of losses the last), noise_measurements,
-            best, points.
+            adaptive (its batch size followed the noise scale), best, points.
         rows: one row per record, with `run`, `smoothed` (score; losses as they are) and `best`.
         curves: `rows` thinned for drawing, in `CURVE_COLUMNS`; runs for which there is no room are left out.
         left_out: how many runs `curves` leaves out.
@@ -59,6 +59,7 @@ def _smoothed_run(run: pd.DataFrame, horizon: float) -> np.ndarray:
 
 
 def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.assign(adaptive=is_adaptive(rows))
     if "environment.num_envs" not in rows:
         rows = rows.assign(**{"environment.num_envs": np.nan})
     totals = {name: (name, "max") for name in ("examples", "updates", "wall_seconds")}
@@ -67,6 +68,7 @@ def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
         .agg(
             **{name: (name, "first") for name in IDENTITY},
             num_envs=("environment.num_envs", "first"),
+            adaptive=("adaptive", "first"),
             **totals,
             examples_per_second=("examples_per_second", "median"),
             final_score=("smoothed", "last"),
@@ -88,7 +90,7 @@ def best_rates(runs: pd.DataFrame, fronts: pd.DataFrame) -> pd.DataFrame:
     by_goal = fronts.assign(hardness=hardness).sort_values("hardness")
     by_goal = by_goal.drop_duplicates(["task", "batch_size"], keep="last")
     means = (
-        runs.assign(final_score=runs["task"].map(signs) * runs["final_score"])
+        runs.assign(final_score=runs["task"].map(signs).astype("float64") * runs["final_score"])
         .groupby(SETTING, as_index=False)["final_score"]
         .mean()
     )
@@ -130,7 +132,7 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
     rows = _number_runs(records)
     rows["smoothed"] = _smoothed(rows, horizon)
     runs = _one_row_per_run(rows)
-    best = best_rates(runs, fronts).assign(best=True)
+    best = best_rates(runs[~runs["adaptive"]], fronts).assign(best=True)
     runs = runs.merge(best, on=SETTING, how="left", validate="many_to_one")
     runs["best"] = runs["best"].notna()
     runs["note"] = runs["note"].fillna("")
@@ -144,7 +146,17 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
 
 def of_task(series: Series, task: str) -> Series:
     """The part of a series that belongs to one task."""
-    runs = series.runs[series.runs["task"] == task]
+    return _only(series, series.runs["task"] == task)
+
+
+def of_fixed_batches(series: Series) -> Series:
+    """The part of a series whose batch sizes did not change; all of it where there is no such part."""
+    fixed = ~series.runs["adaptive"]
+    return _only(series, fixed) if fixed.any() else series
+
+
+def _only(series: Series, chosen: pd.Series) -> Series:
+    runs = series.runs[chosen]
     numbers = set(runs["run"])
     return Series(
         runs=runs,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl_scaling.config import ConfigError, RunConfig, run_config_from_dict, to_dict
+from rl_scaling.config import AdaptiveBatchConfig, ConfigError, RunConfig, rate_ratio, run_config_from_dict, to_dict
 from rl_scaling.store import Store, StoreError
 
 
@@ -46,8 +46,8 @@ class LearningRates:
             raise ConfigError("the grid of learning rates needs a count of 1 or more and a spacing above 1")
 
     def centre(self, batch_size: int) -> float:
-        scale = (1 + self.turn / self.reference_batch) / (1 + self.turn / batch_size)
-        return self.reference_rate * scale**self.power
+        ratio = rate_ratio(batch_size, self.reference_batch, turn=self.turn, power=self.power)
+        return self.reference_rate * ratio
 
     def grid(self, batch_size: int) -> list[float]:
         """The rates tried first, ascending, rounded to three digits so that they read well and hash equal."""
@@ -80,6 +80,8 @@ class SweepPlan:
         num_envs: numbers of environments, which set the batch sizes.
         seeds: seeds of every combination.
         goals: scores whose Pareto fronts are wanted; kept with the sweep for `fit` and `report`.
+        adaptive: batches that follow the noise scale, run after the fixed ones and beginning with `min_envs`, over the
+            learning rates that are tried first there.
     """
 
     base: RunConfig
@@ -87,6 +89,7 @@ class SweepPlan:
     seeds: tuple[int, ...] = (0,)
     learning_rates: LearningRates = field(default_factory=LearningRates)
     goals: tuple[float, ...] = ()
+    adaptive: tuple[AdaptiveBatchConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.num_envs or not self.seeds:
@@ -102,6 +105,11 @@ class SweepPlan:
             for seed in self.seeds
             for num_envs in sorted(set(self.num_envs))
             for rate in self.learning_rates.grid(self.base.agent.batch_size(num_envs))
+        ] + [
+            dataclasses.replace(self.trial(adaptive.min_envs, rate, seed), adaptive=adaptive)
+            for seed in self.seeds
+            for adaptive in self.adaptive
+            for rate in self.learning_rates.grid(self.base.agent.batch_size(adaptive.min_envs))
         ]
 
     def trial(self, num_envs: int, learning_rate: float, seed: int) -> RunConfig:
@@ -120,6 +128,7 @@ class SweepPlan:
             "seeds": list(self.seeds),
             "learning_rates": dataclasses.asdict(self.learning_rates),
             "goals": list(self.goals),
+            "adaptive": [to_dict(adaptive) for adaptive in self.adaptive],
         }
 
     @classmethod
@@ -137,6 +146,7 @@ class SweepPlan:
                 seeds=tuple(plain["seeds"]),
                 learning_rates=LearningRates(**rates),
                 goals=tuple(plain["goals"]),
+                adaptive=tuple(AdaptiveBatchConfig(**adaptive) for adaptive in plain.get("adaptive", ())),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError(f"not a sweep's plan: {error}") from error

@@ -55,7 +55,7 @@ class Trial:
     @property
     def label(self) -> str:
         c = self.config
-        return f"batch {c.batch_size:,}, rate {c.agent.learning_rate:g}, seed {c.seed}"
+        return f"{c.setting or f'batch {c.batch_size:,}'}, rate {c.agent.learning_rate:g}, seed {c.seed}"
 
     @property
     def sealed(self) -> bool:
@@ -159,6 +159,7 @@ class Sweep:
             {
                 "run_id": run_id,
                 "batch_size": t.config.batch_size,
+                "setting": t.config.setting,
                 "learning_rate": t.config.agent.learning_rate,
                 "seed": t.config.seed,
                 "status": t.status or "waiting",
@@ -245,7 +246,9 @@ class Sweep:
                 trial.status, trial.failure = None, reason
 
     def _can_win(self, trial: Trial) -> bool:
-        """Whether the trial's learning rate can still come onto some goal's front."""
+        """Whether the trial's learning rate can still come onto some goal's front; adaptive batches have none."""
+        if trial.config.adaptive is not None:
+            return True
         rates = self._by_rate(trial.config.environment.num_envs)
         seeds = rates.pop(trial.config.agent.learning_rate)
         others = [t.progress for t in seeds if t is not trial]
@@ -253,10 +256,10 @@ class Sweep:
         return rate_can_still_win(trial.progress, others, rivals, self.plan.goals)
 
     def _by_rate(self, num_envs: int) -> dict[float, list[Trial]]:
-        """The trials of one batch size by learning rate."""
+        """The trials of one fixed batch size by learning rate."""
         by_rate: dict[float, list[Trial]] = {}
         for trial in self.trials.values():
-            if trial.config.environment.num_envs == num_envs:
+            if trial.config.environment.num_envs == num_envs and trial.config.adaptive is None:
                 by_rate.setdefault(trial.config.agent.learning_rate, []).append(trial)
         return by_rate
 

@@ -71,6 +71,48 @@ def steady_sweep(
     return pd.concat(runs, ignore_index=True)
 
 
+def run_along(
+    batch_of: Callable[[float], float],
+    noise_scale: Callable[[float], float],
+    *,
+    steps: float = 1000.0,
+    points: float = 10.0,
+    rows: int = 100,
+    measurement_error: float = 0.0,
+    seed: int = 0,
+    **columns: Any,
+) -> pd.DataFrame:
+    """A run as M18, D.1, has it: after s noise-free steps the noise scale is N(s), the batch B(N), du = (1 + N/B) ds.
+
+    Args:
+        batch_of: batch size at a noise scale.
+        noise_scale: N as a function of s / steps.
+        steps: noise-free steps of the run, over which the score rises evenly by `points`.
+        rows: evenly spaced in s.
+        measurement_error: standard deviation of a row's |G|^2 / tr(Sigma) about the truth, in units of 1 / B.
+        seed: of the errors.
+    """
+    fine = 50
+    s = (np.arange(rows * fine) + 0.5) / (rows * fine)
+    noise = np.array([noise_scale(x) for x in s])
+    batch = np.array([batch_of(n) for n in noise])
+    each = (1 + noise / batch) * steps / len(s)
+    updates, examples = (np.cumsum(x)[fine - 1 :: fine] for x in (each, each * batch))
+    inverse = (1 / noise).reshape(rows, fine).mean(axis=1)
+    sizes = batch.reshape(rows, fine).mean(axis=1)
+    error = measurement_error / sizes * np.random.default_rng(seed).standard_normal(rows)
+    columns = {"updates": updates, "examples": examples, "score": points * np.arange(1, rows + 1) / rows} | columns
+    measured = {"noise_measurements": 5, "grad_sq_norm": inverse + error, "trace_cov": 1.0, "current_batch_size": sizes}
+    return made_run(round(sizes[0]), 1e-3, seed, episodes=100, **measured, **columns)
+
+
+def adaptive_run_along(exchange_rate: float, noise_scale: Callable[[float], float], **options: Any) -> pd.DataFrame:
+    """A run whose batch is sqrt(r N) (D.3) all the time."""
+    setting = f"adaptive r={exchange_rate:g}"
+    run = run_along(lambda n: math.sqrt(exchange_rate * n), noise_scale, run_id=setting, setting=setting, **options)
+    return run.assign(setting=setting, **{"adaptive.exchange_rate": exchange_rate})
+
+
 def off_by(rate: float, best: float) -> float:
     """How many times longer a learning rate takes than the best one."""
     return math.exp(0.3 * math.log(rate / best) ** 2)

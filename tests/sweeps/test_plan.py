@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rl_scaling.commands.adaptive import adaptive_between
 from rl_scaling.config import A2CConfig, ConfigError, GymnasiumConfig, RunConfig
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 
@@ -55,6 +56,18 @@ def test_grid_grows_only_beyond_the_edge_with_the_best_rate() -> None:
 def test_plan_survives_the_store() -> None:
     first = plan(seeds=(0, 3), learning_rates=LearningRates(fixed=(1e-3, 1e-4)))
     assert SweepPlan.from_dict(first.to_dict()) == first
+
+
+def test_adaptive_batches_come_last_and_begin_small() -> None:
+    adaptive = adaptive_between((4, 8), 200)
+    whole = plan(adaptive=(adaptive,), learning_rates=LearningRates(count=2), seeds=(0, 1))
+    assert SweepPlan.from_dict(whole.to_dict()) == whole
+    fixed, last = whole.trials()[:8], whole.trials()[8:]
+    assert fixed == plan(learning_rates=LearningRates(count=2), seeds=(0, 1)).trials()
+    assert [(t.environment.num_envs, t.adaptive) for t in last] == [(4, adaptive)] * 4
+    assert [t.agent.learning_rate for t in last] == 2 * LearningRates(count=2).grid(20)
+    before = {name: value for name, value in whole.to_dict().items() if name != "adaptive"}
+    assert SweepPlan.from_dict(before).adaptive == ()
 
 
 @pytest.mark.parametrize(

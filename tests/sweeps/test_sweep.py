@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rl_scaling.analysis import GoalTracker, fit_runs
-from rl_scaling.config import A2CConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.config import A2CConfig, AdaptiveBatchConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
@@ -54,6 +54,22 @@ def test_every_trial_is_run_once_and_not_again(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     assert runs.groupby("run_id")["examples"].max().ge(2_000).all()
     assert set(runs["batch_size"]) == {20, 40}
+
+
+def test_adaptive_batches_are_run_too_and_extend_or_stop_nothing(tmp_path: Path) -> None:
+    adaptive = AdaptiveBatchConfig(exchange_rate=1e4, min_envs=4, max_envs=8, group_envs=4, change_every_updates=10)
+    rates = LearningRates(count=1, max_extensions=0)
+    plan = cartpole(frames=1_000, learning_rates=rates, goals=(15.0,), adaptive=(adaptive,))
+    sweep = run(plan, tmp_path, stop_early=True)
+    followed = [t for t in sweep.trials.values() if t.config.adaptive]
+    assert [t.status for t in followed] == ["done"]
+    assert followed[0].label.startswith("adaptive r=10000 ")
+    runs = load_runs(tmp_path)
+    assert 40.0 in set(runs.loc[runs["setting"] != "", "current_batch_size"])
+    assert list(sweep.trials) == [trial.run_id for trial in plan.trials()]
+    fits = fit_runs(runs, [15.0])
+    assert set(fits.fronts["setting"]) <= {""}
+    assert set(fits.adaptive["setting"]) == {adaptive.setting}
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What the noise scale measured along a training run says about training with other batch sizes.
+
+McCandlish et al. 2018, appendix D: with s the updates that training without noise would take, and N(s) the noise scale,
+
+    S = integral (1 + N(s)/B(s)) ds,    E = integral (N(s) + B(s)) ds                                          (D.1)
+
+so that S_min = integral ds and E_min = integral N ds, and eq. 2.11 holds for every fixed B however much N changes. An
+adaptive batch B = sqrt(r N) (D.3) lies on a lower curve,
+
+    (S/S_min - 1)(E/E_min - 1) = gamma,    gamma = (integral sqrt(N) ds)^2 / (S_min E_min) <= 1           (D.4, D.5)
+
+A run with a known B does du = (1 + N/B) ds updates, so one run with its noise scale gives all three integrals. They are
+written here with t = 1/N = |G|^2 / tr(Sigma), which can be estimated without bias and is never infinite: ds =
+du t B / (1 + t B) and N ds = du B / (1 + t B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from rl_scaling.ratio import RatioEstimate
+
+FloatArray = NDArray[np.float64]
+
+DRAWS = 4000
+
+
+class Estimate(NamedTuple):
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+class Integrals(NamedTuple):
+    """integral ds, integral N ds and integral sqrt(N) ds: each (...,)."""
+
+    steps_min: FloatArray
+    examples_min: FloatArray
+    root: FloatArray
+
+    @property
+    def critical_batch(self) -> FloatArray:
+        """B_crit = E_min / S_min (2.12): the mean of N over s; infinite where no gradient is seen in the noise."""
+        return _over(self.examples_min, self.steps_min)
+
+    @property
+    def gamma(self) -> FloatArray:
+        """D.5; NaN where no gradient is seen in the noise."""
+        return np.where(self.steps_min > 0, _over(self.root**2, self.steps_min * self.examples_min), np.nan)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The noise scale in k stretches of training, on the way of one or more runs.
+
+    Attributes:
+        updates: (runs, k) updates that each run took for each stretch.
+        batch: (runs, k) its batch size there.
+        inverse: (k,) estimates of 1/N, which may be negative.
+        standard_error: (k,) of those; infinite where nothing is known.
+        freedom: (k,) degrees of freedom of the standard errors.
+    """
+
+    updates: FloatArray
+    batch: FloatArray
+    inverse: FloatArray
+    standard_error: FloatArray
+    freedom: FloatArray
+
+    @classmethod
+    def of(cls, updates: FloatArray, batch: FloatArray, ratios: list[RatioEstimate]) -> Course:
+        """From a ratio |G|^2 / tr(Sigma) for each stretch."""
+        columns = np.array([[r.ratio, r.standard_error, r.degrees_of_freedom] for r in ratios]).reshape(-1, 3).T
+        unknown = ~np.isfinite(columns[:2]).all(axis=0) | (columns[1] == 0) & ~np.isfinite(columns[2])
+        inverse, error, freedom = np.where(unknown, np.array([[0.0], [np.inf], [1.0]]), columns)
+        return cls(updates, batch, inverse, error, np.maximum(freedom, 1.0))
+
+    @property
+    def known(self) -> bool:
+        """Whether every stretch has an estimate with an error."""
+        return len(self.inverse) > 0 and bool(np.isfinite(self.standard_error).all())
+
+    def integrals(self, inverse: FloatArray | None = None) -> Integrals:
+        """Mean over the runs of the three integrals.
+
+        Args:
+            inverse: (..., k) 1/N; None: as estimated. What is negative counts as 0.
+        """
+        t = np.maximum(self.inverse if inverse is None else inverse, 0.0)[..., None, :]
+        each = self.updates / (1 + t * self.batch)
+        terms = (each * t * self.batch, each * self.batch, each * np.sqrt(t) * self.batch)
+        return Integrals(*(term.mean(axis=-2).sum(axis=-1) for term in terms))
+
+    def drawn(self, rng: np.random.Generator, draws: int = DRAWS) -> Integrals:
+        """(draws,) integrals with 1/N drawn about the estimates, by Student's t."""
+        t = rng.standard_t(self.freedom, (draws, len(self.inverse)))
+        return self.integrals(self.inverse + self.standard_error * t)
+
+
+def percentiles(value: float, draws: FloatArray, confidence: float) -> Estimate:
+    """A value with the percentiles of draws about it; infinite draws count."""
+    tail = 0.5 - confidence / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+def predicted(
+    course: Course, of: Callable[[Integrals], FloatArray], *, confidence: float = 0.95, seed: int = 0
+) -> Estimate:
+    """A number that follows from the integrals, with its interval from the errors of the noise scale."""
+    if not course.known:
+        return UNKNOWN
+    draws = of(course.drawn(np.random.default_rng(seed)))
+    return percentiles(float(of(course.integrals())), draws, confidence)
+
+
+def predicted_gamma(course: Course, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """The gamma of D.5 with its interval.
+
+    Errors of the noise scale look like changes of it, which gamma takes for something to be gained: it comes out too
+    small. Drawing errors once more shows by how much, and that is taken out; the interval is that of a normal
+    distribution with the spread of the draws, ended at 0 and 1. (Percentiles of the draws, as they are or turned round,
+    cover less.) With one stretch gamma would be 1 by definition: that is unknown.
+
+    >>> s = (np.arange(1000) + 0.5) / 1000
+    >>> noise_scale = np.sqrt(s)
+    >>> exact = np.full(1000, 1e-9), np.full(1000, 9.0)
+    >>> course = Course((1 + noise_scale)[None], np.ones((1, 1000)), 1 / noise_scale, *exact)
+    >>> round(predicted_gamma(course).value, 3)  # 24/25
+    0.96
+    """
+    if not course.known or len(course.inverse) < 2:
+        return UNKNOWN
+    found = float(course.integrals().gamma)
+    draws = course.drawn(np.random.default_rng(seed)).gamma
+    draws = draws[np.isfinite(draws)]
+    if not (math.isfinite(found) and len(draws)):
+        return UNKNOWN
+    value = min(2 * found - float(draws.mean()), 1.0)
+    half_width = float(ndtri(0.5 + confidence / 2) * draws.std())
+    return Estimate(value, max(value - half_width, 0.0), min(value + half_width, 1.0))
+
+
+def _over(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    found = np.full(np.shape(denominator), np.inf)
+    return np.divide(numerator, denominator, out=found, where=np.asarray(denominator) > 0)
