@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.returns import n_step_returns
 from rl_scaling.agents.rmsprop import RMSpropInsideRoot
@@ -30,6 +31,19 @@ class A2C(Agent[A2CConfig]):
         rollout = self._roll_out()
         norms = self._part_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
+
+    def gradient_error(self, dtype: torch.dtype) -> float:
+        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
+
+        The rollout is acted but not learned from. See `rl_scaling.agents.precision`.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout = self._roll_out()
+        return gradient_error(
+            self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
+        )
 
     def _learn(
         self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None, *, measure_parts: bool = False

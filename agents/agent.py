@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.pipeline import make_actor
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import A2CConfig, PPOConfig
@@ -60,6 +61,7 @@ class Agent(ABC, Generic[Config]):
         self.total_updates = total_updates
         self.updates = 0
         self.learning_rate_factor = 1.0  # set from outside where the batch size changes
+        self.capture_graphs = True  # on CUDA, where halves of the environments are acted on in turns
         self._parameters = list(self.network.parameters())
         self._optimizer = self._make_optimizer()
         self._actor: Actor | None = None
@@ -82,7 +84,14 @@ class Agent(ABC, Generic[Config]):
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
         """Act in `source` from now on; `observations` (n, *shape) are those of its reset."""
-        self._actor = Actor(self.network, source, observations, self.device, keep_layers=self.keeps_layers)
+        self._actor = make_actor(
+            self.network,
+            source,
+            observations,
+            self.device,
+            keep_layers=self.keeps_layers,
+            capture_graphs=self.capture_graphs,
+        )
 
     @property
     def _acting(self) -> Actor:

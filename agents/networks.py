@@ -18,7 +18,12 @@ class ActorCritic(nn.Module):
         value_body: the same for the value; None shares the policy's body and runs it once.
         num_features: width of the features.
         num_actions: number of discrete actions.
+
+    Attributes:
+        compute_dtype: layers compute in this type under autocast (torch.bfloat16); None, the default: in their own.
     """
+
+    compute_dtype: torch.dtype | None = None
 
     def __init__(self, policy_body: nn.Module, value_body: nn.Module | None, num_features: int, num_actions: int):
         super().__init__()
@@ -41,6 +46,13 @@ class ActorCritic(nn.Module):
         inputs = observations
         if observations.dtype == torch.uint8:
             inputs = observations.to(torch.float32, memory_format=pixel_layout(observations)).div_(255)
+        if self.compute_dtype is None:
+            return self._heads(inputs)
+        with torch.autocast(inputs.device.type, self.compute_dtype):
+            logits, values = self._heads(inputs)
+        return logits.float(), values.float()
+
+    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.policy_body(inputs)
         value_features = features if self.value_body is None else self.value_body(inputs)
         return self.policy_head(features), self.value_head(value_features).squeeze(-1)

@@ -43,6 +43,7 @@ class Tape:
         self._buffers: dict[nn.Module | None, Tensor] = {}
         self._uses: Counter[nn.Module] = Counter()
         self._steps = self._passes = 0
+        self._num_envs: int | None = None
 
     def _require_replayable(self) -> None:
         for layer in self._layers:
@@ -59,9 +60,14 @@ class Tape:
         return self._buffers[None]
 
     @contextmanager
-    def recording(self, steps: int) -> Generator[None]:
-        """Inside, `act` remembers this many passes (from the beginning), and nothing is differentiated."""
-        self._steps, self._passes = steps, 0
+    def recording(self, steps: int, num_envs: int | None = None) -> Generator[None]:
+        """Inside, `act` remembers this many steps (from the beginning), and nothing is differentiated.
+
+        Args:
+            steps: to remember of every environment.
+            num_envs: of which a pass may take a part; None: every pass takes all.
+        """
+        self._steps, self._num_envs, self._passes = steps, num_envs, 0
         self._uses.clear()
         handles = [layer.register_forward_hook(self._remember) for layer in self._layers]
         try:
@@ -71,8 +77,15 @@ class Tape:
             for handle in handles:
                 handle.remove()
 
-    def act(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """One remembered pass: logits (n, num_actions) and values (n,) for (n, *shape) observations."""
+    def act(self, observations: Tensor, *, step: int | None = None, envs: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """One remembered pass: logits (n, num_actions) and values (n,) for (n, *shape) observations.
+
+        Args:
+            observations: of the environments `envs`.
+            step: of these, counted from 0; None: the next one, where every pass takes all environments.
+            envs: a part of those that are recorded.
+        """
+        self._place = envs, self._passes if step is None else step
         result = self.network(self._keep(None, observations, pixel_layout(observations)))
         self._passes += 1
         return result
@@ -85,12 +98,13 @@ class Tape:
 
     def _keep(self, key: nn.Module | None, values: Tensor, layout: torch.memory_format) -> Tensor:
         """Put one step's (n, ...) values into their rows; returns those rows."""
-        shape = (len(values) * self._steps, *values.shape[1:])
+        num_envs = self._num_envs or len(values)
+        shape = (num_envs * self._steps, *values.shape[1:])
         buffer = self._buffers.get(key)
         if buffer is None or buffer.shape != shape or buffer.dtype != values.dtype:
             buffer = torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=layout)
             self._buffers[key] = buffer
-        rows = buffer.unflatten(0, (len(values), self._steps))[:, self._passes]
+        rows = buffer.unflatten(0, (num_envs, self._steps))[self._place]
         return rows.copy_(values)
 
     def replay(self, norms: PartNorms | None = None) -> tuple[Tensor, Tensor]:
@@ -150,7 +164,7 @@ class _ReplayLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (grad,) = grad_outputs
-        inputs, weight = ctx.saved_tensors
+        inputs, weight = (saved.to(grad.dtype) for saved in ctx.saved_tensors)  # under autocast: the layer's own
         to_inputs = grad @ weight if ctx.needs_input_grad[0] else None
         parts = ctx.norms.linear(ctx.layer, inputs, grad) if ctx.norms else (grad.T @ inputs, grad.sum(0))
         return to_inputs, *_with_bias(ctx, parts), None, None, None
@@ -168,7 +182,7 @@ class _ReplayConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (grad,) = grad_outputs
-        (inputs,) = ctx.saved_tensors
+        inputs = ctx.saved_tensors[0].to(grad.dtype)
         layer: nn.Conv2d = ctx.layer
         to_inputs = None
         if ctx.needs_input_grad[0]:

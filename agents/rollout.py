@@ -51,7 +51,11 @@ def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
 
     Unlike torch.multinomial this neither waits for the device nor fails when a run has diverged to NaN.
     """
-    exponential = torch.empty_like(logits).exponential_(generator=generator)
+    return gumbel_max(logits, torch.empty_like(logits).exponential_(generator=generator))
+
+
+def gumbel_max(logits: Tensor, exponential: Tensor) -> Tensor:
+    """The action of each row that (n, num_actions) exponentially distributed numbers choose."""
     return (logits - exponential.log()).argmax(dim=-1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -112,12 +112,7 @@ class GroupedVector(VectorSource):
             for member, part in zip(self._members, parts, strict=True)
         ]
         self._observations = [step.observations for step in steps]
-        joined = {
-            field.name: np.concatenate([getattr(step, field.name) for step in steps])
-            for field in dataclasses.fields(Transition)
-        }
-        finished = [step.finished + first for step, first in zip(steps, edges, strict=False)]
-        return Transition(**joined | {"finished": np.concatenate(finished)})
+        return join_transitions(steps)
 
     def close(self) -> None:
         """Free all groups; closing twice is harmless."""
@@ -128,6 +123,17 @@ class GroupedVector(VectorSource):
     def _tell(self, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(done, total)
+
+
+def join_transitions(steps: Sequence[Transition]) -> Transition:
+    """What one step of several sources gives, as if they were one, in their order."""
+    joined = {
+        field.name: np.concatenate([getattr(step, field.name) for step in steps])
+        for field in dataclasses.fields(Transition)
+    }
+    first = accumulate((len(step.valid) for step in steps), initial=0)
+    finished = [step.finished + begin for step, begin in zip(steps, first, strict=False)]
+    return Transition(**joined | {"finished": np.concatenate(finished)})
 
 
 def _seeds(seed: int, count: int) -> list[int]:

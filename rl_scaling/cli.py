@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from rl_scaling.commands.analyse import Fit, Report, Status
-from rl_scaling.commands.bench import BenchAtari, BenchNoise
+from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
@@ -53,7 +53,11 @@ class Sweep:
 class Bench:
     """Measure speed on this machine."""
 
-    domain: Annotated[BenchAtari, subcommand("atari")] | Annotated[BenchNoise, subcommand("noise")]
+    domain: (
+        Annotated[BenchAtari, subcommand("atari")]
+        | Annotated[BenchNoise, subcommand("noise")]
+        | Annotated[BenchSupervised, subcommand("supervised")]
+    )
 
     def run(self) -> int:
         return self.domain.run()

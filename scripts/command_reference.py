@@ -2,8 +2,8 @@
 
     python scripts/command_reference.py            # prints it
 
-The documentation's build (`mkdocs.yml`) uses it as a hook and puts the page at `reference/commands.md`, so that it is never older than
-the commands.
+The documentation's build (`mkdocs.yml`) uses it as a hook and puts the page at `reference/commands.md`, so that it is
+never older than the commands.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 PAGE = "reference/commands.md"
 _LEAD = """# Commands
 
-Every command prints results on stdout, progress on stderr, and ends with 0 (done), 1 (failed or interrupted) or 2 (bad arguments).
-`--json`, where there is one, prints what a program can read and nothing else on stdout. Counts may be written as `2e6`.
+Every command prints results on stdout, progress on stderr, and ends with 0 (done), 1 (failed or interrupted) or 2 (bad
+arguments). `--json`, where there is one, prints what a program can read and nothing else on stdout. Counts may be
+written as `2e6`.
 
 `rl-scaling --tyro-print-completion bash` (or `zsh`) prints a completion script for the shell.
 """

@@ -138,7 +138,7 @@ def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
         ),
         (
             lambda: dataclasses.replace(adaptive_run(), agent=A2CConfig(learning_rate_schedule="linear")),
-            "give it a constant schedule",
+            "give constant schedules",
         ),
         (lambda: AtariConfig(game="Pong", num_envs=0), "num_envs is 0: give a positive number"),
         (lambda: AtariConfig(game="Pong", num_envs=2.5), "num_envs is 2.5: give a whole number"),  # pyright: ignore[reportArgumentType]

@@ -87,6 +87,7 @@ def _joined(noise: NoiseRows, runs: list[Run], edges: FloatArray) -> Course:
         inside = [run.rows[a : ends[-1]] for run, a, ends in zip(runs, first, rows, strict=True)]
         pooled[-1] = noise.usable(np.concatenate(inside))
     updates, examples = (np.diff(edges[:, kept, column], axis=1) for column in (0, 1))
+    examples = examples * np.array([[run.uses] for run in runs])
     sizes = np.array([[float(run.batch_size)] for run in runs])
     batch = np.divide(examples, updates, out=np.broadcast_to(sizes, updates.shape).copy(), where=updates > 0)
     return Course.of(updates, batch, [noise.ratio(found) for found in pooled])
@@ -149,7 +150,8 @@ def adaptive_table(
         observed = observed_gamma(cell["updates"], cell["examples"], fit, confidence=confidence)
         predicted = predicted_gamma(course, confidence=confidence)
         row: dict[str, object] = {str(name): value for name, value in cell.items() if name in ADAPTIVE_COLUMNS}
-        row |= {"batch_size": cell["examples"] / cell["updates"]}
+        uses = max(run.uses for run in runs if run.task == cell["task"])
+        row |= {"batch_size": uses * cell["examples"] / cell["updates"]}
         row |= dict(zip(GAMMA_OBSERVED, observed, strict=True)) | dict(zip(GAMMA_PREDICTED, predicted, strict=True))
         found.append(row)
     return pd.DataFrame(found, columns=pd.Index(ADAPTIVE_COLUMNS))

@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -61,20 +61,29 @@ class Throughput:
     Attributes:
         ours, sb3, emulator, network: frames per second. The emulator runs alone; the network's is forward and backward
             of whole batches of 5 steps.
-        side_by_side: frames per second of several trials with one thread each, together.
+        alternating: frames per second of ours where one half of the environments is emulated while the network acts for
+            the other.
+        side_by_side: frames per second of several trials with one thread each, together; None on a GPU, which trials
+            would only share.
         noise_scale_overhead: share of the wall time that measuring takes at the default setting.
         ratio_to_sb3, fraction_of_limit, side_by_side_ratio: medians of the rounds' own ratios.
+        alternating_ratio, alternating_ratio_to_sb3: of alternating to ours and to Stable-Baselines3's.
+        fraction_of_emulator: of alternating to the emulator.
     """
 
     ours: float
     sb3: float
     emulator: float
     network: float
-    side_by_side: float
+    alternating: float
+    side_by_side: float | None
     noise_scale_overhead: float
     ratio_to_sb3: float
     fraction_of_limit: float
-    side_by_side_ratio: float
+    side_by_side_ratio: float | None
+    alternating_ratio: float
+    alternating_ratio_to_sb3: float
+    fraction_of_emulator: float
 
 
 def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
@@ -91,15 +100,18 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
     rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
         parts: dict[str, Step] = {}
-        for name, open_part in (("emulator", _emulator), ("network", _network), ("sb3", _sb3), ("ours", _ours)):
+        for name, open_part in _PARTS.items():
             say(f"starting {name}")
             parts[name] = stack.enter_context(open_part(settings))
         overhead = _noise_overhead(parts["ours"], settings)
-        say("starting trials side by side")
-        together = stack.enter_context(_side_by_side(settings))
+        together = None
+        if settings.device == "cpu":
+            say("starting trials side by side")
+            together = stack.enter_context(_side_by_side(settings))
         for i in range(settings.rounds):
             figures = {name: _frames_per_second(step, settings.seconds) for name, step in parts.items()}
-            figures["side_by_side"] = together()
+            if together is not None:
+                figures["side_by_side"] = together()
             rounds.append(figures)
             say(f"round {i + 1}: " + ", ".join(f"{name} {figure:,.0f}" for name, figure in figures.items()))
     return _summary(rounds, overhead)
@@ -109,13 +121,17 @@ def _summary(rounds: list[dict[str, float]], overhead: float) -> Throughput:
     def median(figure: Callable[[dict[str, float]], float]) -> float:
         return statistics.median(figure(r) for r in rounds)
 
-    names = ("ours", "sb3", "emulator", "network", "side_by_side")
+    together = all("side_by_side" in r for r in rounds)
     return Throughput(
-        **{name: median(lambda r, name=name: r[name]) for name in names},
+        **{name: median(lambda r, name=name: r[name]) for name in _PARTS},
+        side_by_side=median(lambda r: r["side_by_side"]) if together else None,
         noise_scale_overhead=overhead,
         ratio_to_sb3=median(lambda r: r["ours"] / r["sb3"]),
         fraction_of_limit=median(lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
-        side_by_side_ratio=median(lambda r: r["side_by_side"] / r["sb3"]),
+        side_by_side_ratio=median(lambda r: r["side_by_side"] / r["sb3"]) if together else None,
+        alternating_ratio=median(lambda r: r["alternating"] / r["ours"]),
+        alternating_ratio_to_sb3=median(lambda r: r["alternating"] / r["sb3"]),
+        fraction_of_emulator=median(lambda r: r["alternating"] / r["emulator"]),
     )
 
 
@@ -161,10 +177,12 @@ def _network(s: Settings) -> Generator[Step]:
 
 
 @contextmanager
-def _ours(s: Settings) -> Generator[Step]:
-    with closing(make_vector(s.environment, num_threads=s.threads)) as source:
+def _ours(s: Settings, *, alternate: bool = False) -> Generator[Step]:
+    with closing(make_vector(s.environment, num_threads=s.threads, alternate=alternate)) as source:
         agent = A2C(s.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=s.device)
         agent.begin(source, source.reset(0))
+        for _ in range(2):  # the second captures CUDA graphs where there are any
+            agent.step()
         yield _Update(agent, s.device)
 
 
@@ -219,6 +237,21 @@ def _sb3(s: Settings) -> Generator[Step]:
             return frames
 
         yield step
+
+
+_PARTS: dict[str, Callable[[Settings], AbstractContextManager[Step]]] = {
+    "emulator": _emulator,
+    "network": _network,
+    "sb3": _sb3,
+    "ours": _ours,
+    "alternating": partial(_ours, alternate=True),
+}
+
+
+def emulator_frames_per_second(settings: Settings) -> float:
+    """What the bare emulators reach alone, measured for `settings.seconds`."""
+    with _emulator(settings) as step:
+        return _frames_per_second(step, settings.seconds)
 
 
 def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:

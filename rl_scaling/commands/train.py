@@ -49,6 +49,8 @@ class Training(ABC):
     """cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    alternate: bool = False
+    """Act for one half of the environments while the other half is emulated; their number must be even."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
     json: bool = False
@@ -83,7 +85,7 @@ class Training(ABC):
         config = self.config()
         at_least(0, threads=self.threads)
         from rl_scaling.envs import available_cpus
-        from rl_scaling.sweeps.trial import run_trial
+        from rl_scaling.sweeps.trial import Faster, run_trial
 
         store = Store(self.out)
         batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
@@ -95,6 +97,7 @@ class Training(ABC):
                 device=self.device,
                 replace=self.replace,
                 threads=self.threads or available_cpus(),
+                faster=Faster(alternate=self.alternate),
                 listen=lambda record: _show(record, config.frames) or (INTERRUPT if stop.asked else None),
                 starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
             )

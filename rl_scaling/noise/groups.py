@@ -181,7 +181,7 @@ def _convolution_backward(
     return torch.ops.aten.convolution_backward(
         output_grads,
         inputs,
-        layer.weight,
+        layer.weight.to(output_grads.dtype),
         None,
         layer.stride,
         layer.padding,

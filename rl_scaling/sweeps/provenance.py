@@ -13,8 +13,8 @@ from typing import Any
 _PACKAGES = ("rl-scaling", "torch", "ale-py", "gymnasium", "numpy")
 
 
-def provenance(*, device: str, threads: int) -> dict[str, Any]:
-    """Plain data that lets a reader say on what, with what and when a run was made."""
+def provenance(*, device: str, threads: int, **further: Any) -> dict[str, Any]:
+    """Plain data that lets a reader say on what, with what and when a run was made; `further` is added as it is."""
     return {
         "started_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -24,6 +24,7 @@ def provenance(*, device: str, threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "device": device,
         "threads": threads,
+        **further,
     }
 
 

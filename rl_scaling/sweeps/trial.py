@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,6 +41,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Faster:
+    """What is done for speed: kept with the run as device and threads are, and no part of the question it answers.
+
+    Attributes:
+        alternate: act for one half of the environments while the other half is emulated.
+        compute_dtype: what the network's layers compute in, under autocast.
+    """
+
+    alternate: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
 def run_trial(
     config: RunConfig,
     store: Store,
@@ -49,6 +63,7 @@ def run_trial(
     listen: Callable[[TrainingRecord], Verdict] = lambda record: None,
     starting: Callable[[int, int], None] | None = None,
     replace: bool = False,
+    faster: Faster = Faster(),
 ) -> Status:
     """Train as `config` says, appending to the store as it goes; go on from a checkpoint if there is one.
 
@@ -58,18 +73,23 @@ def run_trial(
         listen: hears every record and answers with a verdict on the run (see `rl_scaling.sweeps`).
         starting: hears how far the start of the environments is, as (done, total).
         replace: run again what is sealed; the old run is moved aside.
+        faster: what is done for speed and changes results by rounding only.
 
     Returns:
         The run's status in the store: "done", "diverged", "stopped" or "interrupted".
     """
     chosen = choose_device(device)
     torch.set_num_threads(threads)
-    origin = provenance(device=str(chosen), threads=threads)
+    origin = provenance(device=str(chosen), threads=threads, **asdict(faster))
     if not replace and store.status(config.run_id) not in (None, "interrupted"):
         store.open_run(config, origin)  # refuses, and says why
     # Before the run is given its place: one that cannot be started must leave nothing behind.
     group_envs = config.adaptive.group_envs if config.adaptive else None
-    made = make_vector(config.environment, num_threads=threads, progress=starting, group_envs=group_envs)
+    if faster.alternate and group_envs:
+        raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")
+    made = make_vector(
+        config.environment, num_threads=threads, progress=starting, group_envs=group_envs, alternate=faster.alternate
+    )
     with closing(made) as source:
         learner = make_agent(
             config.agent,
@@ -79,6 +99,7 @@ def run_trial(
             seed=config.seed,
             device=chosen,
         )
+        learner.network.compute_dtype = torch.bfloat16 if faster.compute_dtype == "bfloat16" else None
         with store.open_run(config, origin, replace=replace) as writer:
             return _train(config, writer, source, learner, listen)
 

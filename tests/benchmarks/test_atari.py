@@ -16,5 +16,18 @@ def test_prints_every_figure() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found.keys() >= {"ratio_to_sb3", "fraction_of_limit", "noise_scale_overhead", "frames_per_second"}
-    assert all(figure > 0 for figure in found["frames_per_second"].values())
+    assert found.keys() >= {
+        "ratio_to_sb3",
+        "fraction_of_limit",
+        "noise_scale_overhead",
+        "frames_per_second",
+        "alternating_ratio",
+        "alternating_ratio_to_sb3",
+        "fraction_of_emulator",
+    }
+    figures = found["frames_per_second"]
+    assert figures.keys() == {"ours", "sb3", "emulator", "network", "alternating", "side_by_side"}
+    assert all(figure > 0 for figure in figures.values())
+    # One round: its ratios are those of its figures.
+    assert found["fraction_of_emulator"] == pytest.approx(figures["alternating"] / figures["emulator"])
+    assert found["alternating_ratio"] == pytest.approx(figures["alternating"] / figures["ours"])

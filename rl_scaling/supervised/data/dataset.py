@@ -130,11 +130,11 @@ def make_dataset(
         ConfigError: a class is missing from the training images, or is too rare to be held out.
     """
     parts = dict(parts)
-    for split, count in hold_out.items():
-        parts["train"], parts[split] = _hold_out(name, parts["train"], count)
     missing = sorted(set(range(num_classes)) - set(np.unique(parts["train"].targets).tolist()))
     if missing:
         raise ConfigError(f"{name}: no training image is of class {', '.join(map(str, missing))} of {num_classes}")
+    for split, count in hold_out.items():
+        parts["train"], parts[split] = _hold_out(name, parts["train"], count)
     mean, std = _levels(parts["train"].images) if scale == "standard" else (0.0, float(levels))
     channels = parts["train"].images.shape[1]
     mean, std = (

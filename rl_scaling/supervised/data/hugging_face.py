@@ -30,7 +30,7 @@ class Source:
         hub: "owner/name" there.
         configuration: which of its variants, if it has several; a folder of that name is looked into first.
         train: splits that together are the training images.
-        validation: images to hold out for validation; None: a tenth.
+        validation: images to hold out for validation; None: a tenth, and no fewer than there are classes.
     """
 
     hub: str
@@ -93,11 +93,12 @@ def read_images(name: str, folder: Path | None, image_column: str | None, label_
         if part.images.shape[1:] != parts["train"].images.shape[1:]:
             raise ConfigError(f"{name}: images of split {split} are not of the size of those for training")
         _check_labels(f"{name}, split {split}", part.targets, num_classes)
-    tenth = max(1, len(parts["train"]) // 10)
+    num_classes = num_classes or int(parts["train"].targets.max()) + 1
+    tenth = max(num_classes, len(parts["train"]) // 10)
     hold_out: dict[SplitName, int] = {} if "test" in parts else {"test": tenth}
     if "validation" not in parts:
         hold_out["validation"] = tenth if source.validation is None else min(source.validation, tenth)
-    return Found(parts, hold_out, num_classes or int(parts["train"].targets.max()) + 1)
+    return Found(parts, hold_out, num_classes)
 
 
 def _source(name: str) -> Source:
@@ -201,7 +202,7 @@ def _mode(name: str, table: datasets.Dataset, column: str) -> str:
         raise ConfigError(f"{name} has no training images")
     try:
         first = table.cast_column(column, _library().Image())[0][column]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ConfigError(f"{name}: column {column!r} holds no images ({' '.join(str(error).split())})") from error
     if first is None:
         raise ConfigError(f"{name}: the first row has no image")

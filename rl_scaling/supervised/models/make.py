@@ -9,11 +9,24 @@ import torch
 from torch import nn
 
 from rl_scaling.config import ConfigError
+from rl_scaling.supervised.models.autoencoder import autoencoder
 from rl_scaling.supervised.models.mlp import mlp
+from rl_scaling.supervised.models.resnet import resnet8, resnet32
 from rl_scaling.supervised.models.shapes import ImageShape
 from rl_scaling.supervised.models.simple_cnn import simple_cnn
+from rl_scaling.supervised.models.vgg import vgg11
+from rl_scaling.supervised.models.wide_resnet import wide_resnet, wide_resnet_skip_init
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": simple_cnn}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": simple_cnn,
+    "resnet8": resnet8,
+    "resnet32": resnet32,
+    "vgg11": vgg11,
+    "wide-resnet": wide_resnet,
+    "wide-resnet-skipinit": wide_resnet_skip_init,
+    "autoencoder": autoencoder,
+}
 
 
 def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: int, **options: Any) -> nn.Module:
@@ -27,7 +40,8 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
         options: of the model; see the function that makes it.
 
     Returns:
-        A module that maps (n, C, H, W) images to (n, num_classes) logits.
+        A module that maps (n, C, H, W) images to (n, num_classes) logits; "autoencoder" to (n, C, H, W) logits of the
+        pixels, with its `loss`.
 
     Raises:
         ConfigError: there is no such model or option, or the images do not fit.

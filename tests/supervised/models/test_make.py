@@ -22,7 +22,7 @@ def test_unknown_models_and_options_are_one_line() -> None:
         make_model("mlp", (1, 8, 8), 10, seed=0, depth=3)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("cnn", 4)])
+@pytest.mark.parametrize(("name", "smallest"), [("cnn", 4), ("resnet8", 8), ("vgg11", 32), ("wide-resnet", 8)])
 def test_images_too_small_for_a_model_are_refused(name: str, smallest: int) -> None:
     make_model(name, (3, smallest, smallest), 10, seed=0)
     with pytest.raises(ConfigError, match=f"needs images of {smallest} x {smallest} pixels or more"):

@@ -1,0 +1,140 @@
+"""Acting for one half while the other is emulated gives what acting for both at once gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rl_scaling.agents import A2C, PPO, Agent
+from rl_scaling.agents.networks import make_network
+from rl_scaling.agents.pipeline import PipelinedActor
+from rl_scaling.agents.rollout import Actor, Rollout
+from rl_scaling.config import A2CConfig, AtariConfig, EnvironmentConfig, GymnasiumConfig, PPOConfig
+from rl_scaling.envs import AlternatingVector, GroupedVector, Transition, VectorSource, make_vector
+
+CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)
+BREAKOUT = AtariConfig(game="Breakout", num_envs=4, max_start_steps=20)
+ENVIRONMENTS = pytest.mark.parametrize("config", [CARTPOLE, BREAKOUT], ids=lambda config: config.name)
+TENSORS = ("observations", "actions", "logits", "values", "last_values", "rewards", "terminated", "truncated", "valid")
+
+
+def network_for(config: EnvironmentConfig) -> Any:
+    return "mlp" if config is CARTPOLE else "small"
+
+
+def assert_same(found: Rollout, expected: Rollout) -> None:
+    for name in TENSORS:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5, msg=name)
+    assert found.frames == expected.frames
+    np.testing.assert_array_equal(found.episode_scores, expected.episode_scores)
+    np.testing.assert_array_equal(found.episode_frames, expected.episode_frames)
+
+
+def agent_in(source: VectorSource, network: Any, make: Callable[..., Agent[Any]]) -> Agent[Any]:
+    torch.manual_seed(1)
+    shape, actions = source.observation_shape, source.num_actions
+    agent = make(shape, actions, total_updates=100, seed=2, network=make_network(network, shape, actions))
+    agent.begin(source, source.reset(5))
+    return agent
+
+
+@ENVIRONMENTS
+def test_rollouts_and_updates_equal_those_of_sequential_acting(config: EnvironmentConfig) -> None:
+    """The same random numbers choose the same actions; what is measured is the same as well."""
+    make = partial(make_vector, num_threads=1)
+    with closing(GroupedVector(config, 2, make)) as plain, closing(AlternatingVector(config, make)) as halves:
+        agents = [
+            agent_in(source, network_for(config), partial(A2C, A2CConfig(learning_rate=1e-4)))
+            for source in (plain, halves)
+        ]
+        assert [type(agent._acting) for agent in agents] == [Actor, PipelinedActor]
+        for _ in range(5):
+            rollouts = [agent._roll_out() for agent in agents]
+            assert_same(rollouts[1], rollouts[0])
+            updates = [agent.step(num_groups=2) for agent in agents]
+            for update in updates:
+                assert update.groups is not None
+            sq_norms = [update.groups.sq_norms for update in updates if update.groups]
+            np.testing.assert_allclose(sq_norms[1], sq_norms[0], rtol=1e-3)
+        for ours, theirs in zip(*(agent.network.parameters() for agent in agents), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_ppo_acts_in_halves_too() -> None:
+    make = partial(make_vector, num_threads=1)
+    settings = PPOConfig(rollout_steps=8, minibatches=2, network="mlp")
+    with closing(GroupedVector(CARTPOLE, 2, make)) as plain, closing(AlternatingVector(CARTPOLE, make)) as halves:
+        agents = [agent_in(source, "mlp", partial(PPO, settings)) for source in (plain, halves)]
+        for _ in range(3):
+            updates = [agent.step() for agent in agents]
+            torch.testing.assert_close(updates[1].policy_loss, updates[0].policy_loss, rtol=1e-3, atol=1e-5)
+        for ours, theirs in zip(*(agent.network.parameters() for agent in agents), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@ENVIRONMENTS
+def test_a_rollout_is_those_of_two_sources_of_half_the_size(config: EnvironmentConfig) -> None:
+    """Two actors in the halves' own sources, one after the other; a policy that leaves nothing to chance."""
+    halves = AlternatingVector(config, partial(make_vector, num_threads=1))
+    torch.manual_seed(0)
+    network = make_network(network_for(config), halves.observation_shape, halves.num_actions)
+    with torch.no_grad():
+        network.policy_head.weight.mul_(1e6)
+    cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
+    with closing(halves):
+        actor = PipelinedActor(network, halves, halves.reset(7), cpu)
+        found = [actor.roll_out(steps, generator) for steps in (5, 5, 3)]
+        found = [{name: getattr(r, name).clone() for name in TENSORS[1:]} for r in found]
+    with closing(AlternatingVector(config, partial(make_vector, num_threads=1))) as again:
+        starts = again.reset(7)
+        for half, part in enumerate(again.halves):
+            alone = Actor(network, again._members[half], starts[part], cpu)
+            for steps, rollout in zip((5, 5, 3), found, strict=True):
+                expected = alone.roll_out(steps, generator)
+                for name, values in rollout.items():
+                    own = getattr(expected, name)
+                    torch.testing.assert_close(values[part], own, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_change_of_precision_is_followed() -> None:
+    with closing(AlternatingVector(CARTPOLE, make_vector)) as source:
+        agent = agent_in(source, "mlp", partial(A2C, A2CConfig()))
+        for dtype in (None, torch.bfloat16, None):
+            agent.network.compute_dtype = dtype
+            rollout = agent._roll_out()
+            with torch.no_grad():
+                logits, values = agent.network(rollout.observations)
+            torch.testing.assert_close(rollout.logits.flatten(0, 1), logits, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(rollout.values.flatten(), values, rtol=1e-2, atol=1e-3)
+
+
+class Noting(AlternatingVector):
+    """Notes what is under way when something is sent or received."""
+
+    def __init__(self, config: EnvironmentConfig, make: Callable[[EnvironmentConfig], VectorSource]) -> None:
+        super().__init__(config, make)
+        self.calls: list[tuple[str, int, bool]] = []
+
+    def send(self, half: int, actions: np.ndarray) -> None:
+        self.calls.append(("send", half, self._sent[1 - half] is not None))
+        super().send(half, actions)
+
+    def recv(self, half: int) -> Transition:
+        self.calls.append(("recv", half, self._sent[1 - half] is not None))
+        return super().recv(half)
+
+
+def test_one_half_is_under_way_while_the_other_is_acted_on() -> None:
+    with closing(Noting(CARTPOLE, make_vector)) as source:
+        agent = agent_in(source, "mlp", partial(A2C, A2CConfig()))
+        source.calls.clear()
+        agent.step()
+        # Only at the edges of a rollout does one half wait for the other.
+        assert [call for call in source.calls if not call[2]] == [("send", 0, False), ("recv", 1, False)]
+        assert len(source.calls) == 2 * 2 * 5

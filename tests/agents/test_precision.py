@@ -1,0 +1,94 @@
+"""Layers that compute in bfloat16: how far the gradient goes from float32's, and that replay and norms follow it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_scaling.agents import A2C
+from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR, gradient_error
+from rl_scaling.agents.rollout import Rollout
+from rl_scaling.config import A2CConfig
+from tests.agents.reference import TapeSource, sq_norm
+
+
+def agent_with(network: str) -> A2C:
+    source = TapeSource(6, (6,) if network == "mlp" else (4, 84, 84))
+    agent = A2C(
+        A2CConfig(network="mlp" if network == "mlp" else "small"), source.observation_shape, 4, total_updates=10, seed=3
+    )
+    nn.init.orthogonal_(agent.network.policy_head.weight, 1.0)
+    agent.begin(source, source.reset(5))
+    return agent
+
+
+@pytest.mark.parametrize("network", ["small", "mlp"])
+def test_the_error_is_of_the_size_of_rounding(network: str) -> None:
+    agent = agent_with(network)
+    assert 2**-10 < agent.gradient_error(torch.bfloat16) < MOST_GRADIENT_ERROR
+    assert agent.network.compute_dtype is None
+
+
+def test_more_digits_err_less() -> None:
+    """In a smooth network: a ReLU near its edge may flip in any precision."""
+    agent = agent_with("mlp")
+    rollout = agent._roll_out()
+    errors = [
+        gradient_error(agent.network, lambda x, v: agent._loss(x, v, rollout)[0], rollout.observations, dtype)
+        for dtype in (torch.bfloat16, torch.float16)
+    ]
+    assert 4 < errors[0] / errors[1] < 16  # three bits
+
+
+def test_error_by_hand() -> None:
+    network = make_network("mlp", (2,), 2)
+    observations = torch.tensor([[1.0 + 2**-12, 0.0]])
+
+    def loss(logits: Tensor, values: Tensor) -> Tensor:
+        return logits.sum() + values.sum()
+
+    exact, rounded = (gradient(network, observations, dtype, loss) for dtype in (None, torch.bfloat16))
+    expected = (sum((a - b).square().sum() for a, b in zip(exact, rounded, strict=True)) / sq_norm(exact)) ** 0.5
+    assert gradient_error(network, loss, observations, torch.bfloat16) == pytest.approx(float(expected), rel=1e-5)
+
+
+def gradient(
+    network: ActorCritic, observations: Tensor, dtype: torch.dtype | None, loss: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+        logits, values = network._heads(observations)
+    return list(torch.autograd.grad(loss(logits.float(), values.float()), list(network.parameters())))
+
+
+@pytest.mark.parametrize("network", ["small", "mlp"])
+def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
+    """Gradient and norms of parts, from the tape of an acting pass in bfloat16, against a fresh pass under autocast."""
+    agent = agent_with(network)
+    agent.network.compute_dtype = torch.bfloat16
+    rollout = agent._roll_out()
+    assert rollout.logits.dtype == rollout.values.dtype == torch.float32
+    norms = agent._part_norms(rollout, 3, 4)
+    loss, _ = agent._loss(*agent._acting.tape.replay(norms), rollout)
+    replayed = torch.autograd.grad(loss, agent._parameters)
+    fresh = gradient_of(agent, rollout)
+    for found, expected in zip(replayed, fresh, strict=True):
+        assert found.dtype == torch.float32
+        assert float((found - expected).norm() / expected.norm()) < MOST_GRADIENT_ERROR
+    groups = agent._gradient_groups(rollout.valid, norms, replayed)
+    agent.network.compute_dtype = None
+    for group, found in zip(norms.groups, groups.sq_norms, strict=True):
+        inside = torch.zeros(30, dtype=torch.bool)
+        inside[group] = True
+        part = inside & rollout.valid.flatten()
+        alone = dataclasses.replace(rollout, valid=part.view(6, 5), frames=int(part.sum()))
+        assert found == pytest.approx(sq_norm(gradient_of(agent, alone)), rel=2 * MOST_GRADIENT_ERROR)
+
+
+def gradient_of(agent: A2C, rollout: Rollout) -> list[Tensor]:
+    logits, values = agent.network(rollout.observations)
+    return list(torch.autograd.grad(agent._loss(logits, values, rollout)[0], agent._parameters))
