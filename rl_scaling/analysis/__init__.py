@@ -8,7 +8,7 @@ from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
 from rl_scaling.analysis.noise_scale import noise_over_training
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
-from rl_scaling.analysis.stopping import Progress, can_still_win, rate_can_still_win
+from rl_scaling.analysis.stopping import Progress, can_still_win, leading_rates, rate_can_still_win
 from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
 from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
 
@@ -29,6 +29,7 @@ __all__ = [
     "fits_to_json",
     "front",
     "is_adaptive",
+    "leading_rates",
     "noise_over_training",
     "rate_can_still_win",
     "reach",

@@ -82,6 +82,24 @@ def rate_can_still_win(
     )
 
 
+def leading_rates(rates: Mapping[float, Sequence[Progress]], goals: Iterable[float]) -> list[float]:
+    """The learning rates of one batch size that are on the front of some goal as things stand, ascending.
+
+    As on the front itself, a rate is judged by the geometric mean over its seeds, all of which must have reached the
+    goal, and the smaller of two equal rates is taken.
+
+    Args:
+        rates: the seeds of every learning rate, those that are known.
+        goals: all goals of the task.
+    """
+    leaders = set()
+    for goal in goals:
+        log_mean, rate = min((_log_mean_if_certain(seeds, goal), rate) for rate, seeds in rates.items())
+        if log_mean < math.inf:
+            leaders.add(rate)
+    return sorted(leaders)
+
+
 def _log_mean(seeds: Sequence[Progress], goal: float) -> float:
     """Log of the least that the geometric mean over the seeds can still become."""
     return sum(_log_least(seed, goal) for seed in seeds) / len(seeds)

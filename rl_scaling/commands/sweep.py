@@ -39,6 +39,8 @@ class SweepAtari:
     """Frames of every trial, as the agent sees them (2e6 is understood)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of every combination."""
+    best_seeds: tuple[int, ...] = ()
+    """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished."""
     learning_rates: tuple[float, ...] = ()
     """Just these learning rates for every batch size, instead of a grid centred by A.3 and its extensions."""
     reference_rate: float | None = None
@@ -120,6 +122,7 @@ class SweepAtari:
             base=RunConfig(environment=environment, agent=agent, noise_scale=noise, frames=self.frames),
             num_envs=self.num_envs,
             seeds=self.seeds,
+            best_seeds=self.best_seeds,
             learning_rates=LearningRates(
                 reference_rate=rate if self.reference_rate is None else self.reference_rate,
                 reference_batch=batch,
@@ -189,10 +192,15 @@ def run_sweep(
     plan = _joined(plan, store)
     store.save_plan(plan.to_dict())
     sweep = Sweep(plan, store, workers=workers, stop_early=stop_early, device=device)
-    say(f"{len(sweep.trials)} trials of {plan.base.task} in {store.root}, {workers} side by side")
+    say(f"{len(sweep.trials)} trials of {plan.base.task} in {store.root}, {workers} side by side{_then(plan)}")
     with Interruptible() as stop, SweepDisplay() as display:
         sweep.run(display.show, asked_to_stop=lambda: stop.asked, deadline_seconds=deadline_seconds)
     return sweep
+
+
+def _then(plan: SweepPlan) -> str:
+    further = " ".join(map(str, plan.best_seeds))
+    return f"; then seeds {further} at the best rates" if further else ""
 
 
 def _joined(plan: SweepPlan, store: Store) -> SweepPlan:

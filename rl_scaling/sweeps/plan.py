@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl_scaling.config import AdaptiveBatchConfig, ConfigError, RunConfig, rate_ratio, run_config_from_dict, to_dict
+from rl_scaling.config import (
+    AdaptiveBatchConfig,
+    ConfigError,
+    RunConfig,
+    rate_ratio,
+    require,
+    run_config_from_dict,
+    to_dict,
+)
 from rl_scaling.store import Store, StoreError
 
 
@@ -79,6 +87,7 @@ class SweepPlan:
         base: the run that all trials are variants of.
         num_envs: numbers of environments, which set the batch sizes.
         seeds: seeds of every combination.
+        best_seeds: further seeds, at the learning rates alone that turn out best at their batch size.
         goals: scores whose Pareto fronts are wanted; kept with the sweep for `fit` and `report`.
         adaptive: batches that follow the noise scale, run after the fixed ones and beginning with `min_envs`, over the
             learning rates that are tried first there.
@@ -87,6 +96,7 @@ class SweepPlan:
     base: RunConfig
     num_envs: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
+    best_seeds: tuple[int, ...] = ()
     learning_rates: LearningRates = field(default_factory=LearningRates)
     goals: tuple[float, ...] = ()
     adaptive: tuple[AdaptiveBatchConfig, ...] = ()
@@ -94,6 +104,8 @@ class SweepPlan:
     def __post_init__(self) -> None:
         if not self.num_envs or not self.seeds:
             raise ConfigError("a sweep needs at least one number of environments and one seed")
+        for seed in (*self.seeds, *self.best_seeds):
+            require(seed >= 0, f"seed is {seed}: give 0 or more")
         for goal in self.goals:
             if not math.isfinite(goal):
                 raise ConfigError(f"goal {goal} is not a score: give finite numbers")
@@ -126,6 +138,7 @@ class SweepPlan:
             "base": to_dict(self.base),
             "num_envs": list(self.num_envs),
             "seeds": list(self.seeds),
+            "best_seeds": list(self.best_seeds),
             "learning_rates": dataclasses.asdict(self.learning_rates),
             "goals": list(self.goals),
             "adaptive": [to_dict(adaptive) for adaptive in self.adaptive],
@@ -144,6 +157,7 @@ class SweepPlan:
                 base=run_config_from_dict(plain["base"]),
                 num_envs=tuple(plain["num_envs"]),
                 seeds=tuple(plain["seeds"]),
+                best_seeds=tuple(plain.get("best_seeds", ())),
                 learning_rates=LearningRates(**rates),
                 goals=tuple(plain["goals"]),
                 adaptive=tuple(AdaptiveBatchConfig(**adaptive) for adaptive in plain.get("adaptive", ())),

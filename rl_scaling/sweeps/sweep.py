@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_scaling.analysis import GoalTracker, Progress, rate_can_still_win
+from rl_scaling.analysis import GoalTracker, Progress, leading_rates, rate_can_still_win
 from rl_scaling.config import RunConfig
 from rl_scaling.records import SEALED, Status, TrainingRecord
 from rl_scaling.store import Store, StoreError
@@ -204,7 +204,7 @@ class Sweep:
             for trial in self.trials.values():
                 if trial.status in (None, "interrupted") and not trial.failure:
                     return trial
-            if not self._extend():
+            if not (self._extend() or self._add_best_seeds()):
                 return None
 
     def _extend(self) -> bool:
@@ -218,15 +218,36 @@ class Sweep:
 
     def _next_rates(self, num_envs: int) -> list[float]:
         """The rate to add for a batch size whose trials have all ended, if any."""
-        by_rate = self._by_rate(num_envs)
-        cells = [trial for trials in by_rate.values() for trial in trials]
-        if any(not t.sealed and not t.failure for t in cells):
+        by_rate = self._by_rate(num_envs, self.plan.seeds)
+        best = _best(by_rate) if _all_over(by_rate) else None
+        if best is None:
             return []
-        best = max(by_rate, key=lambda rate: _merit(by_rate[rate]))
-        if math.isinf(_merit(by_rate[best])[2]):
-            return []  # no rate has a score yet: nothing says on which side to look
-        rate = self.plan.learning_rates.beyond(list(by_rate), best, cells[0].config.batch_size)
+        rate = self.plan.learning_rates.beyond(list(by_rate), best, self.plan.base.agent.batch_size(num_envs))
         return [] if rate is None else [rate]
+
+    def _add_best_seeds(self) -> bool:
+        """Add the further seeds of the rates that lead at a batch size whose trials have all ended.
+
+        Called again until no rate leads that lacks them: one that falls behind with its further seeds may leave the
+        front to another, which has then been judged by its first seeds alone.
+        """
+        before = len(self.trials)
+        for num_envs in self.plan.num_envs:
+            for rate in self._best_rates(num_envs):
+                for seed in self.plan.best_seeds:
+                    config = self.plan.trial(num_envs, rate, seed)
+                    if config.run_id not in self.trials:
+                        self._add(config)
+        return len(self.trials) > before
+
+    def _best_rates(self, num_envs: int) -> list[float]:
+        """The rates on the front of any goal; where none was reached, the one that came nearest."""
+        by_rate = self._by_rate(num_envs)
+        if not _all_over(by_rate):
+            return []
+        known = {rate: [t.progress for t in trials if t.sealed] for rate, trials in by_rate.items()}
+        leading, best = leading_rates(known, self.plan.goals), _best(by_rate)
+        return leading or ([] if best is None else [best])
 
     def _hear(self, worker: Worker, event: Event) -> None:
         trial = self.trials[event.run_id]
@@ -246,22 +267,38 @@ class Sweep:
                 trial.status, trial.failure = None, reason
 
     def _can_win(self, trial: Trial) -> bool:
-        """Whether the trial's learning rate can still come onto some goal's front; adaptive batches have none."""
+        """Whether the trial's learning rate can still come onto some goal's front; adaptive batches have none.
+
+        No rival is certain against a further seed: it may yet be given further seeds of its own.
+        """
         if trial.config.adaptive is not None:
             return True
         rates = self._by_rate(trial.config.environment.num_envs)
         seeds = rates.pop(trial.config.agent.learning_rate)
         others = [t.progress for t in seeds if t is not trial]
-        rivals = [[t.progress for t in rival] for rival in rates.values()]
+        rivals = [[t.progress for t in rival] for rival in rates.values()] * (trial.config.seed in self.plan.seeds)
         return rate_can_still_win(trial.progress, others, rivals, self.plan.goals)
 
-    def _by_rate(self, num_envs: int) -> dict[float, list[Trial]]:
-        """The trials of one fixed batch size by learning rate."""
+    def _by_rate(self, num_envs: int, seeds: Collection[int] | None = None) -> dict[float, list[Trial]]:
+        """The trials of one fixed batch size by learning rate, of all seeds or of some."""
         by_rate: dict[float, list[Trial]] = {}
         for trial in self.trials.values():
-            if trial.config.environment.num_envs == num_envs and trial.config.adaptive is None:
-                by_rate.setdefault(trial.config.agent.learning_rate, []).append(trial)
+            config = trial.config
+            counts = config.adaptive is None and (seeds is None or config.seed in seeds)
+            if config.environment.num_envs == num_envs and counts:
+                by_rate.setdefault(config.learning_rate, []).append(trial)
         return by_rate
+
+
+def _all_over(by_rate: dict[float, list[Trial]]) -> bool:
+    return all(trial.sealed or trial.failure for trials in by_rate.values() for trial in trials)
+
+
+def _best(by_rate: dict[float, list[Trial]]) -> float | None:
+    """The rate of the greatest merit; None where no rate has a score yet, and nothing says which is better."""
+    merit = {rate: _merit(trials) for rate, trials in by_rate.items()}
+    best = max(merit, key=lambda rate: merit[rate])
+    return None if math.isinf(merit[best][2]) else best
 
 
 def _merit(trials: list[Trial]) -> tuple[float, float, float]:

@@ -13,16 +13,44 @@ TRUTH = math.log(80)
 RATES = np.log(2) * np.array([-1.0, 0, 1])
 
 
-def made(rng: np.random.Generator, seeds: int, size: float) -> tuple[Profile, list[Cell]]:
-    """A sweep with three rates, of which the best lies off the grid; the front is chosen by the mean over seeds."""
+def made(
+    rng: np.random.Generator, seeds: int, size: float, *, first_seeds: int | None = None
+) -> tuple[Profile, list[Cell]]:
+    """A sweep with three rates, of which the best lies off the grid; the front is chosen by the mean over seeds.
+
+    With `first_seeds` the others are known only at rates that were best until all that are best have them.
+    """
     best = np.log(1000) + np.logaddexp(0, TRUTH - np.log(BATCH))
     off = rng.uniform(-0.35, 0.35, len(BATCH))
     means = best[:, None] + 0.25 * (RATES - off[:, None]) ** 2
     log_updates = means[:, :, None] + size * rng.standard_normal((*means.shape, seeds))
-    chosen = log_updates.mean(axis=2).argmin(axis=1)
-    cells = [Cell(values, int(k)) for values, k in zip(log_updates, chosen, strict=True)]
-    front = log_updates.mean(axis=2).min(axis=1)
-    return Profile(front, np.log(BATCH), np.ones(len(BATCH))), cells
+    if first_seeds is not None:
+        log_updates = np.stack([only_at_the_best(values, first_seeds) for values in log_updates])
+    log_means = np.nanmean(log_updates, axis=2)
+    cells = [Cell(values, int(k)) for values, k in zip(log_updates, log_means.argmin(axis=1), strict=True)]
+    return Profile(log_means.min(axis=1), np.log(BATCH), np.ones(len(BATCH))), cells
+
+
+def only_at_the_best(log_updates: np.ndarray, first_seeds: int) -> np.ndarray:
+    known = log_updates.copy()
+    known[:, first_seeds:] = UNKNOWN
+    while np.isnan(known[best := int(np.nanmean(known, axis=1).argmin())]).any():
+        known[best] = log_updates[best]
+    return known
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_the_interval_copes_with_further_seeds_at_the_best_rates_alone(seeds: int) -> None:
+    """300 sweeps, standard error 1.5 %: measured with 1,000 are 93 % and 92 %; 3.5 standard errors are allowed."""
+    rng = np.random.default_rng(seeds)
+    covered = []
+    for _ in range(300):
+        profile, cells = made(rng, seeds, 0.1, first_seeds=1)
+        assert can_resample(cells)
+        interval = seed_interval(profile, cells, confidence=0.95, resamples=200)
+        covered.append(interval.low <= TRUTH <= interval.high)
+    assert np.mean(covered) == pytest.approx(0.925, abs=0.053)
 
 
 @pytest.mark.statistical

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.analysis import GoalTracker, Progress, can_still_win, front, rate_can_still_win
+from rl_scaling.analysis import GoalTracker, Progress, can_still_win, front, leading_rates, rate_can_still_win
 from tests.analysis.made_runs import made_run
 
 GOALS = [1.0, 2.0, 4.0, 7.0]
@@ -111,6 +111,22 @@ def test_stopping_changes_no_front(seeds: int, wins: Decide) -> None:
         pd.testing.assert_frame_equal(front(table, GOALS), whole)
         saved += rows
     assert saved > 30
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_leading_rates_are_those_on_the_front(seeds: int) -> None:
+    for repetition in range(8):
+        rng = np.random.default_rng([repetition, seeds])
+        runs = noisy_runs(rng, seeds)
+        runs = {key: run for key, run in runs.items() if key[1] == 0 or rng.random() < 0.5}  # not all seeds everywhere
+        rates: dict[float, list[Progress]] = {}
+        for (rate, _), run in runs.items():
+            tracker = GoalTracker(GOALS)
+            for row in run[["updates", "examples", "score", "episodes"]].to_numpy(float).tolist():
+                tracker.update(*row)
+            rates.setdefault(rate, []).append(Progress(tracker.updates, moments(tracker), ended=True))
+        on_front = front(pd.concat(runs.values(), ignore_index=True), GOALS)["learning_rate"]
+        assert leading_rates(rates, GOALS) == sorted(on_front.unique())
 
 
 def test_looking_at_one_seed_alone_can_change_a_front_of_several() -> None:

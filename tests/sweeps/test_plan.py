@@ -54,8 +54,14 @@ def test_grid_grows_only_beyond_the_edge_with_the_best_rate() -> None:
 
 
 def test_plan_survives_the_store() -> None:
-    first = plan(seeds=(0, 3), learning_rates=LearningRates(fixed=(1e-3, 1e-4)))
+    first = plan(seeds=(0, 3), best_seeds=(1, 2), learning_rates=LearningRates(fixed=(1e-3, 1e-4)))
     assert SweepPlan.from_dict(first.to_dict()) == first
+
+
+def test_plans_without_further_seeds_are_read() -> None:
+    older = plan().to_dict()
+    del older["best_seeds"]
+    assert SweepPlan.from_dict(older) == plan()
 
 
 def test_adaptive_batches_come_last_and_begin_small() -> None:
@@ -89,5 +95,7 @@ def test_bad_plans_are_refused() -> None:
         plan(num_envs=())
     with pytest.raises(ConfigError, match="num_envs 2 or more"):
         plan(num_envs=(1,)).trials()
+    with pytest.raises(ConfigError, match="seed is -1"):
+        plan(best_seeds=(-1,))
     with pytest.raises(ConfigError, match="not a sweep's plan"):
         SweepPlan.from_dict({"base": {}})

@@ -37,6 +37,23 @@ def cartpole(frames: int = 2_000, **changes: Any) -> SweepPlan:
     return SweepPlan(**{"base": base, "num_envs": (4, 8), "learning_rates": rates, "goals": (20.0,), **changes})
 
 
+def record(updates: int, score: float) -> TrainingRecord:
+    return TrainingRecord(
+        updates=updates,
+        frames=10 * updates,
+        wall_seconds=1.0,
+        frames_per_second=1.0,
+        episodes=30,
+        score=score,
+        episode_frames=1.0,
+        policy_loss=0.0,
+        value_loss=0.0,
+        entropy=0.0,
+        grad_norm=0.0,
+        current_learning_rate=1e-3,
+    )
+
+
 def run(plan: SweepPlan, folder: Path, **options: Any) -> Sweep:
     sweep = Sweep(plan, Store(folder), workers=2, **options)
     sweep.run(lambda sweep: None)
@@ -109,6 +126,56 @@ def test_an_unfinished_second_extension_is_taken_up_again(tmp_path: Path) -> Non
     assert {t.config.run_id: t.status for t in again.trials.values()} == dict.fromkeys(first.trials, "done")
 
 
+def seeds_of(sweep: Sweep) -> dict[tuple[int, float], set[int]]:
+    seeds: dict[tuple[int, float], set[int]] = {}
+    for trial in sweep.trials.values():
+        seeds.setdefault((trial.config.batch_size, trial.config.learning_rate), set()).add(trial.config.seed)
+    return seeds
+
+
+def test_further_seeds_are_added_to_a_finished_sweep_at_the_best_rates_alone(tmp_path: Path) -> None:
+    plan = cartpole(frames=4_000, learning_rates=LearningRates(fixed=(1e-6, 1e-5, 3e-3)), goals=(25.0,))
+    first = run(plan, tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/records.parquet")}
+    wider = dataclasses.replace(plan, best_seeds=(1, 2))
+    sweep = run(wider, tmp_path)
+    assert all(t.status == "done" for t in sweep.trials.values())
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    by_rate = seeds_of(sweep)
+    fronts = fit_runs(load_runs(tmp_path), plan.goals).fronts
+    assert set(fronts["batch_size"]) == {20, 40}
+    assert (fronts["seeds"] == 3).all(), "every rate on the front has all the seeds"
+    assert all(by_rate[batch, 1e-6] == {0} for batch in (20, 40)), "a rate that learns nothing has the first seed alone"
+    assert len(sweep.trials) < 3 * len(first.trials)
+    again = Sweep(wider, Store(tmp_path), workers=2)
+    again.run(lambda sweep: pytest.fail("something was run") if sweep.running else None)
+    assert again.trials.keys() == sweep.trials.keys()
+
+
+def test_without_a_goal_reached_the_rate_that_came_nearest_has_further_seeds(tmp_path: Path) -> None:
+    sweep = run(cartpole(goals=(1e6,), num_envs=(4,), best_seeds=(5,)), tmp_path)
+    best = max((t for t in sweep.trials.values() if t.config.seed == 0), key=lambda t: t.goals.smoothed)
+    assert {rate: seeds for (_, rate), seeds in seeds_of(sweep).items()} == {
+        rate: {0, 5} if rate == best.config.learning_rate else {0} for rate in (1e-3, 3e-3)
+    }
+
+
+def test_a_further_seed_runs_on_though_a_rival_was_faster_with_one(tmp_path: Path) -> None:
+    plan = cartpole(num_envs=(4,), goals=(20.0, 25.0), best_seeds=(1,))
+    sweep = Sweep(plan, Store(tmp_path), workers=1, stop_early=True)
+    first, rival = sweep.trials.values()
+    further = Trial(plan.trial(4, first.config.learning_rate, 1), GoalTracker(plan.goals))
+    sweep.trials[further.config.run_id] = further
+    for trial, slow in ((first, 2), (rival, 1), (further, 60)):
+        for row in range(1, 40):
+            trial.hear(record(slow * row, row if trial is not further else 1.0))
+        trial.status = "done" if trial is not further else "running"
+    assert sweep._can_win(further), "the rival may fall behind with a further seed of its own"
+    for row in range(1, 40):
+        further.hear(record(60 * (40 + row), 40.0))
+    assert not sweep._can_win(further), "all its goals are reached"
+
+
 def test_a_trial_that_another_process_runs_is_waited_for(tmp_path: Path) -> None:
     plan = cartpole(num_envs=(4,))
     held = plan.trials()[0]
@@ -119,22 +186,6 @@ def test_a_trial_that_another_process_runs_is_waited_for(tmp_path: Path) -> None
 
 
 def test_rows_said_again_take_the_place_of_the_first() -> None:
-    def record(updates: int, score: float) -> TrainingRecord:
-        return TrainingRecord(
-            updates=updates,
-            frames=10 * updates,
-            wall_seconds=1.0,
-            frames_per_second=1.0,
-            episodes=30,
-            score=score,
-            episode_frames=1.0,
-            policy_loss=0.0,
-            value_loss=0.0,
-            entropy=0.0,
-            grad_norm=0.0,
-            current_learning_rate=1e-3,
-        )
-
     def heard(rows: list[tuple[int, float]]) -> Trial:
         trial = Trial(cartpole().base, GoalTracker((5.0, 50.0)))
         for row in rows:

@@ -1,0 +1,42 @@
+import dataclasses
+
+import pytest
+
+from rl_scaling.config import ConfigError
+from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+
+
+def _config(**changes: object) -> SupervisedConfig:
+    return dataclasses.replace(SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.1)), **changes)
+
+
+def test_optimisers_are_tasks_and_coefficients_are_settings() -> None:
+    config = _config(optimizer=OptimizerConfig(name="momentum", learning_rate=0.1, momentum=0.9, ema=0.99))
+    assert config.task == "digits-mlp momentum+ema"
+    assert config.setting == "momentum=0.9 ema=0.99"
+    assert _config().task == "digits-mlp sgd"
+    assert _config().setting == ""
+    assert _config(optimizer=OptimizerConfig(name="adam", learning_rate=1)).task == "digits-mlp adam-without-momentum"
+
+
+def test_one_and_1_0_are_one_question_and_another_seed_is_another() -> None:
+    assert _config(updates=1e3).run_id == _config(updates=1000).run_id
+    assert _config(seed=1).run_id != _config().run_id
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: OptimizerConfig(name="lion", learning_rate=1), "no optimizer 'lion'"),
+        (lambda: OptimizerConfig(name="momentum", learning_rate=1), "such as 0.9"),
+        (lambda: OptimizerConfig(learning_rate=1, momentum=0.9), "sgd has no momentum"),
+        (lambda: OptimizerConfig(learning_rate=float("nan")), "learning_rate is nan"),
+        (lambda: ScheduleConfig(name="linear"), "needs 1 or more"),
+        (lambda: _config(quantity="score"), "no targets of 'score'"),
+        (lambda: _config(batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(make: object, says: str) -> None:
+    assert callable(make)
+    with pytest.raises(ConfigError, match=says):
+        make()
