@@ -269,9 +269,7 @@ class RunConfig:
             f"{adaptive.min_envs} to {adaptive.max_envs}",
         )
         require(self.noise_scale.every_updates > 0, "an adaptive batch follows the noise scale: do not turn it off")
-        require(
-            not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give it a constant schedule"
-        )
+        require(not self.agent.annealed, "an adaptive batch sets the learning rate by itself: give constant schedules")
         self.agent.batch_size(group)  # refuses minibatches that would not divide every rollout
 
     @property
