@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
+from rl_scaling.commands.advise import Advise
 from rl_scaling.commands.analyse import Fit, Report, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.calibrate import Calibrate
@@ -70,6 +71,7 @@ Command = (
     | Annotated[Status, subcommand("status")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Advise, subcommand("advise")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]

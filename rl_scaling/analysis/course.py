@@ -92,6 +92,11 @@ class Course:
         """Whether every stretch has an estimate with an error."""
         return len(self.inverse) > 0 and bool(np.isfinite(self.standard_error).all())
 
+    @property
+    def resolved(self) -> bool:
+        """Whether every stretch shows a gradient by two standard errors: else N cannot be told from infinity there."""
+        return self.known and bool((self.inverse > 2 * self.standard_error).all())
+
     def integrals(self, inverse: FloatArray | None = None) -> Integrals:
         """Mean over the runs of the three integrals.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table, course_to_goal
+from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table
 from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
 from rl_scaling.analysis.course import predicted_gamma
 from rl_scaling.analysis.fronts import (
@@ -27,6 +27,7 @@ from rl_scaling.analysis.goals import Goals, goals_of
 from rl_scaling.analysis.noise_scale import NoiseRows, noise_columns, phase_rows
 from rl_scaling.analysis.profile import Profile
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.stretches import course_to_goal
 from rl_scaling.analysis.tradeoff import (
     TradeoffFit,
     describe,

@@ -273,14 +273,14 @@ def load_and_fit(
     from rl_scaling.analysis import fit_runs
 
     runs = load_runs(*folders, allow_empty=False)
-    tasks = {str(task): goals or _goals_of(str(task), rows) for task, rows in runs.groupby("task")}
+    tasks = {str(task): goals or goals_of_task(str(task), rows) for task, rows in runs.groupby("task")}
     try:
         return runs, fit_runs(runs, tasks, horizon=horizon, confidence=confidence)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _goals_of(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
+def goals_of_task(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
     """Goals kept with the sweeps that made the rows; else those of the game."""
     kept: set[float] = set()
     for folder in rows["store"].unique():

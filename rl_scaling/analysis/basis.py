@@ -1,0 +1,248 @@
+"""The run that advice rests on: which one, what it shows, why not to trust it, and how it compares with a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rl_scaling.analysis.advise import Forecast
+from rl_scaling.analysis.course import Course, Estimate
+from rl_scaling.analysis.fronts import Run, reaches, split_runs
+from rl_scaling.analysis.noise_scale import NoiseRows
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.stretches import course_of_run, course_to_goal
+from rl_scaling.analysis.sweep_fit import fit_runs
+from rl_scaling.analysis.throughput import Throughput, measured_throughput
+from rl_scaling.records import Measure
+
+# Beyond this the interval of B_crit says little more than its order of magnitude.
+_WIDE = 10.0
+_FEWEST_MEASUREMENTS = 50
+# A learning rate that takes so many times the updates of the best one tried is not the one to predict from.
+_OFF = 1.25
+_GREW = 1.5
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The run that a forecast rests on.
+
+    Attributes:
+        run: run_id, task, batch_size, learning_rate, rollout_steps (examples of one environment per update; 0 where
+            there is no such thing), unit, quantity, goals (reached, the easiest first), goal (the last of them, NaN
+            where there is none), gained (whether the score has left what it was at first), measurements, examples and
+            updates (to that goal, or to the end).
+        course: the noise scale on the way.
+        courses: the same to each goal that it reached.
+        rates: the learning rates tried at its batch size: learning_rate and updates (to the same goal; NaN where it was
+            not reached).
+    """
+
+    run: dict[str, Any]
+    course: Course
+    courses: dict[float, Course]
+    rates: pd.DataFrame
+
+
+def find_basis(
+    runs: pd.DataFrame,
+    goals: Sequence[float],
+    *,
+    run_id: str | None = None,
+    examples: float = math.inf,
+    horizon: float = DEFAULT_HORIZON,
+) -> Basis:
+    """Choose a run of one task and read off it what a forecast needs.
+
+    Args:
+        runs: rows of one task in the form of `rl_scaling.store.load_runs`.
+        goals: of the task.
+        run_id: beginning of the run's id; None: of the runs that came first to the hardest goal at their batch size,
+            the one whose noise scale is known best; without goals reached, the longest.
+        examples: only so many of the run's are used.
+        horizon: of the smoothing of scores, in episodes.
+
+    Raises:
+        ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.
+    """
+    split = split_runs(runs, horizon=horizon)
+    reached = reaches(split, goals)
+    number = _chosen(runs, split, reached, run_id)
+    rows = split[number].rows
+    kept = rows[: max(1, int(np.searchsorted(split[number].examples, examples, side="right")))]
+    cut = runs.loc[kept].reset_index(drop=True)
+    (run,) = split_runs(cut, horizon=horizon)
+    own = reaches([run], goals).dropna(subset=["updates"]).sort_values("updates")
+    noise = NoiseRows(cut)
+    if "agent.kind" in cut and cut["agent.kind"].iloc[0] == "ppo":
+        raise ValueError("PPO learns from each frame several times, which no forecast here knows of: give a run of A2C")
+    measured = len(noise.usable(run.rows))
+    if not measured:
+        raise ValueError(f"run {cut['run_id'].iloc[0]} has no noise scale: measure it in the run")
+    goal = float(own["goal"].iloc[-1]) if len(own) else math.nan
+    courses = {float(g): course_to_goal(noise, [run], own, float(g)) for g in own["goal"]}
+    end = own.iloc[-1] if len(own) else cut.iloc[-1]
+    facts = {
+        **{name: cut[name].iloc[0] for name in ("run_id", "task", "unit", "quantity", "learning_rate")},
+        "batch_size": int(run.batch_size),
+        "rollout_steps": int(cut["agent.rollout_steps"].iloc[0]) if "agent.rollout_steps" in cut else 0,
+        "goals": own["goal"].tolist(),
+        "goal": goal,
+        "gained": has_gained(cut, run.measure),
+        "measurements": float(cut["noise_measurements"].sum()),
+        "updates": float(end["updates"]),
+        "examples": float(end["examples"]),
+    }
+    course = courses[goal] if len(own) else course_of_run(noise, run, cut["updates"].to_numpy(np.float64))
+    return Basis(facts, course, courses, _rates(reached, run, goal if len(own) else None))
+
+
+def _chosen(runs: pd.DataFrame, split: list[Run], reached: pd.DataFrame, run_id: str | None) -> int:
+    ids = [str(runs["run_id"].iloc[run.rows[0]]) for run in split]
+    fixed = [run.number for run in split if not run.adaptive]
+    if run_id is not None:
+        matching = [run.number for run in split if ids[run.number].startswith(run_id)]
+        if len(matching) != 1:
+            raise ValueError(f"{len(matching)} runs begin with {run_id!r}: give more of the id")
+        if split[matching[0]].adaptive:
+            raise ValueError(f"run {run_id} has an adaptive batch: advise rests on a run with a fixed one")
+        return matching[0]
+    if not fixed:
+        raise ValueError("all runs have an adaptive batch: advise rests on a run with a fixed one")
+    there = reached[reached["run"].isin(fixed)].dropna(subset=["updates"])
+    if there.empty:
+        return max(fixed, key=lambda n: split[n].examples[-1])
+    hardest = there.groupby("goal", sort=False)["updates"].min().idxmax()
+    first = there[there["goal"] == hardest].sort_values("updates").drop_duplicates("batch_size")
+    noise = NoiseRows(runs)
+    return min((int(n) for n in first["run"]), key=lambda n: _relative_error(noise, split[n]))
+
+
+def _relative_error(noise: NoiseRows, run: Run) -> float:
+    rows = noise.usable(run.rows)
+    if len(rows) < 2:
+        return math.inf
+    ratio = noise.ratio(rows)
+    return ratio.standard_error / ratio.ratio if ratio.ratio > 0 else math.inf
+
+
+def _rates(reached: pd.DataFrame, run: Run, goal: float | None) -> pd.DataFrame:
+    """Learning rates at the run's batch size, each with its fewest updates to the goal."""
+    same = reached[(reached["batch_size"] == run.batch_size) & (reached["setting"] == run.setting)]
+    if goal is None:
+        rates = same[["learning_rate"]].drop_duplicates().assign(updates=math.nan)
+    else:
+        rates = same[same["goal"] == goal].groupby("learning_rate", as_index=False)["updates"].min()
+    return pd.DataFrame(rates[["learning_rate", "updates"]]).reset_index(drop=True)
+
+
+def has_gained(run: pd.DataFrame, measure: Measure) -> bool:
+    """Whether the last third of a run's scores (or losses) is better than the first by three standard errors."""
+    values = run[measure.quantity].to_numpy(np.float64)
+    values = values[np.isfinite(values)] * (1 if measure.direction == "max" else -1)
+    third = len(values) // 3
+    if third < 2:
+        return False
+    early, late = values[:third], values[-third:]
+    error = math.sqrt((early.var(ddof=1) + late.var(ddof=1)) / third)
+    return bool(late.mean() - early.mean() > 3 * error)
+
+
+def concerns(forecast: Forecast, basis: Basis) -> list[str]:
+    """Why not to trust a forecast, each in a sentence; none where nothing speaks against it."""
+    turn, run, found = forecast.critical_batch, basis.run, []
+    if not run["gained"]:
+        found.append("the score has not moved yet: the run is too short to say anything about learning")
+    elif not run["goals"]:
+        found.append("the run reached no goal: it is short, and the costs are those of getting where it ended")
+    if run["measurements"] < _FEWEST_MEASUREMENTS:
+        found.append(f"the noise scale was measured {run['measurements']:.0f} times: the run is too short")
+    if not math.isfinite(turn.high):
+        found.append(f"the noise scale is not resolved: B_crit is more than {turn.low:,.0f} {run['unit']}")
+    elif turn.high > _WIDE * turn.low:
+        found.append("the noise scale is known to its order of magnitude only")
+    if len(forecast.course.inverse) == 1:
+        found.append("the noise scale is known as one mean over the run: if it grew, B_crit is larger than this")
+    found += _about_the_rate(float(run["learning_rate"]), basis.rates)
+    inverse = np.maximum(forecast.course.inverse, 0)
+    half = len(inverse) // 2
+    if half and inverse[-half:].mean() * _GREW < inverse[:half].mean():
+        found.append("the noise scale was still growing: longer training can use larger batches than these")
+    return found
+
+
+def _about_the_rate(rate: float, rates: pd.DataFrame) -> list[str]:
+    tried = rates.drop_duplicates("learning_rate")
+    if len(tried) < 2:
+        return ["one learning rate was tried at this batch size: nothing shows that it is a good one"]
+    reached = tried.dropna(subset=["updates"])
+    if reached.empty:
+        return []
+    best = reached.sort_values("updates").iloc[0]
+    own = tried.loc[np.isclose(tried["learning_rate"], rate), "updates"]
+    if own.isna().all() or float(own.min()) > _OFF * float(best["updates"]):
+        return [
+            f"learning rate {rate:g} is too far off: {best['learning_rate']:g} was faster, and the noise scale "
+            "depends on it"
+        ]
+    if float(best["learning_rate"]) in (tried["learning_rate"].min(), tried["learning_rate"].max()):
+        return ["the best learning rate lies at the edge of those tried: a better one may lie beyond"]
+    return []
+
+
+def beside_sweep(
+    basis: Basis, throughput: Throughput | None, runs: pd.DataFrame, *, confidence: float, horizon: float
+) -> pd.DataFrame:
+    """What a sweep measured beside what one of its runs predicts, for each goal of the run and each batch size.
+
+    Args:
+        basis: the run.
+        throughput: for hours; None where no times are known.
+        runs: the sweep, with the run or without it, all of one task.
+        confidence: of the intervals.
+        horizon: of the smoothing of scores, in episodes.
+
+    Returns:
+        goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured), and under
+        predicted_... the same with _low and _high; ratio (updates predicted over measured); critical_batch (fitted) and
+        predicted_critical_batch with their intervals. No rows where no goal was reached at another batch size.
+    """
+    found: list[dict[str, object]] = []
+    if not basis.courses:
+        return pd.DataFrame()
+    fit = fit_runs(runs, list(basis.courses), horizon=horizon, confidence=confidence)
+    seconds = measured_throughput(runs).set_index("batch_size")["seconds"]
+    turns = fit.fits.set_index("goal")
+    for goal, course in basis.courses.items():
+        front = fit.fronts[fit.fronts["goal"] == goal]
+        if not course.known or set(front["batch_size"]) <= {basis.run["batch_size"]}:
+            continue
+        forecast = Forecast(course, throughput, confidence=confidence)
+        turn = {f"critical_batch{end}": float(turns[f"critical_batch{end}"][goal]) for end in _ENDS}
+        turn |= _with_ends("predicted_critical_batch", forecast.critical_batch)
+        for point in front.to_dict("records"):
+            size, cost = point["batch_size"], forecast.cost(point["batch_size"])
+            found.append(
+                {
+                    **{name: point[name] for name in ("goal", "batch_size", "learning_rate", "updates")},
+                    "own": size == basis.run["batch_size"],
+                    "hours": point["updates"] * seconds.get(size, math.nan) / 3600,
+                    "ratio": cost.updates.value / point["updates"],
+                    **_with_ends("predicted_updates", cost.updates),
+                    **_with_ends("predicted_hours", cost.hours),
+                    **turn,
+                }
+            )
+    return pd.DataFrame(found)
+
+
+_ENDS = ("", "_low", "_high")
+
+
+def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:
+    return {f"{name}{end}": value for end, value in zip(_ENDS, estimate, strict=True)}

@@ -1,0 +1,89 @@
+"""`rl-scaling advise` as a user types it, on the shipped sweep and on a run made just now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl_scaling import cli
+
+SHIPPED = Path(__file__).parents[2] / "results" / "breakout-a2c"
+RUN = "70167c2d2af5"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_everything_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "advise", SHIPPED, "--run", RUN, "--json", "--max-envs", 100)
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)
+    assert found["run"]["batch_size"] == 240
+    assert found["run"]["goal"] == 8
+    assert [choice["name"] for choice in found["choices"]] == ["cheapest", "balanced", "fastest"]
+    for choice in found["choices"]:
+        interval = choice["batch_size_interval"]
+        assert interval["low"] <= interval["value"] <= interval["high"] <= 500
+        assert choice["num_envs"] == max(1, round(interval["value"] / 5))
+        assert choice["hours"]["low"] <= choice["hours"]["value"] <= choice["hours"]["high"]
+    sizes = [cost["batch_size"] for cost in found["curve"]]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] <= 500
+    assert {row["goal"] for row in found["measured"]} == {2, 3, 4, 5, 6, 7, 8}
+    assert found["throughput"]["overhead_seconds"] > 0
+
+
+def test_tables_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "advise", SHIPPED, "--frames", "1e5")
+    assert code == 0
+    assert "B_crit >" in out
+    assert "not resolved" in out
+    assert "fastest" in out
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("short")
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", "8", "--frames", "8e3"]
+    assert cli.main([*words, "--every-updates", "1", "--record-every-frames", "200", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_one_run_with_times_measured_now(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("advise", short, "--goals", 500, "--probe", 2, 16, "--probe-seconds", 0.3, "--threads", 1)
+    code, out, err = run(capsys, *words, "--json")
+    assert code == 0
+    assert err.count("ms an update") == 2
+    found = json.loads(out)
+    assert found["throughput"]["batch_sizes"] == [10, 80]
+    assert found["measured"] == []
+    assert any("reached no goal" in concern or "not moved" in concern for concern in found["concerns"])
+    code, out, err = run(capsys, "advise", short, "--goals", 500)
+    assert code == 0
+    assert "no hours: times are known at one batch size only" in err
+    assert "fastest" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--run", "nowhere"), "no run 'nowhere'"),
+        (("--probe", "8"), "two different numbers of environments"),
+        (("--confidence", "2"), "number between 0 and 1"),
+        ((), "has no goals of its own"),
+        (("--goals", "500", "--frames", "-1"), "--frames is -1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    short: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    goals = () if not words else ("--goals", "500")
+    code, out, err = run(capsys, "advise", short, *goals, *(word for word in words if word not in goals))
+    assert (code, out) == (2, "")
+    assert message in err.replace("\n", " ")
