@@ -24,6 +24,7 @@ from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.sweep import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
+from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C, TrainPPO
 from rl_scaling.config import ConfigError
@@ -44,7 +45,11 @@ class Train:
 class Sweep:
     """Train over batch sizes, learning rates and seeds; the same command goes on where it stopped."""
 
-    domain: Annotated[SweepAtari, subcommand("atari")] | Annotated[SweepNQM, subcommand("nqm")]
+    domain: (
+        Annotated[SweepAtari, subcommand("atari")]
+        | Annotated[SweepSupervised, subcommand("supervised")]
+        | Annotated[SweepNQM, subcommand("nqm")]
+    )
 
     def run(self) -> int:
         return self.domain.run()

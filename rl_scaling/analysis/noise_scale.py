@@ -44,6 +44,8 @@ class PooledNoise:
     measurements: int
 
 
+# Degrees of freedom of what has no error.
+CERTAIN = 1e9
 NOTHING = PooledNoise(math.nan, math.nan, math.nan, math.nan, 0)
 
 
@@ -68,6 +70,13 @@ class NoiseRows:
         columns = (runs[name].to_numpy(np.float64) for name in NOISE_COLUMNS)
         self._measurements, self._grad_sq_norm, self._trace_cov, self._trace_examples = columns
         self._weights = self._measurements * batch_sizes(runs)
+        # An exact run (of the noisy quadratic model) says the noise scale without an interval.
+        told = [runs[name].notna().to_numpy() if name in runs else False for name in ("noise_scale", "noise_scale_low")]
+        self._exact = np.full(len(runs), told[0]) & ~np.full(len(runs), told[1])
+
+    def exact(self, rows: NDArray[np.intp]) -> bool:
+        """Whether the moments in these rows are known and not measured."""
+        return bool(self._exact[rows].all())
 
     def usable(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Those of the rows in which the noise scale was measured."""
@@ -77,6 +86,8 @@ class NoiseRows:
     def ratio(self, rows: NDArray[np.intp], confidence: float = 0.95) -> RatioEstimate:
         """1/B_simple over `usable` rows, one or more, those of a run together and in order."""
         squares, trace, weights = self._grad_sq_norm[rows], self._trace_cov[rows], self._weights[rows]
+        if self.exact(rows):
+            return RatioEstimate(float(weights @ squares) / float(weights @ trace), 0.0, 0.0, CERTAIN, 0.0)
         return ratio_of_means(squares, trace, weights, confidence=confidence)
 
     def pool(self, rows: NDArray[np.intp], confidence: float = 0.95) -> PooledNoise:

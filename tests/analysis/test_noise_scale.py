@@ -135,3 +135,20 @@ def test_refuses_bad_bins() -> None:
         noise_over_training(sweep(), bins=0)
     with pytest.raises(ValueError, match="no column trace_cov"):
         noise_over_training(sweep().drop(columns=["trace_cov"]))
+
+
+def test_moments_that_are_known_have_no_error() -> None:
+    """An exact run gives the noise scale without an interval; what changes along it is no scatter."""
+    exact = pd.DataFrame(
+        {
+            "batch_size": 4,
+            "noise_measurements": [1, 2, 3],
+            "grad_sq_norm": [4.0, 1.0, 0.5],
+            "trace_cov": 8.0,
+            "trace_cov_examples": np.nan,
+            "noise_scale": [2.0, 8.0, 16.0],
+            "noise_scale_low": np.nan,
+        }
+    )
+    pooled = NoiseRows(exact).pool(np.arange(3))
+    assert pooled.value == pooled.low == pooled.high == pytest.approx(6 * 8.0 / (4.0 + 2 * 1.0 + 3 * 0.5))

@@ -1,0 +1,109 @@
+"""From configs to rows: runs that share a data set, a model, an optimiser and a batch size, trained together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from rl_scaling.config import ConfigError
+from rl_scaling.records import LossRecord
+from rl_scaling.supervised.batched import Ended, Noise, Progress, StackedAverage, Trial, train_trials
+from rl_scaling.supervised.batched.optimizers import StackedAdam, StackedOptimizer, StackedRMSprop, StackedSGD
+from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
+from rl_scaling.supervised.data.dataset import Dataset
+from rl_scaling.supervised.models import make_model
+from rl_scaling.supervised.sampling import ExampleStream
+from rl_scaling.supervised.schedules import learning_rate_at
+
+# Rows of a run: enough to tell its updates to a target to within a few percent.
+ROWS = 100
+GROUPS = 8
+
+
+def run_together(
+    configs: Sequence[SupervisedConfig], data: Dataset, *, target: float = -math.inf, noise_every_updates: int = 20
+) -> Iterator[tuple[int, LossRecord | Ended]]:
+    """Train runs that differ in learning rate and seed alone, in one batched program.
+
+    Args:
+        configs: one or more.
+        data: what they train on.
+        target: a run that has reached this validation loss stops.
+        noise_every_updates: one update in so many measures the noise scale, in 8 groups or as many as divide the batch.
+
+    Yields:
+        (number of the run, row), and at last (number, end) for each. `wall_seconds` is a run's share of the time.
+
+    Raises:
+        ConfigError: no configs, configs that differ in more, augmentation, or models that cannot train together.
+    """
+    first = _require_alike(configs)
+    optimizer, average = stacked_optimizer(first.optimizer)
+    groups = math.gcd(first.batch_size, GROUPS)
+    rows = train_trials(
+        [_trial(config, data) for config in configs],
+        data,
+        optimizer,
+        record_every=max(1, first.updates // ROWS),
+        average=average,
+        label_smoothing=first.label_smoothing,
+        noise=Noise(every_updates=noise_every_updates, groups=groups) if groups > 1 else None,
+        stop=lambda _, row: row.validation_loss <= target,
+    )
+    begun = time.perf_counter()
+    for number, row in rows:
+        share = (time.perf_counter() - begun) / len(configs)
+        yield number, row if isinstance(row, Ended) else _record(configs[number], row, share)
+
+
+def stacked_optimizer(config: OptimizerConfig) -> tuple[StackedOptimizer, StackedAverage | None]:
+    """The optimiser of runs that train together, and the average of their weights if there is one."""
+    made: StackedOptimizer
+    match config.name:
+        case "adam":
+            made = StackedAdam(beta1=config.momentum, beta2=config.second_moment, eps=config.epsilon)
+        case "rmsprop":
+            made = StackedRMSprop(alpha=config.second_moment, eps=config.epsilon)
+        case name:
+            made = StackedSGD(momentum=config.momentum, nesterov=name == "nesterov")
+    return made, StackedAverage(config.ema) if config.ema else None
+
+
+def _require_alike(configs: Sequence[SupervisedConfig]) -> SupervisedConfig:
+    if not configs:
+        raise ConfigError("there is nothing to train: give one config or more")
+    first = configs[0]
+    rate = first.optimizer.learning_rate
+    for config in configs:
+        optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+        if dataclasses.replace(config, optimizer=optimizer, seed=first.seed) != first:
+            raise ConfigError("runs that train together may differ in learning rate and seed alone")
+    if first.augment:
+        raise ConfigError("runs that train together cannot augment their images: leave augment off")
+    return first
+
+
+def _trial(config: SupervisedConfig, data: Dataset) -> Trial:
+    options = {"dropout": config.dropout} if config.dropout else {}
+    model = make_model(config.model, data.image_shape, data.num_classes, seed=config.seed, **options)
+    stream = ExampleStream(config, len(data.train))
+    return Trial(model, stream.rows, partial(learning_rate_at, config), config.updates)
+
+
+def _record(config: SupervisedConfig, row: Progress, seconds: float) -> LossRecord:
+    examples = row.updates * config.batch_size
+    return LossRecord(
+        updates=row.updates,
+        examples=examples,
+        wall_seconds=seconds,
+        loss=row.loss,
+        validation_loss=row.validation_loss,
+        current_learning_rate=learning_rate_at(config, row.updates - 1),
+        examples_per_second=examples / seconds if seconds else math.nan,
+        noise_measurements=row.noise_measurements,
+        grad_sq_norm=row.grad_sq_norm,
+        trace_cov=row.trace_cov,
+    )
