@@ -100,6 +100,25 @@ def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "already done" in err
 
 
+def test_ppo_says_what_reuse_does_to_the_noise_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "ppo", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "2e3"]
+    words += ["--rollout-steps", 16, "--every-updates", 8, "--json", "--out"]
+    code, out, _ = run(capsys, *words, tmp_path)
+    assert code == 0
+    last = json.loads(out)
+    assert last["frames_used"] == 4 * last["frames"]
+    assert set(last["epochs"]) == {"first", "later"}
+    assert all(epoch["noise_scale_low"] >= 0 for epoch in last["epochs"].values())
+
+
+def test_a_sweep_of_ppo_has_batches_of_minibatches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "atari", "--algorithm", "ppo", "--game", "pong", "--network", "small", "--num-envs", 2, 4]
+    words += ["--rollout-steps", 16, "--epochs", 2, "--learning-rates", "1e-3", "--frames", 100, "--workers", 2]
+    code, out, _ = run(capsys, *words, "--goals", -21, "--out", tmp_path, "--json")
+    assert code == 0
+    assert [(row["status"], row["batch_size"]) for row in json.loads(out)] == [("done", 8), ("done", 16)]
+
+
 def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "quickstart", "--frames", 300, "--out", tmp_path)
     assert code == 0
@@ -117,6 +136,11 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
         ("sweep atari --game Pong --num-envs 1", 2, "one environment gives no groups to compare"),
         ("sweep atari --game Pong --learning-rates 1e-3 -1e-3", 2, "learning rate -0.001 in the grid"),
         ("sweep atari --game Pong --frames 1.5", 2, "'1.5' is not a whole number"),
+        ("sweep atari --game Pong --epochs 2", 2, "--epochs is for PPO: add --algorithm ppo"),
+        ("sweep atari --game Pong --reference-rate 0", 2, "learning rate 0.0 in the grid: give positive numbers"),
+        ("sweep atari --game Pong --algorithm ppo --num-envs 6 --minibatch-of environments", 2, "minibatches 3 or 6"),
+        ("sweep atari --game Pong --algorithm ppo --no-rmsprop-epsilon-inside-root", 2, "is for A2C"),
+        ("train ppo --game Pong --num-envs 5 --rollout-steps 3", 2, "give minibatches 3 or 5, or num_envs 4 or 8"),
         ("train a2c", 2, "name one environment"),
         ("train a2c --game Pong --device cuda:0 --frames 100", 2, "no GPU is to be seen"),
         ("train a2c --env-id NoSuchThing-v0 --network mlp", 2, "no environment 'NoSuchThing-v0'"),

@@ -14,6 +14,7 @@ from rl_scaling.config import (
     ConfigError,
     GymnasiumConfig,
     NoiseScaleConfig,
+    PPOConfig,
     RunConfig,
     run_config_from_dict,
     to_dict,
@@ -27,7 +28,10 @@ runs = st.builds(
         st.builds(AtariConfig, game=st.sampled_from(["Pong", "Breakout"]), num_envs=st.integers(2, 4096)),
         st.builds(GymnasiumConfig, env_id=st.text(min_size=1), num_envs=st.integers(2, 64)),
     ),
-    agent=st.builds(A2CConfig, learning_rate=st.floats(1e-8, 1), network=st.sampled_from(["nature", "small", "mlp"])),
+    agent=st.one_of(
+        st.builds(A2CConfig, learning_rate=st.floats(1e-8, 1), network=st.sampled_from(["nature", "small", "mlp"])),
+        st.builds(PPOConfig, minibatches=st.sampled_from([1, 2, 8, 128]), epochs=st.integers(1, 10)),
+    ),
     frames=st.integers(1, 10**9),
     seed=st.integers(0, 10**6),
 )
@@ -77,8 +81,11 @@ def test_an_adaptive_batch_is_another_run_of_the_same_task() -> None:
 
 @given(run=runs)
 def test_sizes_follow(run: RunConfig) -> None:
-    assert run.batch_size == run.environment.num_envs * run.agent.rollout_steps
-    assert (run.updates - 1) * run.batch_size < run.frames <= run.updates * run.batch_size
+    rollout = run.environment.num_envs * run.agent.rollout_steps
+    assert run.batch_size * run.agent.updates_per_rollout == rollout * run.agent.epochs
+    rollouts, rest = divmod(run.updates, run.agent.updates_per_rollout)
+    assert rest == 0
+    assert (rollouts - 1) * rollout < run.frames <= rollouts * rollout
 
 
 def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
@@ -93,6 +100,20 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
     assert (
         task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
     )
+
+
+def test_what_is_annealed_belongs_to_a_length_of_run() -> None:
+    def task(**options: str) -> str:
+        return dataclasses.replace(RUN, agent=PPOConfig(**options), frames=1_024).task  # pyright: ignore[reportArgumentType]
+
+    assert task() == "Pong ppo"
+    for name in ("learning_rate_schedule", "clip_range_schedule"):
+        assert task(**{name: "linear"}) == f"Pong ppo {name}=linear frames=1024"
+
+
+def ppo_run(num_envs: int, **options: object) -> RunConfig:
+    agent = PPOConfig(**options)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=num_envs), agent=agent)
 
 
 def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
@@ -125,6 +146,27 @@ def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
         (lambda: A2CConfig(learning_rate=-1e-3), "learning_rate is -0.001: give a positive number"),
         (lambda: A2CConfig(learning_rate=math.nan), "learning_rate is nan"),
         (lambda: A2CConfig(network="big"), "no network 'big'"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: ppo_run(6, minibatch_of="environments"),
+            "6 environments do not divide into 4 minibatches of environments: give minibatches 3 or 6, or num_envs 4 or"
+            " 8$",
+        ),
+        (
+            lambda: ppo_run(5, rollout_steps=3),
+            "5 environments of 3 steps do not divide into 4 minibatches of frames: give minibatches 3 or 5, or num_envs"
+            " 4 or 8$",
+        ),
+        (
+            lambda: ppo_run(8, minibatch_of="environments", minibatches=8),
+            "one environment in each of 8 minibatches gives no groups to compare: give minibatches 4 or num_envs 16",
+        ),
+        (
+            lambda: dataclasses.replace(adaptive_run(32), agent=PPOConfig(minibatch_of="environments", minibatches=16)),
+            "8 environments do not divide into 16 minibatches",
+        ),
+        (lambda: PPOConfig(minibatches=0), "minibatches is 0: give a positive number"),
+        (lambda: PPOConfig(value_clip_range=-0.1), r"value_clip_range is -0.1: give 0 \(none\) or more"),
+        (lambda: PPOConfig(minibatch_of="steps"), "no minibatch_of 'steps': frames or environments"),  # pyright: ignore[reportArgumentType]
         (lambda: NoiseScaleConfig(groups=1), "needs 2 groups or more"),
         (
             lambda: dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=1)),

@@ -14,6 +14,7 @@ from rl_scaling.config import (
     AtariConfig,
     GymnasiumConfig,
     NoiseScaleConfig,
+    PPOConfig,
     RunConfig,
 )
 from rl_scaling.envs import make_vector
@@ -33,6 +34,14 @@ PONG = RunConfig(
     frames=600,
     record_every_frames=200,
 )
+
+
+PPO_CARTPOLE = dataclasses.replace(
+    CARTPOLE,
+    agent=PPOConfig(network="mlp", rollout_steps=32, minibatches=2, epochs=3, learning_rate=2e-3),
+    noise_scale=NoiseScaleConfig(every_updates=6, groups=4),
+)
+BOTH = pytest.mark.parametrize("config", [CARTPOLE, PPO_CARTPOLE], ids=["A2C", "PPO"])
 
 
 def start(config: RunConfig):
@@ -88,6 +97,21 @@ def test_records_count_what_was_learned_from() -> None:
     assert all(r.trace_cov > 0 and r.trace_cov_frames > 0 for r in records)
 
 
+def test_records_of_ppo_count_updates_and_how_often_frames_were_used() -> None:
+    records = train(PPO_CARTPOLE)
+    assert all(r.updates % 6 == 0 and r.frames_used == 3 * r.frames for r in records)
+    # One update in six of each kind: of the first epoch, and of those in which frames are used again.
+    rollouts = records[-1].updates // 6
+    assert sum(r.noise_measurements for r in records) == math.ceil(rollouts / 2)
+    measured = [r for r in records if r.noise_measurements]
+    assert all(r.trace_cov > 0 and r.reuse_trace_cov > 0 and r.trace_cov_frames > 0 for r in measured)
+    assert all(0 <= r.clip_fraction < 1 and r.approx_kl >= 0 for r in records)
+    for record in train(CARTPOLE):
+        assert record.frames_used == record.frames
+        assert math.isnan(record.reuse_trace_cov)
+        assert math.isnan(record.clip_fraction)
+
+
 def test_parts_of_the_gradient_are_in_the_records_if_asked_for() -> None:
     columns = [f"{part}_{name}" for part in PARTS for name in ("grad_sq_norm", "trace_cov")]
     noise_scale = dataclasses.replace(CARTPOLE.noise_scale, parts=True)
@@ -111,31 +135,41 @@ def test_cartpole_is_learned() -> None:
     assert np.average([r.score for r in late], weights=[r.episodes for r in late]) > 120
 
 
-def test_goes_on_from_a_checkpoint_where_it_was() -> None:
-    agent, source, progress = start(CARTPOLE)
+def test_ppo_learns_cartpole() -> None:
+    """As A2C above, from as many frames."""
+    agent = PPOConfig(network="mlp", rollout_steps=32, minibatches=1, epochs=10, learning_rate=2e-3)
+    records = train(dataclasses.replace(PPO_CARTPOLE, agent=agent, frames=25_000))
+    assert records[0].score < 40
+    late = [r for r in records[-10:] if r.episodes]
+    assert np.average([r.score for r in late], weights=[r.episodes for r in late]) > 120
+
+
+@BOTH
+def test_goes_on_from_a_checkpoint_where_it_was(config: RunConfig) -> None:
+    agent, source, progress = start(config)
     records = []
-    for record in run(agent, source, CARTPOLE, progress):
+    for record in run(agent, source, config, progress):
         records.append(record)
         if len(records) == 2:
             break
     state = {"learner": agent.state_dict(), "progress": progress.state_dict()}
-    again, source, resumed = start(CARTPOLE)
+    again, source, resumed = start(config)
     again.load_state_dict(state["learner"])
     resumed.load_state_dict(state["progress"])
     for old, new in zip(agent.network.parameters(), again.network.parameters(), strict=True):
         torch.testing.assert_close(old, new, rtol=0, atol=0)
-    rest = list(run(again, source, CARTPOLE, resumed))
+    rest = list(run(again, source, config, resumed))
     assert rest[0].updates > records[-1].updates
     assert rest[0].wall_seconds > records[-1].wall_seconds
-    assert rest[-1].frames >= CARTPOLE.frames
+    assert rest[-1].frames >= config.frames
+    assert rest[-1].frames_used == rest[-1].frames * config.agent.epochs
     # The environments begin anew, and not with the games the run began with.
     assert rest[0].score != records[0].score
 
 
-def test_divergence_is_recorded_and_then_raised() -> None:
-    wild = dataclasses.replace(
-        CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate=1e38, max_grad_norm=1e38)
-    )
+@BOTH
+def test_divergence_is_recorded_and_then_raised(config: RunConfig) -> None:
+    wild = dataclasses.replace(config, agent=dataclasses.replace(config.agent, learning_rate=1e30, max_grad_norm=1e38))
     agent, source, progress = start(wild)
     records: list[TrainingRecord] = []
     with pytest.raises(Diverged, match="not finite after"):
@@ -143,9 +177,10 @@ def test_divergence_is_recorded_and_then_raised() -> None:
     assert not math.isfinite(records[-1].grad_norm) or not math.isfinite(records[-1].value_loss)
 
 
-def test_linear_learning_rate_reaches_nought() -> None:
-    config = dataclasses.replace(CARTPOLE, agent=dataclasses.replace(CARTPOLE.agent, learning_rate_schedule="linear"))
-    rates = [r.current_learning_rate for r in train(config)]
+@BOTH
+def test_linear_learning_rate_reaches_nought(config: RunConfig) -> None:
+    agent = dataclasses.replace(config.agent, learning_rate_schedule="linear")
+    rates = [r.current_learning_rate for r in train(dataclasses.replace(config, agent=agent))]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > 0.5 * 2e-3
     assert rates[-1] < 0.05 * 2e-3

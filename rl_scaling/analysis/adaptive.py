@@ -89,7 +89,8 @@ def adaptive_table(
         observed = observed_gamma(cell["updates"], cell["examples"], fit, confidence=confidence)
         predicted = predicted_gamma(course, confidence=confidence)
         row: dict[str, object] = {str(name): value for name, value in cell.items() if name in ADAPTIVE_COLUMNS}
-        row |= {"batch_size": cell["examples"] / cell["updates"]}
+        uses = max(run.uses for run in runs if run.task == cell["task"])
+        row |= {"batch_size": uses * cell["examples"] / cell["updates"]}
         row |= dict(zip(GAMMA_OBSERVED, observed, strict=True)) | dict(zip(GAMMA_PREDICTED, predicted, strict=True))
         found.append(row)
     return pd.DataFrame(found, columns=pd.Index(ADAPTIVE_COLUMNS))

@@ -53,6 +53,7 @@ class Run:
         rows: (rows,) positions of its rows in the table, in order of updates.
         examples: (rows,) total examples at each.
         curve: its smoothed score, or its loss as it is.
+        uses: how often it used each example, by which its updates were made (epochs, of PPO).
         adaptive: its batch size followed the noise scale: it is no point of a front of fixed batch sizes.
     """
 
@@ -67,6 +68,7 @@ class Run:
     rows: NDArray[np.intp]
     examples: NDArray[np.float64]
     curve: Curve
+    uses: float = 1.0
     adaptive: bool = False
 
 
@@ -116,7 +118,7 @@ def reaches(runs: list[Run], goals: Goals) -> pd.DataFrame:
                 moment = (np.nan, np.nan, False, -1)
             else:
                 row = max(0, int(np.searchsorted(run.examples, hit.examples, side="right")) - 1)
-                moment = (max(hit.updates, 1.0), max(hit.examples, run.batch_size), hit.at_start, row)
+                moment = (max(hit.updates, 1.0), max(hit.examples, run.batch_size / run.uses), hit.at_start, row)
             identity = (
                 run.task,
                 goal,
@@ -254,6 +256,7 @@ def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iter
             rows=rows,
             examples=columns["examples"][rows],
             curve=_curve(columns, rows, measure, horizon, minimum),
+            uses=_uses(columns, rows),
             adaptive=bool(adaptive[first]),
         )
 
@@ -266,7 +269,16 @@ def _columns(runs: pd.DataFrame) -> dict[str, NDArray[Any]]:
     if missing:
         raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
     columns = {name: runs[name].to_numpy() for name in _NEEDED}
+    changing += ["examples_used"] if "examples_used" in runs.columns else []
     return columns | {name: runs[name].to_numpy(np.float64) for name in changing}
+
+
+def _uses(columns: dict[str, NDArray[Any]], rows: NDArray[np.intp]) -> float:
+    """How often examples were used; 1 where it was not kept."""
+    if "examples_used" not in columns:
+        return 1.0
+    used, examples = columns["examples_used"][rows[-1]], columns["examples"][rows[-1]]
+    return float(used / examples) if used > 0 and examples > 0 else 1.0
 
 
 def _curve(

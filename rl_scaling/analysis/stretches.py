@@ -85,6 +85,7 @@ def _joined(noise: NoiseRows, runs: list[Run], edges: FloatArray) -> Course:
         inside = [run.rows[a : ends[-1]] for run, a, ends in zip(runs, first, rows, strict=True)]
         pooled[-1] = noise.usable(np.concatenate(inside))
     updates, examples = (np.diff(edges[:, kept, column], axis=1) for column in (0, 1))
+    examples = examples * np.array([[run.uses] for run in runs])
     sizes = np.array([[float(run.batch_size)] for run in runs])
     batch = np.divide(examples, updates, out=np.broadcast_to(sizes, updates.shape).copy(), where=updates > 0)
     return Course.of(updates, batch, [noise.ratio(found) for found in pooled])

@@ -131,7 +131,10 @@ def fit_runs(
     for task, measure in measures(split).items():
         for goal in goals_of(task, goals, measure.direction):
             front = _of_goal(fronts, task, goal)
-            fit, interval = fit_front(front, _of_goal(seeds, task, goal), confidence=confidence, resamples=resamples)
+            uses = float(np.median([run.uses for run in split if run.task == task]))
+            fit, interval = fit_front(
+                front, _of_goal(seeds, task, goal), uses=uses, confidence=confidence, resamples=resamples
+            )
             identity = {"task": task, "goal": goal, "unit": measure.unit, "quantity": measure.quantity}
             measured = _noise_of_front(noise, split, reached[reached["task"] == task], front, goal, confidence)
             rows.append({**identity, **asdict(fit), "interval": interval, **measured})
@@ -141,7 +144,7 @@ def fit_runs(
 
 
 def fit_front(
-    front: pd.DataFrame, seeds: pd.DataFrame, *, confidence: float, resamples: int
+    front: pd.DataFrame, seeds: pd.DataFrame, *, confidence: float, resamples: int, uses: float = 1.0
 ) -> tuple[TradeoffFit, str]:
     """The trade-off of one goal and where its interval comes from: "seeds", "residuals" or "none".
 
@@ -152,21 +155,25 @@ def fit_front(
         seeds: the goal's rows of `seed_table`.
         confidence: of the interval.
         resamples: draws of the bootstrap.
+        uses: how often each example is used. E is examples, so that a batch is E uses / S of them and
+            B_crit = E_min uses / S_min.
     """
     if front.empty:
         return not_reached(confidence, by_some=bool(seeds["log_updates"].notna().any())), "none"
     points = front[~front["at_start"]]
     log_steps = np.log(points["updates"].to_numpy(np.float64))
     weights = points["seeds"].to_numpy(np.float64)
-    log_batch = np.log(points["examples"].to_numpy(np.float64)) - log_steps
+    log_batch = np.log(uses * points["examples"].to_numpy(np.float64)) - log_steps
     profile = Profile(log_steps, log_batch, weights / weights.sum() * len(weights))
     if distinct_batch_sizes(log_batch) < 3:
         return _noted(unfitted(profile, confidence), front), "none"
     cells = [_cell(seeds, *chosen) for chosen in points[_CHOICE].itertuples(index=False)]
     if can_resample(cells):
-        interval = seed_interval(profile, cells, confidence=confidence, resamples=resamples)
-        return _noted(describe(profile, interval, confidence), front), "seeds"
-    return _noted(describe(profile, residual_interval(profile, confidence), confidence), front), "residuals"
+        interval, source = seed_interval(profile, cells, confidence=confidence, resamples=resamples), "seeds"
+    else:
+        interval, source = residual_interval(profile, confidence), "residuals"
+    fit = describe(profile, interval, confidence)
+    return _noted(replace(fit, examples_min=fit.examples_min / uses), front), source
 
 
 def fits_to_json(fits: pd.DataFrame, adaptive: pd.DataFrame | None = None) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ class SweepAtari:
             seeds=self.seeds,
             best_seeds=self.best_seeds,
             learning_rates=LearningRates(
-                reference_rate=self.reference_rate or rate,
+                reference_rate=rate if self.reference_rate is None else self.reference_rate,
                 reference_batch=batch,
                 count=self.rates,
                 spacing=self.spacing,

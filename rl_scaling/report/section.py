@@ -11,6 +11,7 @@ import pandas as pd
 
 from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
 from rl_scaling.report.adaptive import adaptive_batch_figure, gamma_table
+from rl_scaling.report.compared import compared_figures, compared_table
 from rl_scaling.report.fronts import front_figure
 from rl_scaling.report.html import Html, join, tag
 from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
@@ -66,7 +67,7 @@ class TaskPart:
     fits: pd.DataFrame
     adaptive: pd.DataFrame
     figures: list[Figure]
-    rollout_steps: float
+    frames_each: float
 
 
 def _only(values: pd.Series) -> float:
@@ -83,14 +84,18 @@ def task_parts(section: Section) -> list[TaskPart]:
     if section.runs.empty:
         return []
     series = prepare(section.runs, section.fit.fronts, section.horizon)
-    return [_task_part(section, of_task(series, task), task) for task in sorted(series.runs["task"].unique())]
+    parts = [_task_part(section, of_task(series, task), task) for task in sorted(series.runs["task"].unique())]
+    for place, figure in compared_figures(section.fit).items():
+        part = next(part for part in parts if part.task == place)
+        part.figures.append(figure)
+    return parts
 
 
 def _task_part(section: Section, series: Series, task: str) -> TaskPart:
     fits, adaptive = _of_task(section.fit.fits, task), _of_task(section.fit.adaptive, task)
     fixed = of_fixed_batches(series)
     runs = len(fixed.runs)
-    steps = series.rows.get("agent.rollout_steps", pd.Series(dtype=float))
+    steps = fixed.runs["batch_size"] / fixed.runs["num_envs"].astype(float)
     figures = [
         front_figure(_of_task(section.fit.fronts, task), fits, runs, adaptive),
         critical_batch_figure(fits, runs),
@@ -101,7 +106,7 @@ def _task_part(section: Section, series: Series, task: str) -> TaskPart:
         final_score_figure(fixed.runs),
     ]
     drawn = _fill_rows([figure for figure in figures if figure is not None])
-    return TaskPart(task=task, series=series, fits=fits, adaptive=adaptive, figures=drawn, rollout_steps=_only(steps))
+    return TaskPart(task=task, series=series, fits=fits, adaptive=adaptive, figures=drawn, frames_each=_only(steps))
 
 
 def _pooled_noise(series: Series, horizon: float) -> pd.DataFrame:
@@ -142,7 +147,7 @@ def _why_no_curves(words: Words) -> str:
 
 def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
     blocks: list[object] = [tag("h3", part.task)] if name_it else []
-    blocks.append(verdict(part.fits, part.rollout_steps))
+    blocks.append(verdict(part.fits, part.frames_each))
     if len(part.fits):
         blocks.append(tag("div", goals_table(part.fits), class_="card"))
     if len(part.adaptive):
@@ -194,5 +199,8 @@ def section_html(section: Section, identity: str, parts: Sequence[TaskPart], fig
         return tag("section", *blocks, id=identity)
     for part in parts:
         blocks.append(_task_html(part, True, [figures[id(figure)] for figure in part.figures]))
+    compared = compared_table(section.fit.fits)
+    if compared is not None:
+        blocks += [tag("h3", "Algorithms side by side"), tag("div", compared, class_="card")]
     blocks.append(how_it_was_run(section, pd.concat([part.series.runs for part in parts])))
     return tag("section", *blocks, id=identity)

@@ -62,7 +62,9 @@ def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(adaptive=is_adaptive(rows))
     if "environment.num_envs" not in rows:
         rows = rows.assign(**{"environment.num_envs": np.nan})
-    totals = {name: (name, "max") for name in ("examples", "updates", "wall_seconds")}
+    if "examples_used" not in rows:
+        rows = rows.assign(examples_used=np.nan)
+    totals = {name: (name, "max") for name in ("examples", "updates", "wall_seconds", "examples_used")}
     return (
         rows.groupby("run", sort=True)
         .agg(

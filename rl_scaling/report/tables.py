@@ -75,19 +75,20 @@ def _goal_row(fit: pd.Series) -> list[object]:
     ]
 
 
-def verdict(fits: pd.DataFrame, rollout_steps: float) -> Html:
+def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
     """What the fits of one task say, in a sentence or two, for readers who stop here.
 
     Args:
         fits: the task's rows of `SweepFit.fits`.
-        rollout_steps: frames each environment adds to a batch; NaN where the runs differ or have no environments.
+        frames_each: frames each environment adds to a batch, in the mean; NaN where the runs differ or have no
+            environments.
     """
     known = fits[fits["status"] == "ok"]
     reached = fits[fits["status"] != "not reached"]
     low, high = (reached[f"critical_batch_{end}"].astype(float) for end in ("low", "high"))
     bounded = reached[(low > 0) | np.isfinite(high)]
     if len(known):
-        words = _answer(_easiest_first(known), rollout_steps)
+        words = _answer(_easiest_first(known), frames_each)
     elif len(bounded):
         words = _bound(_easiest_first(bounded).iloc[-1], words_of(bounded))
     elif len(reached):
@@ -114,7 +115,7 @@ def _bound(fit: pd.Series, words: Words) -> list[object]:
     ]
 
 
-def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
+def _answer(known: pd.DataFrame, frames_each: float) -> list[object]:
     fit, first, words = known.iloc[-1], known.iloc[0], words_of(known)
     batch = fit["critical_batch"]
     parts: list[object] = [
@@ -122,9 +123,9 @@ def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
         tag("strong", f"{number(batch, 2)} {words.unit} per update"),
         f" ({percent(known)} interval {interval(fit['critical_batch_low'], fit['critical_batch_high'], 2)})",
     ]
-    if math.isfinite(rollout_steps) and rollout_steps > 0:
+    if math.isfinite(frames_each) and frames_each > 0:
         parts.append(
-            f", about {number(max(1, round(batch / rollout_steps)), 2)} environments of {rollout_steps:g} steps"
+            f", about {number(max(1, round(batch / frames_each)), 2)} environments with {frames_each:g} frames each"
         )
     if len(known) > 1:
         parts.append(f"; for a {words.quantity} of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
@@ -133,6 +134,12 @@ def _answer(known: pd.DataFrame, rollout_steps: float) -> list[object]:
         f"Well below it, {_MORE[words.unit].format(unit=words.unit)}."
     )
     return parts
+
+
+def _uses(runs: pd.DataFrame) -> float:
+    """How often these runs used each example; 1 where that was not kept."""
+    uses = (runs["examples_used"] / runs["examples"]).dropna() if "examples_used" in runs else pd.Series(dtype=float)
+    return float(uses.median()) if len(uses) and uses.median() > 0 else 1.0
 
 
 def throughput_table(runs: pd.DataFrame) -> Html:
@@ -159,7 +166,7 @@ def throughput_table(runs: pd.DataFrame) -> Html:
                 f"{int(environments[0]):,}" if len(environments) == 1 else DASH,
                 f"{len(part):,}",
                 join([number(middle), " ", tag("span", spread, class_="soft")]),
-                number(middle / float(str(size))),
+                number(middle * _uses(part) / float(str(size))),
                 number(float(part["examples"].sum())),
                 duration(float(part["wall_seconds"].sum())),
             ]

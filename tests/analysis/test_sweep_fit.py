@@ -199,3 +199,21 @@ def test_refuses_bad_arguments() -> None:
         fit_runs(runs, [1], resamples=0)
     with pytest.raises(ValueError, match="no goals for the task"):
         fit_runs(runs, {"another": [1]})
+
+
+def test_frames_that_are_used_again_count_once_in_examples_and_each_time_in_batches() -> None:
+    """PPO with 4 epochs: the same updates with a quarter of the frames, and the same critical batch size."""
+
+    def sweep(uses: int) -> pd.DataFrame:
+        runs = steady_sweep(lambda batch, rate, seed: 100 * (1 + 200 / batch), batch_sizes=[25, 100, 400, 1600])
+        runs["examples_used"] = runs["examples"]
+        return runs.assign(examples=runs["examples"] / uses)
+
+    once, often = (fit_runs(sweep(uses), [5.0]).fits.iloc[0] for uses in (1, 4))
+    assert (once["status"], often["status"]) == ("ok", "ok")
+    assert often["critical_batch"] == pytest.approx(once["critical_batch"], rel=1e-6)
+    assert often["critical_batch"] == pytest.approx(200, rel=1e-2)
+    assert often["steps_min"] == pytest.approx(once["steps_min"], rel=1e-6)
+    assert often["examples_min"] == pytest.approx(once["examples_min"] / 4, rel=1e-6)
+    kept_no_count = sweep(1).drop(columns="examples_used")
+    assert fit_runs(kept_no_count, [5.0]).fits.iloc[0]["examples_min"] == once["examples_min"]

@@ -56,6 +56,19 @@ def section(runs: pd.DataFrame, goals: list[float], *, heading: str = "Part", **
     return Section(heading=heading, runs=runs, fit=known_fit(runs, goals), **words)
 
 
+def test_algorithms_on_one_game_stand_side_by_side(sweep: pd.DataFrame) -> None:
+    task = sweep["task"].iloc[0]
+    other = sweep.assign(task=f"{task} other", run_id=sweep["run_id"] + "-other")
+    both = pd.concat([sweep, other], ignore_index=True)
+    read = page(Section(heading="Part", runs=both, fit=fit_runs(both, [2, 5], resamples=20)))
+    assert "Algorithms side by side" in read.text
+    assert sum(attributes.get("data-name") == "algorithms" for _, attributes in read.tags) == 1
+    elsewhere = other.assign(task="Elsewhere a2c")
+    apart = pd.concat([sweep, elsewhere], ignore_index=True)
+    read = page(Section(heading="Part", runs=apart, fit=fit_runs(apart, [2, 5], resamples=20)))
+    assert "Algorithms side by side" not in read.text
+
+
 def test_vega_is_there_once_and_nothing_is_fetched(sweep: pd.DataFrame) -> None:
     part = section(sweep, [2, 5])
     text = page_html([part, part], title="Two parts with the same data")
@@ -91,7 +104,7 @@ def test_every_goal_has_its_row_with_interval_and_status(sweep: pd.DataFrame) ->
 def test_the_answer_names_the_hardest_fitted_goal_and_environments(sweep: pd.DataFrame) -> None:
     read = page(section(sweep, [2, 5]))
     assert "To reach a score of 5, the critical batch size is 260 frames per update" in read.text
-    assert "about 51 environments of 5 steps" in read.text
+    assert "about 51 environments with 5 frames each" in read.text
     assert "for a score of 2 it is 110" in read.text
 
 

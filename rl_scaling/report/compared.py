@@ -1,0 +1,91 @@
+"""Several algorithms on one environment: the goals they have in common, in one table and one chart."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from rl_scaling.analysis import SweepFit
+from rl_scaling.report.data import Tables
+from rl_scaling.report.html import Html, join, table, tag
+from rl_scaling.report.numbers import number
+from rl_scaling.report.tables import with_interval
+from rl_scaling.report.theme import Figure, log_axis
+from rl_scaling.report.words import words_of
+
+
+def _in_common(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Of each environment that several tasks are about, the rows of goals that at least two of them have."""
+    named = rows.assign(environment=rows["task"].str.split(" ").str[0])
+    shared = named[named.groupby(["environment", "goal"])["task"].transform("nunique") > 1]
+    return [part for _, part in shared.groupby("environment")]
+
+
+def compared_table(fits: pd.DataFrame) -> Html | None:
+    """Updates, frames and batch sizes of every goal that several tasks of one environment reached; None without such.
+
+    Args:
+        fits: `SweepFit.fits` of all tasks.
+    """
+    parts = _in_common(fits[fits["status"] != "not reached"])
+    if not parts:
+        return None
+    rows = [_row(fit) for part in parts for _, fit in part.sort_values(["goal", "task"]).iterrows()]
+    unit = words_of(fits).unit
+    heads = [
+        "Goal",
+        "Task",
+        join(["S", tag("sub", "min"), " (updates)"]),
+        join(["E", tag("sub", "min"), f" ({unit})"]),
+        join(["B", tag("sub", "crit"), f" ({unit} per update)"]),
+        join(["B", tag("sub", "simple"), f" ({unit} per update)"]),
+    ]
+    return table(heads, rows, words=[1])
+
+
+def _row(fit: pd.Series) -> list[object]:
+    return [
+        f"{fit['goal']:g}",
+        fit["task"],
+        number(fit["steps_min"]),
+        number(fit["examples_min"]),
+        with_interval(fit["critical_batch"], fit["critical_batch_low"], fit["critical_batch_high"]),
+        with_interval(fit["noise_scale"], fit["noise_scale_low"], fit["noise_scale_high"]),
+    ]
+
+
+def compared_figures(fit: SweepFit) -> dict[str, Figure]:
+    """For each environment with several tasks, their fronts in one chart, under the last of the tasks."""
+    figures = {}
+    for fronts in _in_common(fit.fronts):
+        words = words_of(fit.fits[fit.fits["task"] == fronts["task"].iloc[0]])
+        figures[str(fronts["task"].max())] = _figure(fronts, words.unit, words.log_scale)
+    return figures
+
+
+def _figure(fronts: pd.DataFrame, unit: str, log_scale: str) -> Figure:
+    tables = Tables()
+    data = tables.add(fronts, ["task", "goal", "batch_size", "learning_rate", "updates", "examples"])
+    chart = alt.Chart(data).encode(
+        x=log_axis(alt.X, "updates", "updates to the goal (optimiser steps, log scale)", fronts["updates"]),
+        y=log_axis(alt.Y, "examples", f"{unit} to the goal ({log_scale})", fronts["examples"]),
+        color=alt.Color("task:N", title="task"),
+        detail="goal:N",
+        tooltip=[
+            alt.Tooltip("task:N"),
+            alt.Tooltip("goal:Q"),
+            alt.Tooltip("batch_size:Q", title=f"batch size ({unit})", format=","),
+            alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
+            alt.Tooltip("updates:Q", format=",.4~r"),
+            alt.Tooltip("examples:Q", title=unit, format=",.4~r"),
+        ],
+    )
+    return Figure(
+        "algorithms",
+        "The same goals, by algorithm",
+        "Each line is a goal; its points are batch sizes at their best learning rates. "
+        f"{unit.capitalize()} are counted once, however often an algorithm uses them.",
+        chart.mark_line(strokeWidth=1.5).encode(order="batch_size:Q") + chart.mark_point(size=60, filled=True),
+        tables,
+        True,
+    )
