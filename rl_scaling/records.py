@@ -20,7 +20,12 @@ Status = Literal["running", "interrupted"] | SealedStatus
 SEALED: tuple[SealedStatus, ...] = ("done", "diverged", "stopped")
 
 Direction = Literal["max", "min"]
-_DIRECTIONS: dict[str, Direction] = {"score": "max", "loss": "min", "validation_loss": "min"}
+_DIRECTIONS: dict[str, Direction] = {
+    "score": "max",
+    "loss": "min",
+    "training_loss": "min",
+    "validation_loss": "min",
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Measure:
 
     Attributes:
         unit: of the batch size and of all totals: "frames" as an agent sees them, or "examples".
-        quantity: the column that is compared with the goals: "score" (reached from below), "loss" or
-            "validation_loss" (reached from above).
+        quantity: the column that is compared with the goals: "score" (reached from below), "loss",
+            "training_loss" or "validation_loss" (reached from above).
 
     Raises:
         ValueError: there is no such unit or quantity.
@@ -145,8 +150,11 @@ class LossRecord:
         examples: examples learned from so far.
         wall_seconds: seconds spent training so far.
         loss: the training loss: exact where it is known (the risk of the noisy quadratic model), otherwise the mean
-            over the updates since the row before.
-        validation_loss: on data that is not trained on; NaN where it was not measured.
+            over the updates since the row before, of batches as they were trained on.
+        training_loss: at this row, over the training data as they are, without dropout, augmentation or smoothing of
+            labels; over a fixed sample where they are many. NaN where it was not measured.
+        validation_loss: the same on data that is not trained on; NaN where it was not measured.
+        validation_accuracy: share of those data that is classified right; NaN where it was not measured.
         current_learning_rate: the rate of the last update.
         examples_per_second: throughput since the row before.
         grad_norm: mean norm of the gradient before clipping.
@@ -160,7 +168,9 @@ class LossRecord:
     examples: int
     wall_seconds: float
     loss: float
+    training_loss: float = NAN
     validation_loss: float = NAN
+    validation_accuracy: float = NAN
     current_learning_rate: float = NAN
     examples_per_second: float = NAN
     grad_norm: float = NAN

@@ -75,7 +75,7 @@ def test_status_and_a_second_call_run_nothing_twice(swept: Path, capsys: pytest.
     code, out, _ = run(capsys, "status", swept, "--json")
     rows = json.loads(out)
     assert len(rows) == len(stamps)
-    assert all(row["examples"] >= 0 and row["examples_planned"] is None for row in rows)
+    assert all(0 <= row["examples"] <= row["examples_planned"] for row in rows)
 
 
 @pytest.mark.slow

@@ -83,9 +83,16 @@ def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
         **{name: info.identity[name] for name in _STATUS_IDENTITY},
         "status": info.status,
         unit: examples,
-        f"{unit}_planned": info.config.get(unit),
+        f"{unit}_planned": _planned(info),
         f"{unit}_per_second": round(examples / seconds, 1) if seconds else None,
     }
+
+
+def _planned(info: RunInfo) -> int | None:
+    """Frames or examples that the run was meant to take at the most; None where its config does not say."""
+    config = info.config
+    updates = config.get("updates")
+    return config.get(info.identity["unit"], None if updates is None else updates * info.identity["batch_size"])
 
 
 def _show_status(rows: list[dict[str, object]]) -> None:

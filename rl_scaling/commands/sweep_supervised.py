@@ -1,4 +1,4 @@
-"""`rl-scaling sweep supervised`: steps to a validation loss over optimisers, batch sizes, learning rates and seeds."""
+"""`rl-scaling sweep supervised`: steps to a loss over optimisers, batch sizes, learning rates and seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TURN = 64.0
 
 @dataclass(frozen=True)
 class SweepSupervised:
-    """Steps to a validation loss; runs of one optimiser and batch size train together, and what is done is kept."""
+    """Steps to a loss; runs of one optimiser and batch size train together, and what is done is kept."""
 
     task: Literal["digits-mlp", "digits-cnn"] = "digits-mlp"
     """Data set and model."""
@@ -56,7 +56,9 @@ class SweepSupervised:
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of every combination."""
     targets: tuple[float, ...] = (0.6, 0.3, 0.2, 0.15)
-    """Validation losses to reach; a run that has reached the lowest stops."""
+    """Losses to reach; a run that has reached the lowest stops."""
+    quantity: Literal["validation_loss", "training_loss"] = "validation_loss"
+    """Of which data they are the loss."""
     epochs: float = 20
     """A run ends after so many passes over the data, or after --updates if these are more."""
     updates: int = 600
@@ -125,6 +127,7 @@ class SweepSupervised:
                 ),
                 batch_size=batch_size,
                 updates=max(self.updates, updates_of_epochs(self.epochs, examples, batch_size)),
+                quantity=self.quantity,
                 seed=seed,
             )
             for learning_rate in rates.grid(batch_size)

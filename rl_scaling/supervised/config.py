@@ -13,6 +13,7 @@ from rl_scaling.records import Measure
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
 WITH_MOMENTUM = ("momentum", "nesterov", "adam")
 SCHEDULES = ("constant", "linear", "halving")
+QUANTITIES = ("validation_loss", "training_loss", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class SupervisedConfig:
         label_smoothing: of the loss that is trained; evaluation has none.
         updates: after which the run is done.
         budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
-        quantity: what targets are about, "validation_loss" or "loss".
+        quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
     """
 
     kind: ClassVar[str] = "supervised"
@@ -115,10 +116,7 @@ class SupervisedConfig:
         require_fraction(self, "dropout", "label_smoothing")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
         require(self.sampling in ("replacement", "epoch"), f"no sampling {self.sampling!r}: replacement or epoch")
-        require(
-            self.quantity in ("validation_loss", "loss"),
-            f"no targets of {self.quantity!r}: validation_loss or loss",
-        )
+        require(self.quantity in QUANTITIES, f"no targets of {self.quantity!r}: {', '.join(QUANTITIES)}")
 
     @property
     def measure(self) -> Measure:
@@ -136,7 +134,7 @@ class SupervisedConfig:
         parts = [f"{self.dataset}-{self.model}", self.optimizer.label]
         for owner, names in (
             (self.optimizer, ("second_moment", "epsilon")),
-            (self, ("dropout", "sampling", "augment", "label_smoothing")),
+            (self, ("dropout", "sampling", "augment", "label_smoothing", "quantity")),
         ):
             defaults = {f.name: f.default for f in dataclasses.fields(owner)}
             parts += [f"{n}={getattr(owner, n)}" for n in names if getattr(owner, n) != defaults[n]]

@@ -31,7 +31,7 @@ def run_together(
     Args:
         configs: one or more.
         data: what they train on.
-        target: a run that has reached this validation loss stops.
+        target: a run whose quantity, of those of its rows, has come down to this stops.
         noise_every_updates: one update in so many measures the noise scale, in 8 groups or as many as divide the batch.
 
     Yields:
@@ -51,7 +51,7 @@ def run_together(
         average=average,
         label_smoothing=first.label_smoothing,
         noise=Noise(every_updates=noise_every_updates, groups=groups) if groups > 1 else None,
-        stop=lambda _, row: row.validation_loss <= target,
+        stop=lambda _, row: getattr(row, first.quantity) <= target,
     )
     begun = time.perf_counter()
     for number, row in rows:
@@ -100,7 +100,9 @@ def _record(config: SupervisedConfig, row: Progress, seconds: float) -> LossReco
         examples=examples,
         wall_seconds=seconds,
         loss=row.loss,
+        training_loss=row.training_loss,
         validation_loss=row.validation_loss,
+        validation_accuracy=row.validation_accuracy,
         current_learning_rate=learning_rate_at(config, row.updates - 1),
         examples_per_second=examples / seconds if seconds else math.nan,
         noise_measurements=row.noise_measurements,

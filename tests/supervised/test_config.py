@@ -1,9 +1,13 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from rl_scaling.config import ConfigError
+from rl_scaling.store import list_runs
 from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def _config(**changes: object) -> SupervisedConfig:
@@ -22,6 +26,24 @@ def test_optimisers_are_tasks_and_coefficients_are_settings() -> None:
 def test_one_and_1_0_are_one_question_and_another_seed_is_another() -> None:
     assert _config(updates=1e3).run_id == _config(updates=1000).run_id
     assert _config(seed=1).run_id != _config().run_id
+
+
+def test_what_targets_are_about_is_part_of_the_task() -> None:
+    config = _config(quantity="training_loss")
+    assert config.task == "digits-mlp sgd quantity=training_loss"
+    assert (config.measure.quantity, config.measure.direction) == ("training_loss", "min")
+
+
+def test_old_runs_are_still_the_same_question() -> None:
+    """Of every optimiser in the runs that are shipped."""
+    runs = {str(info.config["optimizer"]): info for info in list_runs(RESULTS / "digits-mlp")}
+    assert runs
+    for info in runs.values():
+        parts = {name: value for name, value in info.config.items() if name != "kind"}
+        parts["optimizer"] = OptimizerConfig(**parts["optimizer"])
+        parts["schedule"] = ScheduleConfig(**parts["schedule"])
+        config = SupervisedConfig(**parts)
+        assert (config.run_id, config.task) == (info.run_id, info.identity["task"])
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,23 @@ def test_a_run_is_that_of_a_plain_loop(optimizer: OptimizerConfig) -> None:
     assert all(row.noise_measurements == (row.updates == 1 or row.updates == 21) for row in rows)
 
 
-def test_a_run_ends_with_its_target() -> None:
-    config = SupervisedConfig(optimizer=OPTIMIZERS[0], batch_size=32, updates=400)
-    last = rows_of([config], target=0.8)[0][-1]
-    assert last.validation_loss <= 0.8
+@pytest.mark.parametrize("quantity", ["validation_loss", "training_loss", "loss"])
+def test_a_run_ends_with_its_target(quantity: str) -> None:
+    config = SupervisedConfig(optimizer=OPTIMIZERS[0], batch_size=32, updates=400, quantity=quantity)
+    *before, last = rows_of([config], target=0.8)[0]
+    assert getattr(last, quantity) <= 0.8 < getattr(before[-1], quantity)
     assert last.updates < 400
+
+
+def test_rows_hold_losses_without_smoothing_and_the_accuracy() -> None:
+    optimizer = OptimizerConfig(learning_rate=0.3)
+    config = SupervisedConfig(optimizer=optimizer, batch_size=64, updates=400, label_smoothing=0.3)
+    last = rows_of([config])[0][-1]
+    # Smoothed, no loss can be below that of the smoothed targets themselves: 1.13 nats here.
+    smoothed = torch.full((10,), 0.03) + 0.7 * torch.eye(10)[0]
+    assert float(torch.special.entr(smoothed).sum()) < last.loss
+    assert last.training_loss < last.validation_loss < 0.8
+    assert 0.9 < last.validation_accuracy <= 1
 
 
 def test_what_cannot_train_together_is_refused() -> None:
@@ -102,6 +114,9 @@ def test_sweep_does_each_run_once_and_its_store_is_fitted(tmp_path: Path, capsys
     assert {row["status"] for row in json.loads(first.out)} <= {"done", "diverged"}
     assert main(command) == 0
     assert "0 of them to do" in capsys.readouterr().err
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(0 < row["examples"] <= row["examples_planned"] == 200 * row["batch_size"] for row in rows)
     assert main(["fit", str(tmp_path), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["task"], row["unit"], row["quantity"], row["batch_sizes"]) == (

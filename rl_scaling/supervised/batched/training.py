@@ -52,7 +52,7 @@ class StackedTraining:
         split: the training images.
         optimizer: for all trials, fresh.
         average: of the weights, if one is wanted.
-        label_smoothing: of the loss.
+        label_smoothing: of the loss that is trained; evaluation has none.
 
     Raises:
         ConfigError: models of this kind cannot train together (`require_stackable`).
@@ -118,7 +118,7 @@ class StackedTraining:
             inputs, targets = split.batch(slice(first, first + size))
             inputs, targets = (part.expand(len(self), *part.shape) for part in (inputs, targets))
             outputs = self._forward(named, inputs)
-            losses += self._example_losses(outputs, inputs, targets).double().sum(1)
+            losses += self._example_losses(outputs, inputs, targets, 0.0).double().sum(1)
             if outputs.dim() == 3:
                 right += (outputs.argmax(2) == targets).sum(1)
             else:
@@ -137,13 +137,13 @@ class StackedTraining:
         return self.parameters.state(trial, self._average.matrix if averaged and self._average else None)
 
     def _losses(self, named: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        return self._example_losses(self._forward(named, inputs), inputs, targets)
+        return self._example_losses(self._forward(named, inputs), inputs, targets, self._label_smoothing)
 
-    def _example_losses(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _example_losses(self, outputs: Tensor, inputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """(trials, n)."""
         shape = targets.shape
         flat = (part.flatten(0, 1) for part in (outputs, inputs, targets))
-        return example_losses(self._model, *flat, label_smoothing=self._label_smoothing).reshape(shape)
+        return example_losses(self._model, *flat, label_smoothing=label_smoothing).reshape(shape)
 
     def _in_groups(self, rows: Tensor, groups: int) -> tuple[Step, Tensor]:
         """The step's figures and the batches' gradients; groups are further trials with the same weights."""

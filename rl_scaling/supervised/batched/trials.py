@@ -42,13 +42,16 @@ class Progress:
     Attributes:
         updates: so far.
         loss: mean of the batches' losses since the row before.
-        validation_loss, validation_accuracy: over the whole validation split; with averaged weights if there are.
+        training_loss: over the training images (`Dataset.training_sample`), without label smoothing.
+        validation_loss, validation_accuracy: the same over the whole validation split. All three are with averaged
+            weights if there are.
         noise_measurements: updates since the row before in which the noise scale was measured.
         grad_sq_norm, trace_cov: means over them of the unbiased estimates of |G|^2 and tr(Sigma) (A.2); NaN without.
     """
 
     updates: int
     loss: float
+    training_loss: float
     validation_loss: float
     validation_accuracy: float
     noise_measurements: int
@@ -104,7 +107,7 @@ def train_trials(
         optimizer: fresh, for all trials in their order.
         record_every: updates between two rows; a trial's last update has a row as well.
         average: of the weights.
-        label_smoothing: of the training loss and the validation loss.
+        label_smoothing: of the loss that is trained; evaluation has none.
         noise: how the noise scale is measured; None: not at all.
         stop: asked after every row, with the trial's number: whether it has seen enough.
 
@@ -151,18 +154,22 @@ def _rows(
     updates: int, losses: Tensor, training: StackedTraining, data: Dataset, measured: list[list[tuple[float, float]]]
 ) -> list[Progress]:
     validation = training.evaluate(data.validation, averaged=True)
-    columns = (losses.tolist(), validation.losses.tolist(), validation.accuracies.tolist(), measured)
+    seen = training.evaluate(data.training_sample, averaged=True)
+    columns = (losses, seen.losses, validation.losses, validation.accuracies)
     return [
         Progress(
             updates=updates,
             loss=loss,
-            validation_loss=other,
+            training_loss=training_loss,
+            validation_loss=validation_loss,
             validation_accuracy=accuracy,
             noise_measurements=len(found),
             grad_sq_norm=fmean(square for square, _ in found) if found else math.nan,
             trace_cov=fmean(trace for _, trace in found) if found else math.nan,
         )
-        for loss, other, accuracy, found in zip(*columns, strict=True)
+        for loss, training_loss, validation_loss, accuracy, found in zip(
+            *(column.tolist() for column in columns), measured, strict=True
+        )
     ]
 
 

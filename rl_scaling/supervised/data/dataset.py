@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 # The held-out images are the same for every run: they are no part of what a seed changes.
 _SPLIT_SEED = 0
+# As many as the larger data sets hold out for validation.
+TRAINING_SAMPLE = 5_000
 # Up to here a data set is kept normalised; beyond, as bytes, in a quarter of the memory, and normalised batch by batch.
 _FLOAT_BYTES = 256 * 2**20
 # Of the memory that is free on a GPU.
@@ -103,6 +106,16 @@ class Dataset:
     num_classes: int
     image_shape: tuple[int, int, int]
     held_out: tuple[SplitName, ...] = ()
+
+    @cached_property
+    def training_sample(self) -> Split:
+        """What the training loss is measured on: all training images, or `TRAINING_SAMPLE` of them, always the same."""
+        train = self.train
+        if len(train) <= TRAINING_SAMPLE:
+            return train
+        drawn = np.random.default_rng(_SPLIT_SEED).choice(len(train), TRAINING_SAMPLE, replace=False)
+        rows = torch.from_numpy(np.sort(drawn)).to(train.inputs.device)
+        return replace(train, inputs=train.inputs[rows], targets=train.targets[rows])
 
 
 def make_dataset(

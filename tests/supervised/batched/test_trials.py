@@ -67,6 +67,9 @@ def test_trials_say_what_they_say_alone_and_leave_in_their_time() -> None:
         outputs = alone.model(inputs).detach()
         loss = torch.nn.functional.cross_entropy(outputs, targets)
         assert last.validation_loss == pytest.approx(float(loss), rel=1e-5)
+        with torch.no_grad():
+            seen = torch.nn.functional.cross_entropy(alone.model(data.train.inputs), data.train.targets)
+        assert last.training_loss == pytest.approx(float(seen), rel=1e-5)
         assert last.validation_accuracy == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
         for name, parameter in alone.model.named_parameters():
             torch.testing.assert_close(ends[number].weights[name], parameter.detach(), rtol=1e-5, atol=1e-6)

@@ -102,3 +102,20 @@ def test_batches_are_on_the_gpu_whether_or_not_the_images_fit(monkeypatch: pytes
         for got, expected in zip(split.batch(rows), here, strict=True):
             assert got.device.type == "cuda"
             assert torch.equal(got.cpu(), expected)
+
+
+def test_the_training_loss_is_measured_on_a_fixed_sample_where_images_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = colourful()
+
+    def made() -> Dataset:
+        return make_dataset("made", {"train": pixels}, {"validation": 6, "test": 12}, num_classes=3)
+
+    whole = made()
+    assert whole.training_sample is whole.train
+    monkeypatch.setattr(module, "TRAINING_SAMPLE", 10)
+    sample, again = made().training_sample, made().training_sample
+    assert len(sample) == 10
+    assert torch.equal(sample.inputs, again.inputs)
+    same = (sample.inputs[:, None] == whole.train.inputs).flatten(2).all(2)  # pictures are random: each is there once
+    assert same.sum(1).tolist() == [1] * 10
+    assert torch.equal(whole.train.targets[same.nonzero()[:, 1]], sample.targets)
