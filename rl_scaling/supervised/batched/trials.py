@@ -145,9 +145,8 @@ def train_trials(
             else:
                 yield number, end
         if len(staying) < len(active):
-            chosen = torch.tensor(staying, dtype=torch.int64, device=sums.device)
-            training.keep(chosen)
-            sums = sums[chosen]
+            training.keep(staying)
+            sums = sums[staying]
         active, done = [active[place] for place in staying], upto
 
 
