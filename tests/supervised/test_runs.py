@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
 from rl_scaling.records import LossRecord
-from rl_scaling.supervised.batched import Ended
 from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
 from rl_scaling.supervised.data import load_dataset
 from rl_scaling.supervised.models import make_model
@@ -33,9 +32,10 @@ OPTIMIZERS = [
 
 
 def rows_of(configs: list[SupervisedConfig], **options: float) -> dict[int, list[LossRecord]]:
+    """Rows after the first, which is before any update."""
     rows: dict[int, list[LossRecord]] = {number: [] for number in range(len(configs))}
     for number, row in run_together(configs, load_dataset("digits"), **options):  # pyright: ignore[reportArgumentType]
-        if not isinstance(row, Ended):
+        if isinstance(row, LossRecord) and row.updates:
             rows[number].append(row)
     return rows
 
