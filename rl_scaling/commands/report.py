@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from tyro.conf import arg
 
 from rl_scaling.commands.analyse import CONFIDENCE, HORIZON, load_and_fit
@@ -18,6 +17,8 @@ from rl_scaling.commands.options import Folders, print_line, say
 from rl_scaling.store import RunInfo, list_runs
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rl_scaling.analysis import SweepFit
     from rl_scaling.report import Overview, Section
 
@@ -138,6 +139,8 @@ def predicted_steps(fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFra
         Columns task, goal, batch_size, updates, updates_low, updates_high (NaN where it is not known) and model, a few
         words on the fit; empty where no task has enough batch sizes.
     """
+    import pandas as pd
+
     from rl_scaling.nqm.fit import fit_model, measured_steps
 
     fronts = fit.fronts[~fit.fronts["at_start"].astype(bool) & fit.fronts["task"].str.contains(r"\bsgd$")]
