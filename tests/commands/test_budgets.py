@@ -10,8 +10,10 @@ import pytest
 from rl_scaling.cli import main
 from rl_scaling.store import list_runs, load_runs
 
-SMALL = ["sweep", "supervised", "--optimizers", "sgd", "momentum", "--rates", "2", "--seeds", "0", "--workers", "1"]
-SMALL += ["--extensions", "0", "--batch-sizes", "32", "128", "512"]
+SMALL = [
+    *("sweep", "supervised", "--optimizers", "sgd", "momentum", "--rates", "2", "--seeds", "0", "--workers", "1"),
+    *("--extensions", "0", "--batch-sizes", "32", "128", "512"),
+]
 
 
 def test_the_same_steps_at_every_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

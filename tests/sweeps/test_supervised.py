@@ -46,4 +46,4 @@ def test_a_rate_is_added_beyond_the_edge_that_is_best(tmp_path: Path, goal: dict
 def test_a_grid_is_for_targets_or_for_budgets() -> None:
     for goals in ({}, {"targets": (1.0,), "budgets": (Budget(1, "epochs"),)}):
         with pytest.raises(ConfigError, match="give at least one"):
-            SupervisedGrid(task="digits-mlp", optimizers=("sgd",), batch_sizes=(8,), **goals)  # pyright: ignore[reportArgumentType]
+            SupervisedGrid(task="digits-mlp", optimizers=("sgd",), batch_sizes=(8,), **goals)
