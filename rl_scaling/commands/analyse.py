@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 from rl_scaling.commands.options import Folders, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
 from rl_scaling.records import SEALED, Measure
-from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
+from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ class Status:
     """What is done, running, diverged and left in a store, and when it will end."""
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")]
-    """A store of runs."""
+    """A store of runs, or a folder of such stores."""
     json: bool = False
     """Print the table as JSON on stdout."""
 
     def run(self) -> int:
-        store = Store(self.folder)
         infos = {info.run_id: info for info in list_runs(self.folder)}
-        plan = read_plan(store)
-        planned = {config.run_id: config for config in plan.trials()} if plan else {}
+        stores = [Store(self.folder), *(Store(path.parent) for path in sorted(self.folder.glob(f"*/{PLAN_FILE}")))]
+        plans = [plan for store in stores if (plan := read_plan(store))]
+        planned = {config.run_id: config for plan in plans for config in plan.trials()}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()

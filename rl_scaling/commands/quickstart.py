@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from rl_scaling.commands.analyse import section
 from rl_scaling.commands.options import Count, say
-from rl_scaling.commands.sweep import run_sweep
+from rl_scaling.commands.sweep import run_sweeps
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
@@ -53,8 +53,8 @@ class Quickstart:
         from rl_scaling.report import write_report
 
         say("Training A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
-        sweep = run_sweep(
-            plan(self.frames), Store(self.out), workers=available_cpus(), deadline_seconds=60 * self.minutes
+        (sweep,) = run_sweeps(
+            [(plan(self.frames), Store(self.out))], workers=available_cpus(), deadline_seconds=60 * self.minutes
         )
         failed = [trial for trial in sweep.trials.values() if trial.failure]
         for trial in failed:
