@@ -197,9 +197,8 @@ class BenchSupervised:
 
         torch.set_num_threads(self.threads)
         data = load_dataset("digits", device=choose_device(self.device))
-        options = {"channels": (8, 16), "hidden": 64} if self.model == "small-cnn" else {}
-        name, shape = self.model.removeprefix("small-"), data.image_shape
-        models = [make_model(name, shape, data.num_classes, seed=seed, **options) for seed in range(self.trials)]
+        shape, classes = data.image_shape, data.num_classes
+        models = [make_model(self.model, shape, classes, seed=seed) for seed in range(self.trials)]
         gains = []
         for batch_size in sorted(set(self.batch_sizes)):
             gains.append(measure_gain(models, data, batch_size, rounds=self.rounds, seconds=self.seconds))

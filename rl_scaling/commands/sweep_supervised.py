@@ -7,36 +7,22 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from rl_scaling.commands.options import at_least, print_json, say
 from rl_scaling.config import ConfigError
 from rl_scaling.store import Store
+from rl_scaling.supervised.tasks import TASKS, OptimizerName, optimizer_of, rate_power
 from rl_scaling.sweeps.plan import LearningRates, keep_goals
 
 if TYPE_CHECKING:
     from rl_scaling.store import RunWriter
     from rl_scaling.supervised.config import SupervisedConfig
 
-Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "sgd+ema"]
-# Centres of the learning-rate grids (A.3 of McCandlish et al. 2018), found by hand on digits-mlp at a batch of 64.
-_RATES: dict[Optimizer, tuple[float, float]] = {
-    "sgd": (0.35, 1.0),
-    "sgd+ema": (0.35, 1.0),
-    "momentum": (0.04, 1.0),
-    "nesterov": (0.04, 1.0),
-    "adam": (4e-3, 0.5),
-    "rmsprop": (2e-3, 0.5),
-}
-_COEFFICIENTS: dict[Optimizer, dict[str, Any]] = {
-    "momentum": {"momentum": 0.9},
-    "nesterov": {"momentum": 0.9},
-    "adam": {"momentum": 0.9, "second_moment": 0.999},
-    "sgd+ema": {"ema": 0.95},
-}
-_TURN = 64.0
+# B* of A.3 and the batch size of the centres in `TASKS`.
+_TURN = 64
 
 
 @dataclass(frozen=True)
@@ -44,8 +30,8 @@ class SweepSupervised:
     """Steps to a loss; runs of one optimiser and batch size train together, and what is done is kept."""
 
     task: Literal["digits-mlp", "digits-cnn"] = "digits-mlp"
-    """Data set and model."""
-    optimizers: tuple[Optimizer, ...] = ("sgd", "momentum", "adam", "rmsprop", "sgd+ema")
+    """Data set and model: an MLP of 64-64 units; a convolutional network of 8-16 channels and 64 units."""
+    optimizers: tuple[OptimizerName, ...] = ("sgd", "momentum", "adam", "rmsprop", "sgd+ema")
     """Optimisers; each is a task of its own."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
     """Batch sizes in examples, drawn with replacement."""
@@ -101,30 +87,32 @@ class SweepSupervised:
             print_json([_summary(store, config) for cell in cells for config in cell])
         return 0
 
-    def cell(self, name: Optimizer, batch_size: int) -> list[SupervisedConfig]:
+    def cell(self, name: OptimizerName, batch_size: int) -> list[SupervisedConfig]:
         """The runs of one optimiser and batch size.
 
         Raises:
             ConfigError: a batch size below 1, or rates that make no grid.
         """
-        from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig, updates_of_epochs
+        from rl_scaling.supervised.config import SupervisedConfig, updates_of_epochs
         from rl_scaling.supervised.data import load_dataset
 
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: give 1 or more")
-        dataset, _, model = self.task.partition("-")
-        rate, power = _RATES[name]
+        task = TASKS[self.task]
         rates = LearningRates(
-            reference_rate=rate, reference_batch=64, turn=_TURN, power=power, count=self.rates, spacing=self.spacing
+            reference_rate=task.rates[name],
+            reference_batch=_TURN,
+            turn=_TURN,
+            power=rate_power(name),
+            count=self.rates,
+            spacing=self.spacing,
         )
-        examples = len(load_dataset(dataset).train)
+        examples = len(load_dataset(task.dataset).train)
         return [
             SupervisedConfig(
-                dataset=dataset,
-                model=model,
-                optimizer=OptimizerConfig(
-                    name=name.removesuffix("+ema"), learning_rate=learning_rate, **_COEFFICIENTS.get(name, {})
-                ),
+                dataset=task.dataset,
+                model=task.model,
+                optimizer=optimizer_of(name, learning_rate),
                 batch_size=batch_size,
                 updates=max(self.updates, updates_of_epochs(self.epochs, examples, batch_size)),
                 quantity=self.quantity,

@@ -35,7 +35,8 @@ def run_together(
         noise_every_updates: one update in so many measures the noise scale, in 8 groups or as many as divide the batch.
 
     Yields:
-        (number of the run, row), and at last (number, end) for each. `wall_seconds` is a run's share of the time.
+        (number of the run, row), the first before any update so that a run which diverges at once has one, and at last
+        (number, end) for each. `wall_seconds` is a run's share of the time.
 
     Raises:
         ConfigError: no configs, configs that differ in more, augmentation, or models that cannot train together.
@@ -103,8 +104,8 @@ def _record(config: SupervisedConfig, row: Progress, seconds: float) -> LossReco
         training_loss=row.training_loss,
         validation_loss=row.validation_loss,
         validation_accuracy=row.validation_accuracy,
-        current_learning_rate=learning_rate_at(config, row.updates - 1),
-        examples_per_second=examples / seconds if seconds else math.nan,
+        current_learning_rate=learning_rate_at(config, row.updates - 1) if row.updates else math.nan,
+        examples_per_second=examples / seconds if examples and seconds else math.nan,
         noise_measurements=row.noise_measurements,
         grad_sq_norm=row.grad_sq_norm,
         trace_cov=row.trace_cov,

@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
 from rl_scaling.records import LossRecord
-from rl_scaling.supervised.batched import Ended
 from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
 from rl_scaling.supervised.data import load_dataset
 from rl_scaling.supervised.models import make_model
@@ -33,9 +32,10 @@ OPTIMIZERS = [
 
 
 def rows_of(configs: list[SupervisedConfig], **options: float) -> dict[int, list[LossRecord]]:
+    """Rows after the first, which is before any update."""
     rows: dict[int, list[LossRecord]] = {number: [] for number in range(len(configs))}
     for number, row in run_together(configs, load_dataset("digits"), **options):  # pyright: ignore[reportArgumentType]
-        if not isinstance(row, Ended):
+        if isinstance(row, LossRecord) and row.updates:
             rows[number].append(row)
     return rows
 
@@ -104,9 +104,15 @@ def test_what_cannot_train_together_is_refused() -> None:
             rows_of(others)
 
 
-def test_sweep_does_each_run_once_and_its_store_is_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["sweep", "supervised", "--optimizers", "sgd", "--batch-sizes", "8", "64", "512", "--rates", "2"]
-    command += ["--seeds", "0", "--targets", "1.2", "--updates", "200", "--epochs", "1", "--workers", "1"]
+@pytest.mark.parametrize(
+    ("task", "of_runs"), [("digits-mlp", "digits-mlp sgd"), ("digits-cnn", "digits-small-cnn sgd")]
+)
+def test_sweep_does_each_run_once_and_its_store_is_fitted(
+    task: str, of_runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", "supervised", "--task", task, "--optimizers", "sgd", "--batch-sizes", "8", "64", "512"]
+    command += ["--rates", "2"]
+    command += ["--seeds", "0", "--targets", "1.6", "--updates", "200", "--epochs", "1", "--workers", "1"]
     command += ["--out", str(tmp_path)]
     assert main([*command, "--json"]) == 0
     first = capsys.readouterr()
@@ -120,7 +126,7 @@ def test_sweep_does_each_run_once_and_its_store_is_fitted(tmp_path: Path, capsys
     assert main(["fit", str(tmp_path), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["task"], row["unit"], row["quantity"], row["batch_sizes"]) == (
-        *("digits-mlp sgd", "examples", "validation_loss"),
+        *(of_runs, "examples", "validation_loss"),
         3,
     )
 

@@ -127,7 +127,7 @@ class StackedTraining:
 
     def keep(self, trials: Tensor | Sequence[int]) -> None:
         """Go on with these trials alone, numbered anew in this order."""
-        chosen = torch.as_tensor(trials, device=self.parameters.matrix.device)
+        chosen = torch.as_tensor(trials, dtype=torch.int64, device=self.parameters.matrix.device)
         for part in (self.parameters, self._optimizer, self._average):
             if part is not None:
                 part.keep(chosen)

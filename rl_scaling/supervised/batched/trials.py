@@ -40,8 +40,8 @@ class Progress:
     """One row of a trial.
 
     Attributes:
-        updates: so far.
-        loss: mean of the batches' losses since the row before.
+        updates: so far; 0 in a trial's first row, which says where it starts.
+        loss: mean of the batches' losses since the row before; NaN in the first.
         training_loss: over the training images (`Dataset.training_sample`), without label smoothing.
         validation_loss, validation_accuracy: the same over the whole validation split. All three are with averaged
             weights if there are.
@@ -112,7 +112,7 @@ def train_trials(
         stop: asked after every row, with the trial's number: whether it has seen enough.
 
     Yields:
-        (number of the trial, row), and at last (number, end) for each.
+        (number of the trial, row), the first before any update, and at last (number, end) for each.
 
     Raises:
         ConfigError: models of this kind cannot train together, or a number of updates is below 1.
@@ -123,6 +123,7 @@ def train_trials(
     training = StackedTraining(models, data.train, optimizer, average=average, label_smoothing=label_smoothing)
     active, done, measured = list(range(len(trials))), 0, Measured()
     sums = torch.zeros(len(trials), dtype=torch.float64, device=data.train.device)  # of losses since the row before
+    yield from enumerate(_rows(0, torch.full_like(sums, math.nan), training, data, [[] for _ in active]))
     while active:
         upto = min(done - done % record_every + record_every, *(trials[i].updates for i in active))
         losses = torch.stack([_update(training, trials, active, i, noise, measured) for i in range(done, upto)])
@@ -144,9 +145,8 @@ def train_trials(
             else:
                 yield number, end
         if len(staying) < len(active):
-            chosen = torch.tensor(staying, dtype=torch.int64, device=sums.device)
-            training.keep(chosen)
-            sums = sums[chosen]
+            training.keep(staying)
+            sums = sums[staying]
         active, done = [active[place] for place in staying], upto
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from rl_scaling.supervised.models.wide_resnet import wide_resnet, wide_resnet_sk
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn": simple_cnn,
+    "small-cnn": partial(simple_cnn, channels=(8, 16), hidden=64),
     "resnet8": resnet8,
     "resnet32": resnet32,
     "vgg11": vgg11,

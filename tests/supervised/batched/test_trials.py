@@ -26,6 +26,7 @@ def make(number: int) -> Trial:
 
 
 def run_all(*, stop_at: float = 0.0, noise: Noise | None = None) -> tuple[dict[int, list[Progress]], dict[int, Ended]]:
+    """Rows after the first, and ends."""
     rows: dict[int, list[Progress]] = {number: [] for number in range(4)}
     ends: dict[int, Ended] = {}
     found = train_trials(
@@ -40,7 +41,7 @@ def run_all(*, stop_at: float = 0.0, noise: Noise | None = None) -> tuple[dict[i
         assert number not in ends
         if isinstance(what, Ended):
             ends[number] = what
-        else:
+        elif what.updates:
             rows[number].append(what)
     return rows, ends
 
@@ -73,6 +74,21 @@ def test_trials_say_what_they_say_alone_and_leave_in_their_time() -> None:
         assert last.validation_accuracy == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
         for name, parameter in alone.model.named_parameters():
             torch.testing.assert_close(ends[number].weights[name], parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_every_trial_says_where_it_starts_even_one_that_diverges_at_once() -> None:
+    data = load_dataset("digits")
+    trials = [dataclasses.replace(make(number), learning_rate=lambda step: 1e30) for number in (0, 1)]
+    rows = [
+        (n, row) for n, row in train_trials(trials, data, StackedSGD(), record_every=10) if isinstance(row, Progress)
+    ]
+    assert [(number, row.updates) for number, row in rows] == [(0, 0), (1, 0)]
+    for number, row in rows:
+        with torch.no_grad():
+            outputs = trials[number].model(data.validation.inputs)
+        loss = torch.nn.functional.cross_entropy(outputs, data.validation.targets)
+        assert row.validation_loss == pytest.approx(float(loss), rel=1e-5)
+        assert math.isnan(row.loss)
 
 
 def test_a_trial_that_has_seen_enough_leaves() -> None:

@@ -25,13 +25,13 @@ def norm(channels: int) -> int:
     return 2 * channels
 
 
-def simple_cnn() -> int:
-    """5 x 5 filters, "same" borders, two halvings: 28 -> 14 -> 7 pixels."""
+def simple_cnn(pixels: int, first: int, second: int, hidden: int) -> int:
+    """5 x 5 filters, "same" borders, two halvings of the pixels on a side: 28 -> 14 -> 7."""
     return (
-        convolution(1, 32, 5, bias=True)
-        + convolution(32, 64, 5, bias=True)
-        + linear(64 * 7 * 7, 1024)
-        + linear(1024, 10)
+        convolution(1, first, 5, bias=True)
+        + convolution(first, second, 5, bias=True)
+        + linear(second * (pixels // 4) ** 2, hidden)
+        + linear(hidden, 10)
     )
 
 
@@ -76,7 +76,8 @@ def autoencoder() -> int:
     ("name", "shape", "by_hand", "total"),
     [
         ("mlp", (1, 8, 8), linear(64, 64) + linear(64, 64) + linear(64, 10), 8_970),
-        ("cnn", GREY, simple_cnn(), 3_274_634),
+        ("cnn", GREY, simple_cnn(28, 32, 64, 1024), 3_274_634),
+        ("small-cnn", (1, 8, 8), simple_cnn(8, 8, 16, 64), 8_234),
         ("resnet8", COLOUR, resnet8(), 75_050),
         ("resnet32", COLOUR, resnet32(), 464_154),  # He et al. 2016, table 6: 0.46 M
         ("vgg11", COLOUR, vgg11(), 9_228_362),
@@ -94,7 +95,7 @@ def test_parameters_are_those_of_the_paper(name: str, shape: tuple[int, int, int
 
 
 @pytest.mark.parametrize(
-    "name", ["mlp", "cnn", "resnet8", "resnet32", "wide-resnet", "wide-resnet-skipinit", "autoencoder"]
+    "name", ["mlp", "cnn", "small-cnn", "resnet8", "resnet32", "wide-resnet", "wide-resnet-skipinit", "autoencoder"]
 )
 def test_models_fit_the_digits(name: str) -> None:
     outputs = make_model(name, (1, 8, 8), 10, seed=0)(torch.rand(3, 1, 8, 8))

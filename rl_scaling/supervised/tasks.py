@@ -1,0 +1,60 @@
+"""What a sweep knows of its tasks: data set, model, and where to look for learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rl_scaling.supervised.config import OptimizerConfig
+
+OptimizerName = Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "sgd+ema"]
+
+_COEFFICIENTS: Mapping[OptimizerName, Mapping[str, Any]] = {
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9},
+    "adam": {"momentum": 0.9, "second_moment": 0.999},
+    "sgd+ema": {"ema": 0.95},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and a model, with the learning rate of each optimiser that a short search by hand found good.
+
+    Attributes:
+        dataset, model: names that `load_dataset` and `make_model` know.
+        rates: at a batch size of 64, the centre of the grid there; other batch sizes follow by A.3.
+    """
+
+    dataset: str
+    model: str
+    rates: Mapping[OptimizerName, float]
+
+
+TASKS: Mapping[str, Task] = {
+    "digits-mlp": Task(
+        "digits",
+        "mlp",
+        {"sgd": 0.35, "sgd+ema": 0.35, "momentum": 0.04, "nesterov": 0.04, "adam": 4e-3, "rmsprop": 2e-3},
+    ),
+    "digits-cnn": Task(
+        "digits",
+        "small-cnn",
+        {"sgd": 0.35, "sgd+ema": 0.35, "momentum": 0.05, "nesterov": 0.04, "adam": 0.012, "rmsprop": 3e-3},
+    ),
+}
+
+
+def optimizer_of(name: OptimizerName, learning_rate: float) -> OptimizerConfig:
+    """An optimiser with its customary coefficients: momentum 0.9, an average of the weights over some 20 updates.
+
+    >>> optimizer_of("sgd+ema", 0.1).label
+    'sgd+ema'
+    """
+    return OptimizerConfig(name=name.removesuffix("+ema"), learning_rate=learning_rate, **_COEFFICIENTS.get(name, {}))
+
+
+def rate_power(name: OptimizerName) -> float:
+    """Alpha of A.3 (McCandlish et al. 2018): 1 for SGD and its kin, 0.5 for what divides by second moments."""
+    return 0.5 if name in ("adam", "rmsprop") else 1.0
