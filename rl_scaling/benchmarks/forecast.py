@@ -153,9 +153,9 @@ def measure_speed(plans: Mapping[Path, SweepPlan], *, workers: int, device: str,
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         jobs = [pool.submit(_measure, base, numbers, device, seconds) for _ in range(workers)]
         measured = [job.result() for job in jobs]
-    rows = pd.concat([rows for _, rows in measured]).groupby("frames", as_index=False).mean()
+    rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
     return Speed(
-        rollout=fit_throughput(rows.rename(columns={"frames": "batch_size"})[["batch_size", "seconds", "error"]]),
+        rollout=fit_throughput(rows),
         start_seconds=sum(start for start, _ in measured) / len(measured),
         side_by_side=workers,
         game=base.environment.name,
@@ -163,7 +163,7 @@ def measure_speed(plans: Mapping[Path, SweepPlan], *, workers: int, device: str,
 
 
 def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float) -> tuple[float, pd.DataFrame]:
-    """Seconds that starting takes per environment, and a row with frames, seconds and error for each number of them."""
+    """Seconds that starting takes per environment, and the probe's rows, in frames of a rollout."""
     torch.set_num_threads(1)
     begun = time.perf_counter()
     environment = dataclasses.replace(config.environment, num_envs=numbers[0])
@@ -171,5 +171,5 @@ def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float)
         source.reset(config.seed)
     start = (time.perf_counter() - begun) / numbers[0]
     rows = probe(config, numbers, seconds=seconds, device=choose_device(device), threads=1)
-    rows["frames"] = [number * config.agent.rollout_steps for number in numbers]
+    rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows
