@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
@@ -14,6 +14,7 @@ from rl_scaling.commands.options import print_json, say
 from rl_scaling.config import ConfigError
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import keep_goals
+from rl_scaling.sweeps.provenance import provenance
 
 if TYPE_CHECKING:
     from rl_scaling.nqm.config import NQMConfig
@@ -55,23 +56,24 @@ class SweepNQM:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         keep_goals(store, {config.task: self.targets for config in configs.values()})
-        made = sum(_run(store, config) for config in configs.values())
+        origin = provenance(device="cpu", threads=1, exact=True)
+        made = sum(_run(store, config, self.targets, origin) for config in configs.values())
         say(f"{len(configs)} runs in {self.out}, {made} of them new")
         if self.json:
             print_json(_summary(store, configs.values()))
         return 0
 
 
-def _run(store: Store, config: NQMConfig) -> bool:
+def _run(store: Store, config: NQMConfig, targets: Iterable[float], origin: dict[str, Any]) -> bool:
     """Compute and seal a run; False if it was there."""
     from rl_scaling.nqm.runs import records
 
     if store.status(config.run_id) not in (None, "interrupted"):
         return False
-    with store.open_run(config, {"exact": True}) as writer:
+    with store.open_run(config, origin) as writer:
         writer.keep_rows(0)
         last = -1
-        for record in records(config):
+        for record in records(config, targets):
             if record.updates > 0 or not writer.rows:
                 writer.append(record)
             last = record.updates

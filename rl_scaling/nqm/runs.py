@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_scaling.nqm.config import NQMConfig
-from rl_scaling.nqm.dynamics import diverges, risk
+from rl_scaling.nqm.dynamics import diverges, find_optimizer, risk
 from rl_scaling.nqm.forecast import Parameters
+from rl_scaling.nqm.hits import find_hits
 from rl_scaling.nqm.noise_scales import noise_scales
 from rl_scaling.nqm.spectrum import Spectrum
 from rl_scaling.nqm.tuning import steps_to_target
 from rl_scaling.records import LossRecord
 
-ROWS = 120  # rows that are spread evenly over log steps
+ROWS = 48  # that are spread evenly over log steps
 
 
 def spectrum_of(config: NQMConfig) -> Spectrum:
@@ -26,21 +27,27 @@ def spectrum_of(config: NQMConfig) -> Spectrum:
     return parameters.spectrum(config.dimension)
 
 
-def records(config: NQMConfig) -> Iterator[LossRecord]:
+def records(config: NQMConfig, targets: Iterable[float] = ()) -> Iterator[LossRecord]:
     """The run's rows, from the start to its last update: exact risk, exact noise scales.
 
     Rows lie evenly over log steps, and a row's noise moments stand for all updates since the row before. An optimiser
     that diverges has a first row alone.
+
+    Args:
+        config: the run.
+        targets: risks whose first hit has a row of its own, as has the update before it, so that nothing is left to
+            interpolate.
     """
     begun = time.perf_counter()
     spectrum = spectrum_of(config)
-    rates = {"learning_rate": config.learning_rate, "power": config.power}
-    own = {"optimizer": config.optimizer, "coefficient": config.coefficient}
-    updates = np.unique(np.round(np.geomspace(1, config.updates, ROWS)).astype(np.int64))
-    updates = np.concatenate([[0], updates])
-    if diverges(spectrum, **rates, **own):
-        updates = updates[:1]
-    risks = risk(spectrum, updates, batch_size=config.batch_size, averaging=config.averaging, **rates, **own)
+    updates = np.zeros(1, dtype=np.int64)
+    own = {"optimizer": config.optimizer, "coefficient": config.coefficient, "power": config.power}
+    if not diverges(spectrum, learning_rate=config.learning_rate, **own):
+        even = np.round(np.geomspace(1, config.updates, ROWS)).astype(np.int64)
+        hits = [_first_hit(config, spectrum, even, target) for target in targets]
+        known = [step for hit in hits if hit is not None for step in (hit - 1, hit)]
+        updates = np.unique(np.concatenate([updates, even, np.array(known, dtype=np.int64)]))
+    risks = _risks(config, spectrum, updates)
     moments = _noise_moments(config, spectrum, updates)
     for row, update in enumerate(updates.tolist()):
         yield LossRecord(
@@ -52,6 +59,46 @@ def records(config: NQMConfig) -> Iterator[LossRecord]:
             noise_measurements=update - (int(updates[row - 1]) if row else 0),
             **{name: float(values[row]) for name, values in moments.items()},
         )
+
+
+def _risks(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) -> NDArray[np.float64]:
+    return risk(
+        spectrum,
+        updates,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        coefficient=config.coefficient,
+        averaging=config.averaging,
+        power=config.power,
+    )
+
+
+def _first_hit(config: NQMConfig, spectrum: Spectrum, even: NDArray[np.int64], target: float) -> int | None:
+    """The first update at or below the target; None if there is none.
+
+    Exact, but for averages of momentum, of which a dip between two of the `even` updates may go unnoticed.
+    """
+    if not find_optimizer(config.optimizer).averaged:
+        first = find_hits(
+            spectrum,
+            target,
+            learning_rate=config.learning_rate,
+            batch_size=config.batch_size,
+            optimizer=config.optimizer,
+            coefficient=config.coefficient,
+            power=config.power,
+            max_steps=config.updates,
+        ).first
+        return first or None
+    while True:
+        reached = np.flatnonzero(_risks(config, spectrum, even) <= target)
+        if not len(reached) or reached[0] == 0:
+            return None
+        low, high = even[reached[0] - 1], even[reached[0]]
+        if high == low + 1:
+            return int(high)
+        even = np.unique(np.linspace(low, high, ROWS).round().astype(np.int64))
 
 
 def _noise_moments(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

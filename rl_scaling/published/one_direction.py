@@ -13,6 +13,7 @@ from rl_scaling.report.gallery import Check, Exhibit
 
 _CURVATURES = (1.0, 0.1, 0.01)
 _RATE, _BATCH = 0.5, 4.0
+_SGD = "SGD at rate/(1 - momentum)"
 
 
 def figure_1() -> Exhibit:
@@ -49,8 +50,8 @@ def figure_1() -> Exhibit:
         ),
     ]
     words = ("nqm-figure-1", "Risk of single directions while the learning rate stays or falls",
-             f"Learning rate {_RATE}, batch size {_BATCH:g}; the falling rate goes exponentially to a "
-             "hundredth over the steps before the point.")  # fmt: skip
+             f"Learning rate {_RATE}, batch size {_BATCH:g}. Every point of a dashed line is a run of its own, whose "
+             "rate falls exponentially to a hundredth over its steps.")  # fmt: skip
     axes = Axis("step", "steps"), Axis("risk", "risk of the direction", format=".0e")
     figure = line_figure(words, frame, *axes, colour="curvature", colour_title="curvature h", points=False)
     return Exhibit("Figure 1", figure, checks, frame)
@@ -74,13 +75,12 @@ def figure_2() -> Exhibit:
     frame = pd.concat(
         [
             _against(momentum, 1 - root, "1 - convergence rate", "momentum"),
-            _against(momentum, effective, "1 - convergence rate", "SGD at rate/(1 - momentum)"),
+            _against(momentum, effective, "1 - convergence rate", _SGD),
             _against(momentum, steady, "steady-state risk", "momentum"),
-            _against(momentum, steady_sgd, "steady-state risk", "SGD at rate/(1 - momentum)"),
+            _against(momentum, steady_sgd, "steady-state risk", _SGD),
         ],
         ignore_index=True,
     )
-    frame["series"] = (frame["what"] == "steady-state risk").astype(float)
     worst = np.abs((1 - root) / effective - 1)
     at_09 = int(np.abs(momentum - 0.9).argmin())
     off = np.abs(steady / steady_sgd - 1).max()
@@ -94,11 +94,10 @@ def figure_2() -> Exhibit:
         Check("so is the steady-state risk", f"it differs by at most {off:.2%}", bool(off < 0.01)),
     ]
     words = ("nqm-figure-2", "Momentum in one direction equals SGD at the effective learning rate",
-             "Learning rate times curvature 0.0005, batch size 1. Colours: 0 is 1 - convergence rate, "
-             "1 is steady-state risk.")  # fmt: skip
-    axes = Axis("momentum", "momentum", log=False), Axis("value", "value", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="series", colour_title="0: convergence, 1: risk", points=False)
-    return Exhibit("Figure 2", figure, checks, frame.drop(columns="series"))
+             "Learning rate times curvature 0.0005, batch size 1. Wide and pale: SGD; dashed: momentum.")  # fmt: skip
+    axes = Axis("momentum", "momentum", log=False), Axis("value", "1 - convergence rate, or risk", format=".0e")
+    figure = line_figure(words, frame, *axes, colour="what", colour_title="", points=False, band=_SGD)
+    return Exhibit("Figure 2", figure, checks, frame)
 
 
 def _against(momentum: np.ndarray, values: np.ndarray, what: str, line: str) -> pd.DataFrame:
@@ -113,13 +112,13 @@ def figure_11() -> Exhibit:
     for momentum in (0.5, 0.9, 0.99):
         rate = 0.5 * (1 - momentum)
         for line, name, alpha, beta in (("momentum", "momentum", rate, momentum),
-                                        ("SGD at rate/(1 - momentum)", "sgd", rate / (1 - momentum), 0.0)):  # fmt: skip
+                                        (_SGD, "sgd", rate / (1 - momentum), 0.0)):  # fmt: skip
             settings = {"learning_rate": alpha, "coefficient": beta, "optimizer": name}
             values = risk(spectrum, steps, batch_size=np.inf, **settings) / spectrum.initial_risk
             rows.append(pd.DataFrame({"step": steps, "risk": values, "momentum": momentum, "line": line}))
     frame = pd.concat(rows, ignore_index=True)
     wide = frame.pivot_table(index=["momentum", "step"], columns="line", values="risk")
-    gap = (wide["momentum"] - wide["SGD at rate/(1 - momentum)"]).abs()
+    gap = (wide["momentum"] - wide[_SGD]).abs()
     late = gap[gap.index.get_level_values("step") >= 1000]
     checks = [
         Check(
@@ -130,7 +129,8 @@ def figure_11() -> Exhibit:
         )
     ]
     words = ("nqm-figure-11", "The starting risk fades alike under momentum and SGD at the effective learning rate",
-             "First term of eq. 6 over its start; effective learning rate 0.5, whole spectrum.")  # fmt: skip
+             "First term of eq. 6 over its start; effective learning rate 0.5, whole spectrum. Wide and pale: SGD, the "
+             "same for all colours; dashed: momentum.")  # fmt: skip
     axes = Axis("step", "steps"), Axis("risk", "share of the starting risk", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="momentum", colour_title="momentum", points=False)
+    figure = line_figure(words, frame, *axes, colour="momentum", colour_title="momentum", points=False, band=_SGD)
     return Exhibit("Figure 11", figure, checks, frame)

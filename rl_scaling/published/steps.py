@@ -77,8 +77,8 @@ def figure_3a() -> Exhibit:
     ]  # fmt: skip
     frame = pd.concat([*heavy.values(), *plain.values(), bound()], ignore_index=True)
     words = ("nqm-figure-3a", "Momentum helps at large batches, preconditioning at all",
-             "Colours: power p of the preconditioner; published grids and counts; the line in ink is the lower "
-             "bound of d/2N.")  # fmt: skip
+             "Colours: power p of the preconditioner; published grids and counts. Solid: momentum; dashed: plain SGD; "
+             "dotted: the lower bound d/2N.")  # fmt: skip
     figure = line_figure(words, _drawn(frame), _X, _STEPS, colour="power", colour_title="power p")
     return Exhibit("Figure 3a", figure, checks, frame)
 
@@ -112,7 +112,8 @@ def figure_4() -> Exhibit:
     ]  # fmt: skip
     frame = pd.concat([*averaged.values(), *plain.values(), bound()], ignore_index=True)
     words = ("nqm-figure-4", "Averaging the iterates helps where batches are small",
-             "Colours: power p of the preconditioner; published grids and counts.")  # fmt: skip
+             "Colours: power p of the preconditioner; published grids and counts. Solid: averaged; dashed: plain SGD; "
+             "dotted: the lower bound d/2N.")  # fmt: skip
     figure = line_figure(words, _drawn(frame), _X, _STEPS, colour="power", colour_title="power p")
     return Exhibit("Figure 4", figure, checks, frame)
 
@@ -161,7 +162,8 @@ def figure_14() -> Exhibit:
     frame = pd.concat([*heavy.values(), *plain.values()], ignore_index=True)
     drawn = frame[["batch_size", "learning_rate", "power", "line"]]
     words = ("nqm-figure-14", "The best learning rate grows with the batch size, then stays",
-             "For momentum the effective rate, learning rate over 1 - momentum.")  # fmt: skip
+             "Colours: power p of the preconditioner. Solid: momentum, of which it is the effective rate, learning "
+             "rate over 1 - momentum; dashed: plain SGD.")  # fmt: skip
     axis = Axis("learning_rate", "best (effective) learning rate", format=".0e")
     figure = line_figure(words, drawn, _X, axis, colour="power", colour_title="power p")
     return Exhibit("Figure 14", figure, checks, frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rl_scaling.nqm import NQMConfig, Spectrum, noise_scales, risk
@@ -32,6 +33,21 @@ def test_a_diverging_run_has_its_first_row_alone() -> None:
     config = NQMConfig(optimizer="momentum", coefficient=0.5, batch_size=4, learning_rate=3.1, updates=100)
     (row,) = records(config)
     assert (row.updates, row.loss) == (0, pytest.approx(Spectrum.power_law().initial_risk))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "ema", "momentum-ema"])
+def test_the_first_hit_of_a_target_has_its_row_and_so_has_the_update_before(optimizer: str) -> None:
+    beta, gamma = (0.0 if optimizer == "sgd" else 0.97), (0.9 if optimizer == "momentum-ema" else 0.0)
+    numbers = {"optimizer": optimizer, "coefficient": beta, "averaging": gamma, "learning_rate": 1.0}
+    rows = {r.updates: r.loss for r in records(NQMConfig(batch_size=4096, updates=10_000, **numbers), (0.1, 0.03))}
+    risks = risk(Spectrum.power_law(), range(10_001), batch_size=4096, **numbers)
+    for target in (0.1, 0.03):
+        first = int(np.argmax(risks <= target))
+        assert rows[first] <= target < rows[first - 1]
+
+
+def test_a_target_that_is_never_reached_adds_no_row() -> None:
+    assert len(list(records(BASE, (1e-9,)))) == len(list(records(BASE)))
 
 
 def test_a_target_above_the_start_is_refused() -> None:
