@@ -16,12 +16,13 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from rl_scaling.commands.advise import Advise
-from rl_scaling.commands.analyse import Fit, Report, Status
+from rl_scaling.commands.analyse import Fit, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
+from rl_scaling.commands.report import Report
 from rl_scaling.commands.sweep_atari import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised

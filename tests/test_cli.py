@@ -62,7 +62,7 @@ def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 0
     assert out.strip() == str(tmp_path / "page.html")
     assert "Pong" in (tmp_path / "page.html").read_text()
-    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".png"}
+    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".pdf", ".png"}
 
 
 def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,11 +120,12 @@ def test_a_sweep_of_ppo_has_batches_of_minibatches(tmp_path: Path, capsys: pytes
 
 
 def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "quickstart", "--frames", 300, "--out", tmp_path)
+    code, _, err = run(capsys, "quickstart", "--frames", 300, "--digits-epochs", 1, "--out", tmp_path)
     assert code == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Measured on this machine" in page
-    assert "A longer sweep" in page, "the shipped results are part of the tour"
+    for domain in ("Noisy quadratic model", "Supervised learning", "Reinforcement learning"):
+        assert f"<h2>{domain}</h2>" in page
+    assert "<h2>Breakout, a longer sweep</h2>" in page, "the shipped results are part of the tour"
     assert str(tmp_path / "report.html") in err.replace("\n", "")
 
 
@@ -195,7 +196,7 @@ def test_temperature_writes_its_numbers_and_chart(tmp_path: Path, capsys: pytest
     ]
     assert json.loads((tmp_path / "t" / "temperature.json").read_text()) == json.loads(out)
     assert {path.name for path in (tmp_path / "t").iterdir()} == {
-        f"temperature.{end}" for end in ("json", "png", "svg")
+        f"temperature.{end}" for end in ("json", "pdf", "png", "svg")
     }
 
 

@@ -30,6 +30,7 @@ from rl_scaling.ratio import RatioEstimate
 FloatArray = NDArray[np.float64]
 
 DRAWS = 4000
+NOISE_SCALE_MEAN = ("noise_scale_mean", "noise_scale_mean_low", "noise_scale_mean_high")
 
 
 class Estimate(NamedTuple):
@@ -129,6 +130,22 @@ def predicted(
         return UNKNOWN
     draws = of(course.drawn(np.random.default_rng(seed)))
     return percentiles(float(of(course.integrals())), draws, confidence)
+
+
+def mean_noise_scale(course: Course, *, confidence: float = 0.95) -> Estimate:
+    """The noise scale averaged over training, integral N ds / integral ds: the B_crit that it predicts (D.1, 2.12).
+
+    The value is NaN and the upper end infinite where some stretch shows no gradient in the noise.
+
+    >>> exact = np.zeros(2), np.full(2, 1e9)
+    >>> course = Course(np.ones((1, 2)), np.full((1, 2), 1e6), 1 / np.array([10.0, 30.0]), *exact)
+    >>> round(mean_noise_scale(course).value)
+    20
+    """
+    found = predicted(course, lambda integrals: integrals.critical_batch, confidence=confidence)
+    if course.resolved and math.isfinite(found.high):
+        return found
+    return Estimate(math.nan, found.low, math.inf if course.known else math.nan)
 
 
 def predicted_gamma(course: Course, *, confidence: float = 0.95, seed: int = 0) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table
 from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
-from rl_scaling.analysis.course import predicted_gamma
+from rl_scaling.analysis.course import NOISE_SCALE_MEAN, mean_noise_scale, predicted_gamma
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -58,6 +59,7 @@ FIT_COLUMNS = (
     "noise_scale",
     "noise_scale_low",
     "noise_scale_high",
+    *NOISE_SCALE_MEAN,
     "design_effect",
     *GAMMA_PREDICTED,
 )
@@ -80,7 +82,9 @@ class SweepFit:
         fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are in the task's unit; the
             `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
             from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
-            noise_scale is NaN and its upper end infinite while unresolved; gamma_predicted is what an adaptive batch
+            noise_scale is that of the stretch between the goal before and this one, noise_scale_mean that of the whole
+            way, the mean that predicts B_crit (M18, D.1); both are NaN and their upper ends infinite while unresolved;
+            gamma_predicted is what an adaptive batch
             could gain (M18, D.5) by the noise scale of the front's runs.
         adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
             in none of the other tables.
@@ -90,6 +94,11 @@ class SweepFit:
     learning_rates: pd.DataFrame
     fits: pd.DataFrame
     adaptive: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=pd.Index(ADAPTIVE_COLUMNS)))
+
+    def of_tasks(self, tasks: Collection[str]) -> SweepFit:
+        """The rows of some tasks."""
+        tables = (self.fronts, self.learning_rates, self.fits, self.adaptive)
+        return SweepFit(*(table[table["task"].isin(list(tasks))] for table in tables))
 
 
 def fit_runs(
@@ -233,5 +242,7 @@ def _noise_of_front(
     ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
     pooled = noise.pool(phase_rows(runs, ends), confidence)
     course = course_to_goal(noise, runs, reached[reached["run"].isin(chosen["run"])], goal)
+    mean = mean_noise_scale(course, confidence=confidence)
     gamma = predicted_gamma(course, confidence=confidence)
-    return noise_columns(pooled) | dict(zip(GAMMA_PREDICTED, gamma, strict=True))
+    whole_way = zip((*NOISE_SCALE_MEAN, *GAMMA_PREDICTED), (*mean, *gamma), strict=True)
+    return noise_columns(pooled) | dict(whole_way)

@@ -1,6 +1,6 @@
-"""`rl-scaling status`, `fit` and `report`: what a store holds, what it says, and the page that shows it.
+"""`rl-scaling status` and `fit`: what a store holds and what it says.
 
-Analysis and charts are imported where they are used, for `--help`.
+The analysis is imported where they are used, for `--help`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rl_scaling.analysis import SweepFit
-    from rl_scaling.report import Section
 
 HORIZON = 50.0
 CONFIDENCE = 0.95
@@ -200,70 +199,6 @@ def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
     if not math.isfinite(value):
         return ""
     return f"{value:.2f} ({low:.2f} - {high:.2f})" if math.isfinite(low + high) else f"{value:.2f}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """One self-contained HTML page with curves, fronts, fits and noise scales."""
-
-    folders: Folders
-    """Stores of runs, or folders that hold some."""
-    goals: tuple[float, ...] = ()
-    """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
-    horizon: float = HORIZON
-    """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
-    confidence: float = CONFIDENCE
-    """Of the intervals."""
-    out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
-    """The page."""
-    figures: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Also write every chart here, as SVG and PNG."""
-    title: str = "How large a batch can this training use?"
-    """Title of the page."""
-
-    def run(self) -> int:
-        from rl_scaling.report import write_report
-
-        choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
-        choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []
-        choices += ["--confidence", f"{self.confidence:g}"] if self.confidence != CONFIDENCE else []
-        measured = section(
-            self.folders,
-            "Measured runs",
-            command=" ".join(["rl-scaling report", *map(str, self.folders), *choices]),
-            goals=self.goals,
-            horizon=self.horizon,
-            confidence=self.confidence,
-        )
-        print_line(write_report([measured], self.out, title=self.title, figures=self.figures))
-        return 0
-
-
-def section(
-    folders: tuple[Path, ...],
-    heading: str,
-    explanation: str = "",
-    *,
-    command: str,
-    badge: str = "",
-    goals: tuple[float, ...] = (),
-    horizon: float = HORIZON,
-    confidence: float = CONFIDENCE,
-) -> Section:
-    """The part of a report that shows the runs below some folders. Raises what `load_and_fit` raises."""
-    from rl_scaling.report import Section
-
-    runs, fit = load_and_fit(folders, goals, horizon, confidence)
-    return Section(
-        heading=heading,
-        explanation=explanation,
-        badge=badge,
-        command=command,
-        runs=runs,
-        fit=fit,
-        provenance=[info.provenance for info in list_runs(*folders)],
-        horizon=horizon,
-    )
 
 
 def load_and_fit(

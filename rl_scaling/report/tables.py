@@ -55,10 +55,11 @@ def goals_table(fits: pd.DataFrame) -> Html:
         "Batch sizes",
         "Status",
     ]
-    return table(heads, [_goal_row(fit) for _, fit in _easiest_first(fits).iterrows()], words=[7])
+    return table(heads, [_goal_row(fit) for _, fit in easiest_first(fits).iterrows()], words=[7])
 
 
-def _easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+    """The goals of one task in the order in which training reaches them."""
     return fits.sort_values("goal", ascending=words_of(fits).direction == "max")
 
 
@@ -88,9 +89,9 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
     low, high = (reached[f"critical_batch_{end}"].astype(float) for end in ("low", "high"))
     bounded = reached[(low > 0) | np.isfinite(high)]
     if len(known):
-        words = _answer(_easiest_first(known), frames_each)
+        words = _answer(easiest_first(known), frames_each)
     elif len(bounded):
-        words = _bound(_easiest_first(bounded).iloc[-1], words_of(bounded))
+        words = _bound(easiest_first(bounded).iloc[-1], words_of(bounded))
     elif len(reached):
         words = ["Goals were reached, but the critical batch size is not resolved; the table says what is missing."]
     elif len(fits):
