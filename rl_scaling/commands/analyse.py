@@ -152,8 +152,10 @@ class Fit:
             print_json(fits_to_json(fit.fits, fit.adaptive))
             return 0
         units = " or ".join(fit.fits["unit"].unique())
+        reused = fit.fits["noise_scale_reuse_low"].notna().any()
         table = Table(
             *("task", "goal", "S_min\nupdates", f"E_min\n{units}", f"B_crit\n{units}", f"B_simple\n{units}"),
+            *([f"B_simple\nof reuse, {units}"] if reused else []),
             *("design\neffect", "batch\nsizes", ""),
             box=None,
         )
@@ -165,6 +167,7 @@ class Fit:
                 _number(row["examples_min"]),
                 _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
                 _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
+                *([_interval(*(row[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")))] if reused else []),
                 f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),

@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rl_scaling.commands.live import duration
-from rl_scaling.commands.options import console, say
+from rl_scaling.commands.options import console, duration, say
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import SweepPlan
 

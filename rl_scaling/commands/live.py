@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rl_scaling.commands.options import console, say
+from rl_scaling.commands.options import console, duration, say
 from rl_scaling.sweeps.sweep import Sweep, Trial
 
 LINE_SECONDS = 15.0
@@ -83,13 +83,3 @@ def _progress(trial: Trial) -> str:
         return trial.starting
     share = trial.frames / trial.config.frames
     return f"{trial.frames:,} of {trial.config.frames:,} frames ({share:.0%})"
-
-
-def duration(seconds: float) -> str:
-    """Minutes, or hours where they are many.
-
-    >>> duration(61), duration(3 * 3600)
-    ('2 min', '3.0 h')
-    """
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:,.1f} h"

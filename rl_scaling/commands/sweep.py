@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import say
 from rl_scaling.config import ConfigError
-from rl_scaling.store import Store
+from rl_scaling.store import Store, list_runs
 from rl_scaling.sweeps.plan import SweepPlan, kept_goals
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run_sweeps(
     """
     from rl_scaling.commands.live import SweepDisplay
     from rl_scaling.sweeps.memory import require_memory
+    from rl_scaling.sweeps.provenance import other_code
     from rl_scaling.sweeps.sweep import Sweep, run_side_by_side
     from rl_scaling.sweeps.trial import choose_device
     from rl_scaling.sweeps.workers import Worker
@@ -49,6 +50,9 @@ def run_sweeps(
     for sweep in sweeps:
         task, further = sweep.plan.base.task, _then(sweep.plan)
         say(f"{len(sweep.trials)} trials of {task} in {sweep.store.root}, {workers} side by side{further}")
+        other = other_code(list_runs(sweep.store.root))
+        if other:
+            say(f"warning: {other}")
     with Interruptible() as stop, SweepDisplay() as display:
         run_side_by_side(sweeps, display.show, asked_to_stop=lambda: stop.asked, deadline_seconds=deadline_seconds)
     return sweeps

@@ -76,9 +76,14 @@ class Training(ABC):
         config = self.config()
         at_least(0, threads=self.threads)
         from rl_scaling.envs import available_cpus
+        from rl_scaling.sweeps.provenance import other_code
         from rl_scaling.sweeps.trial import Faster, run_trial
 
         store = Store(self.out)
+        begun = store.info(config.run_id)
+        other = other_code([begun]) if begun and begun.status == "interrupted" and not self.replace else ""
+        if other:
+            say(f"warning: {other}")
         batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
         say(f"{config.task}, {batch}, run {config.run_id} in {self.out}")
         with Interruptible() as stop:
