@@ -18,6 +18,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 from rl_scaling.commands.advise import Advise
 from rl_scaling.commands.analyse import Fit, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
+from rl_scaling.commands.budgets import Budgets
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
@@ -78,6 +79,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Advise, subcommand("advise")]
+    | Annotated[Budgets, subcommand("budgets")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]

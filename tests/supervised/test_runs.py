@@ -111,7 +111,7 @@ def test_sweep_does_each_run_once_and_its_store_is_fitted(
     task: str, of_runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["sweep", "supervised", "--task", task, "--optimizers", "sgd", "--batch-sizes", "8", "64", "512"]
-    command += ["--rates", "2"]
+    command += ["--rates", "2", "--extensions", "0"]
     command += ["--seeds", "0", "--targets", "1.6", "--updates", "200", "--epochs", "1", "--workers", "1"]
     command += ["--out", str(tmp_path)]
     assert main([*command, "--json"]) == 0
