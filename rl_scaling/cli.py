@@ -24,7 +24,7 @@ from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.report import Report
-from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.sweep_atari import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
