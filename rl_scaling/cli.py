@@ -18,12 +18,13 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 from rl_scaling.commands.advise import Advise
 from rl_scaling.commands.analyse import Fit, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
+from rl_scaling.commands.budgets import Budgets
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
 from rl_scaling.commands.report import Report
-from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.sweep_atari import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
@@ -78,6 +79,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Advise, subcommand("advise")]
+    | Annotated[Budgets, subcommand("budgets")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]

@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 from rl_scaling.commands.options import Folders, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
 from rl_scaling.records import SEALED, Measure
-from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
+from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ class Status:
     """What is done, running, diverged and left in a store, and when it will end."""
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")]
-    """A store of runs."""
+    """A store of runs, or a folder of such stores."""
     json: bool = False
     """Print the table as JSON on stdout."""
 
     def run(self) -> int:
-        store = Store(self.folder)
         infos = {info.run_id: info for info in list_runs(self.folder)}
-        plan = read_plan(store)
-        planned = {config.run_id: config for config in plan.trials()} if plan else {}
+        stores = [Store(self.folder), *(Store(path.parent) for path in sorted(self.folder.glob(f"*/{PLAN_FILE}")))]
+        plans = [plan for store in stores if (plan := read_plan(store))]
+        planned = {config.run_id: config for plan in plans for config in plan.trials()}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
@@ -152,8 +152,10 @@ class Fit:
             print_json(fits_to_json(fit.fits, fit.adaptive))
             return 0
         units = " or ".join(fit.fits["unit"].unique())
+        reused = fit.fits["noise_scale_reuse_low"].notna().any()
         table = Table(
             *("task", "goal", "S_min\nupdates", f"E_min\n{units}", f"B_crit\n{units}", f"B_simple\n{units}"),
+            *([f"B_simple\nof reuse, {units}"] if reused else []),
             *("design\neffect", "batch\nsizes", ""),
             box=None,
         )
@@ -165,6 +167,7 @@ class Fit:
                 _number(row["examples_min"]),
                 _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
                 _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
+                *([_interval(*(row[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")))] if reused else []),
                 f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),

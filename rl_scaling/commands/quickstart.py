@@ -12,7 +12,7 @@ from tyro.conf import arg
 from rl_scaling.commands.analyse import load_and_fit
 from rl_scaling.commands.options import Count, at_least, say
 from rl_scaling.commands.report import parts
-from rl_scaling.commands.sweep import run_sweep
+from rl_scaling.commands.sweep import run_sweeps
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
@@ -80,9 +80,8 @@ class Quickstart:
             out=self.out / "digits-mlp",
         ).run()
         say("3 of 3: A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
-        sweep = run_sweep(
-            plan(self.frames),
-            Store(self.out / "breakout-a2c"),
+        (sweep,) = run_sweeps(
+            [(plan(self.frames), Store(self.out / "breakout-a2c"))],
             workers=available_cpus(),
             deadline_seconds=60 * self.minutes,
         )

@@ -47,17 +47,20 @@ def _status(status: str, message: str) -> Html:
 def goals_table(fits: pd.DataFrame) -> Html:
     """One row per goal of one task: S_min, E_min, B_crit, B_simple, their intervals and how far to trust them."""
     words, confidence = words_of(fits), f"{percent(fits)} interval"
+    reused = bool(fits["noise_scale_reuse_low"].notna().any())
     heads = [
         words.goal.capitalize(),
         join(["S", tag("sub", "min"), " (updates)"]),
         join(["E", tag("sub", "min"), f" ({words.unit})"]),
         join(["B", tag("sub", "crit"), f" ({words.unit}; {confidence})"]),
         join(["B", tag("sub", "simple"), f" ({words.unit}; {confidence})"]),
+        *([f"The same where {words.unit} are used again"] if reused else []),
         "Design effect",
         "Batch sizes",
         "Status",
     ]
-    return table(heads, [_goal_row(fit) for _, fit in easiest_first(fits).iterrows()], words=[7])
+    rows = [_goal_row(fit, reused) for _, fit in easiest_first(fits).iterrows()]
+    return table(heads, rows, words=[len(heads) - 1])
 
 
 def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
@@ -65,13 +68,15 @@ def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
     return fits.sort_values("goal", ascending=words_of(fits).direction == "max")
 
 
-def _goal_row(fit: pd.Series) -> list[object]:
+def _goal_row(fit: pd.Series, reused: bool) -> list[object]:
+    of_reuse = [fit[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")]
     return [
         f"{fit['goal']:g}",
         number(fit["steps_min"]),
         number(fit["examples_min"]),
         with_interval(fit["critical_batch"], fit["critical_batch_low"], fit["critical_batch_high"]),
         with_interval(fit["noise_scale"], fit["noise_scale_low"], fit["noise_scale_high"]),
+        *([with_interval(*of_reuse)] if reused else []),
         number(fit["design_effect"], 2),
         int(fit["batch_sizes"]),
         _status(str(fit["status"]), str(fit["message"])),
