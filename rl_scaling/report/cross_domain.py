@@ -141,8 +141,8 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
         words.append(f" By domain the typical factor is: {', '.join(each)}.")
     if farthest is not None:
         words.append(
-            f" Farthest off is {farthest.task}, whose critical batch size is {number(farthest.bias, 2)} times its noise "
-            f"scale; without it the typical factor is {number(farthest.without.factor.value, 2)}"
+            f" Farthest off is {farthest.task}, whose critical batch size is {number(farthest.bias, 2)} times its "
+            f"noise scale; without it the typical factor is {number(farthest.without.factor.value, 2)}"
             f"{_interval(farthest.without.factor)}."
         )
     return tag("p", *words, class_="verdict")
