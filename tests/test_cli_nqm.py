@@ -106,8 +106,8 @@ def test_exactness_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["unit"] for row in json.loads(out)} == {"relative", "standard errors"}
 
 
-def test_the_default_spectrum_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    """10,000 eigenvalues 1/i, as if they were written out; the floored ones are for --published alone."""
+def test_the_default_spectrum_is_not_floored(capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups that keep trace and count: all 10,000 eigenvalues give 1,507,530. --published floors."""
     for more in ([], ["--dimension", 10_000]):
         code, out, _ = run(capsys, "nqm", "steps", "--batch-sizes", 4, "--json", *more)
         assert (code, [row["steps"] for row in json.loads(out)]) == (0, [1_506_842])

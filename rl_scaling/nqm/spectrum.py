@@ -107,8 +107,9 @@ class Spectrum:
         the start are initial_scale * i^-initial_exponent. Indices are cut into at most about `bins` ranges of equal
         ratio, none shorter than one. Each range keeps its count, its sum of h (the trace), its sum of c and its share
         of the initial risk. What it loses is the spread of h within a range: the error of the risk falls with the
-        square of the range's width. With 128 bins and d = 10^4 the numbers of steps to a risk of 0.01 differ from
-        those of all 10^4 eigenvalues by less than one part in a thousand (docs/noisy-quadratic-model.md).
+        square of the range's width. With 128 bins and d = 10^4 the numbers of steps to a risk of 0.01 at given
+        settings differ from those of all 10^4 eigenvalues by less than one part in a thousand, tuned ones by up to two
+        (docs/noisy-quadratic-model.md).
 
         Raises:
             ValueError: dimensions or bins below 1 or not whole, an exponent that is not finite, a scale that is not
