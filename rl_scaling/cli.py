@@ -16,26 +16,33 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from rl_scaling.commands.advise import Advise
-from rl_scaling.commands.analyse import Fit, Report, Status
+from rl_scaling.commands.analyse import Fit, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
+from rl_scaling.commands.budgets import Budgets
 from rl_scaling.commands.calibrate import Calibrate
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
-from rl_scaling.commands.sweep import SweepAtari
+from rl_scaling.commands.report import Report
+from rl_scaling.commands.sweep_atari import SweepAtari
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C, TrainPPO
+from rl_scaling.commands.train_supervised import TrainSupervised
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train one agent once."""
+    """Train one agent, or one model on images, once."""
 
-    algorithm: Annotated[TrainA2C, subcommand("a2c")] | Annotated[TrainPPO, subcommand("ppo")]
+    algorithm: (
+        Annotated[TrainA2C, subcommand("a2c")]
+        | Annotated[TrainPPO, subcommand("ppo")]
+        | Annotated[TrainSupervised, subcommand("supervised")]
+    )
 
     def run(self) -> int:
         return self.algorithm.run()
@@ -77,6 +84,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Advise, subcommand("advise")]
+    | Annotated[Budgets, subcommand("budgets")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[NQM, subcommand("nqm")]
     | Annotated[Bench, subcommand("bench")]

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from rl_scaling import cli
+from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.config import SCHEMA_VERSION
+from rl_scaling.store import list_runs
+from rl_scaling.sweeps import provenance
+from rl_scaling.sweeps.provenance import code_of
 
 SWEEP = [
     *("sweep", "atari", "--game", "pong", "--network", "small", "--num-envs", "2", "4", "--learning-rates", "1e-3"),
@@ -52,6 +56,39 @@ def test_a_sweep_is_run_once_then_read(swept: Path, capsys: pytest.CaptureFixtur
     assert keys | {"status"} <= rows[0].keys()
 
 
+def test_another_game_in_the_same_store_is_refused(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["breakout" if word == "pong" else word for word in SWEEP]
+    code, out, err = run(capsys, *words, "--out", swept)
+    assert (code, out) == (2, "")
+    assert "holds a sweep of Pong a2c network=small: give another --out" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_another_version_of_the_code_is_named_once(
+    swept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "warning" not in run(capsys, *SWEEP, "--out", swept)[2]
+    (made,) = {code_of(info.provenance) for info in list_runs(swept)}
+    monkeypatch.setattr(provenance, "_commit", lambda: "0123456789ab")
+    (line,) = [line for line in run(capsys, *SWEEP, "--out", swept)[2].splitlines() if "warning" in line]
+    assert f"were made by rl-scaling {made};" in line
+    assert "(0123456789ab)" in line
+
+
+def test_a_run_that_other_code_goes_on_with_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--frames", 4_000, "--out", tmp_path]
+    monkeypatch.setattr(Interruptible, "asked", True)
+    assert run(capsys, *words)[0] == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "_commit", lambda: "0123456789ab")
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "warning" in line]
+    assert "(0123456789ab)" in line
+
+
 def test_tables_are_for_people(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 done" in run(capsys, "status", swept)[1]
     assert "Pong a2c network=small" in run(capsys, "fit", swept)[1]
@@ -62,7 +99,7 @@ def test_report_is_written(swept: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 0
     assert out.strip() == str(tmp_path / "page.html")
     assert "Pong" in (tmp_path / "page.html").read_text()
-    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".png"}
+    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".pdf", ".png"}
 
 
 def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,11 +157,12 @@ def test_a_sweep_of_ppo_has_batches_of_minibatches(tmp_path: Path, capsys: pytes
 
 
 def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "quickstart", "--frames", 300, "--out", tmp_path)
+    code, _, err = run(capsys, "quickstart", "--frames", 300, "--digits-epochs", 1, "--out", tmp_path)
     assert code == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Measured on this machine" in page
-    assert "A longer sweep" in page, "the shipped results are part of the tour"
+    for domain in ("Noisy quadratic model", "Supervised learning", "Reinforcement learning"):
+        assert f"<h2>{domain}</h2>" in page
+    assert "<h2>Breakout, a longer sweep</h2>" in page, "the shipped results are part of the tour"
     assert str(tmp_path / "report.html") in err.replace("\n", "")
 
 
@@ -152,6 +190,9 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
         ("sweep atari --game Pong --workers -1", 2, "--workers is -1"),
         ("sweep atari --game Pong --minutes nan", 2, "--minutes is nan"),
         ("sweep atari --game Pong --device cuda", 2, "no GPU is to be seen"),
+        ("sweep atari --game Pong --num-envs 200000 --learning-rates 1e-3", 2, "environments need"),
+        ("train a2c --game Pong --num-envs 200000 --frames 100", 2, "a run of 200,000 environments needs about"),
+        ("train a2c --env-id CartPole-v1 --network mlp --frame-skip 2", 2, "--frame-skip is for Atari"),
         ("temperature --factor 1", 2, "factor is 1.0: give a number above 1"),
         ("temperature --batch-size 60", 2, "batch size 60 does not divide into 8 groups"),
         ("temperature --learning-rate nan", 2, "learning rate is nan"),
@@ -195,7 +236,7 @@ def test_temperature_writes_its_numbers_and_chart(tmp_path: Path, capsys: pytest
     ]
     assert json.loads((tmp_path / "t" / "temperature.json").read_text()) == json.loads(out)
     assert {path.name for path in (tmp_path / "t").iterdir()} == {
-        f"temperature.{end}" for end in ("json", "png", "svg")
+        f"temperature.{end}" for end in ("json", "pdf", "png", "svg")
     }
 
 

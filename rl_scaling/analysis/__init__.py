@@ -4,6 +4,8 @@ It takes the table of `rl_scaling.store.load_runs` and gives tables; it draws no
 emulator.
 """
 
+from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
+from rl_scaling.analysis.best_rate import RateCurve, rate_curve
 from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
 from rl_scaling.analysis.noise_scale import noise_over_training
@@ -15,15 +17,19 @@ from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
 __all__ = [
     "DEFAULT_HORIZON",
     "FIT_COLUMNS",
+    "Agreement",
     "GoalTracker",
     "Goals",
     "Progress",
+    "RateCurve",
     "Reach",
     "ScoreSmoother",
     "Status",
     "SweepFit",
     "TradeoffFit",
+    "agreement",
     "can_still_win",
+    "domains_of",
     "fit_runs",
     "fit_tradeoff",
     "fits_to_json",
@@ -31,7 +37,9 @@ __all__ = [
     "is_adaptive",
     "leading_rates",
     "noise_over_training",
+    "pairs_of",
     "rate_can_still_win",
+    "rate_curve",
     "reach",
     "smooth",
 ]

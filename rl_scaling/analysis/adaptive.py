@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.course import DRAWS, UNKNOWN, Estimate, FloatArray, percentiles, predicted_gamma
+from rl_scaling.analysis.course import DRAWS, UNKNOWN, Course, Estimate, FloatArray, percentiles, predicted_gamma
 from rl_scaling.analysis.fronts import CELL, Run
 from rl_scaling.analysis.noise_scale import NoiseRows
 from rl_scaling.analysis.stretches import course_to_goal
@@ -59,6 +59,15 @@ def _product(log_excess: FloatArray) -> FloatArray:
     return np.maximum(np.expm1(log_excess), 0).prod(axis=-1)
 
 
+def gamma_of_runs(course: Course, runs: Sequence[Run], *, confidence: float) -> Estimate:
+    """`predicted_gamma` of runs that used every example once.
+
+    D.5 is about updates from fresh examples. Where they are used again the noise scale of their first use is not that
+    of most updates, and nothing is predicted.
+    """
+    return predicted_gamma(course, confidence=confidence) if all(run.uses == 1 for run in runs) else UNKNOWN
+
+
 def adaptive_table(
     noise: NoiseRows, runs: Sequence[Run], reached: pd.DataFrame, rates: pd.DataFrame, fits: pd.DataFrame
 ) -> pd.DataFrame:
@@ -87,7 +96,7 @@ def adaptive_table(
         confidence = float(fit["confidence"])
         course = course_to_goal(noise, runs, reached[same], float(cell["goal"]))
         observed = observed_gamma(cell["updates"], cell["examples"], fit, confidence=confidence)
-        predicted = predicted_gamma(course, confidence=confidence)
+        predicted = gamma_of_runs(course, [run for run in runs if run.task == cell["task"]], confidence=confidence)
         row: dict[str, object] = {str(name): value for name, value in cell.items() if name in ADAPTIVE_COLUMNS}
         uses = max(run.uses for run in runs if run.task == cell["task"])
         row |= {"batch_size": uses * cell["examples"] / cell["updates"]}

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from rl_scaling.ratio import RatioEstimate
 FloatArray = NDArray[np.float64]
 
 DRAWS = 4000
+NOISE_SCALE_MEAN = ("noise_scale_mean", "noise_scale_mean_low", "noise_scale_mean_high")
 
 
 class Estimate(NamedTuple):
@@ -104,9 +106,18 @@ class Course:
             inverse: (..., k) 1/N; None: as estimated. What is negative counts as 0.
         """
         t = np.maximum(self.inverse if inverse is None else inverse, 0.0)[..., None, :]
-        each = self.updates / (1 + t * self.batch)
-        terms = (each * t * self.batch, each * self.batch, each * np.sqrt(t) * self.batch)
-        return Integrals(*(term.mean(axis=-2).sum(axis=-1) for term in terms))
+        updates, batch = self._by_batch
+        each = updates / (1 + t * batch)
+        terms = (each * t * batch, each * batch, each * np.sqrt(t) * batch)
+        return Integrals(*(term.sum(axis=(-2, -1)) for term in terms))
+
+    @cached_property
+    def _by_batch(self) -> tuple[FloatArray, FloatArray]:
+        """Mean updates and batch sizes, each (different batch sizes, k): the integrals are linear in the updates."""
+        batch, place = np.unique(np.round(self.batch, 9), axis=0, return_inverse=True)
+        updates = np.zeros_like(batch)
+        np.add.at(updates, place.reshape(-1), self.updates / len(self.updates))
+        return updates, batch
 
     def drawn(self, rng: np.random.Generator, draws: int = DRAWS) -> Integrals:
         """(draws,) integrals with 1/N drawn about the estimates, by Student's t."""
@@ -129,6 +140,22 @@ def predicted(
         return UNKNOWN
     draws = of(course.drawn(np.random.default_rng(seed)))
     return percentiles(float(of(course.integrals())), draws, confidence)
+
+
+def mean_noise_scale(course: Course, *, confidence: float = 0.95) -> Estimate:
+    """The noise scale averaged over training, integral N ds / integral ds: the B_crit that it predicts (D.1, 2.12).
+
+    The value is NaN and the upper end infinite where some stretch shows no gradient in the noise.
+
+    >>> exact = np.zeros(2), np.full(2, 1e9)
+    >>> course = Course(np.ones((1, 2)), np.full((1, 2), 1e6), 1 / np.array([10.0, 30.0]), *exact)
+    >>> round(mean_noise_scale(course).value)
+    20
+    """
+    found = predicted(course, lambda integrals: integrals.critical_batch, confidence=confidence)
+    if course.resolved and math.isfinite(found.high):
+        return found
+    return Estimate(math.nan, found.low, math.inf if course.known else math.nan)
 
 
 def predicted_gamma(course: Course, *, confidence: float = 0.95, seed: int = 0) -> Estimate:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table
+from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table, gamma_of_runs
 from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
-from rl_scaling.analysis.course import predicted_gamma
+from rl_scaling.analysis.course import NOISE_SCALE_MEAN, mean_noise_scale
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -24,7 +25,7 @@ from rl_scaling.analysis.fronts import (
     split_runs,
 )
 from rl_scaling.analysis.goals import Goals, goals_of
-from rl_scaling.analysis.noise_scale import NoiseRows, noise_columns, phase_rows
+from rl_scaling.analysis.noise_scale import NOTHING, NoiseRows, noise_columns, phase_rows
 from rl_scaling.analysis.profile import Profile
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.stretches import course_to_goal
@@ -36,7 +37,9 @@ from rl_scaling.analysis.tradeoff import (
     residual_interval,
     unfitted,
 )
+from rl_scaling.records import REUSE
 
+NOISE_SCALE_REUSE = ("noise_scale_reuse", "noise_scale_reuse_low", "noise_scale_reuse_high")
 FIT_COLUMNS = (
     "task",
     "goal",
@@ -58,6 +61,8 @@ FIT_COLUMNS = (
     "noise_scale",
     "noise_scale_low",
     "noise_scale_high",
+    *NOISE_SCALE_REUSE,
+    *NOISE_SCALE_MEAN,
     "design_effect",
     *GAMMA_PREDICTED,
 )
@@ -80,8 +85,11 @@ class SweepFit:
         fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are in the task's unit; the
             `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
             from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
-            noise_scale is NaN and its upper end infinite while unresolved; gamma_predicted is what an adaptive batch
-            could gain (M18, D.5) by the noise scale of the front's runs.
+            noise_scale is that of the stretch between the goal before and this one, noise_scale_mean that of the whole
+            way, the mean that predicts B_crit (M18, D.1); both are NaN and their upper ends infinite while unresolved;
+            noise_scale_reuse is noise_scale where examples are used again, NaN where they are not;
+            gamma_predicted is what an adaptive batch could gain (M18, D.5) by the noise scale of the front's runs,
+            NaN where examples are used again.
         adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
             in none of the other tables.
     """
@@ -90,6 +98,11 @@ class SweepFit:
     learning_rates: pd.DataFrame
     fits: pd.DataFrame
     adaptive: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=pd.Index(ADAPTIVE_COLUMNS)))
+
+    def of_tasks(self, tasks: Collection[str]) -> SweepFit:
+        """The rows of some tasks."""
+        tables = (self.fronts, self.learning_rates, self.fits, self.adaptive)
+        return SweepFit(*(table[table["task"].isin(list(tasks))] for table in tables))
 
 
 def fit_runs(
@@ -126,7 +139,7 @@ def fit_runs(
     seeds = seed_table(reached)
     rates = rate_table(seeds)
     fronts = best_rates(rates)
-    noise = NoiseRows(runs)
+    noise, reuse = NoiseRows(runs), NoiseRows(runs, REUSE) if f"{REUSE}_trace_cov" in runs else None
     rows: list[dict[str, object]] = []
     for task, measure in measures(split).items():
         for goal in goals_of(task, goals, measure.direction):
@@ -136,7 +149,8 @@ def fit_runs(
                 front, _of_goal(seeds, task, goal), uses=uses, confidence=confidence, resamples=resamples
             )
             identity = {"task": task, "goal": goal, "unit": measure.unit, "quantity": measure.quantity}
-            measured = _noise_of_front(noise, split, reached[reached["task"] == task], front, goal, confidence)
+            of_task = reached[reached["task"] == task]
+            measured = _noise_of_front(noise, reuse, split, of_task, front, goal, confidence)
             rows.append({**identity, **asdict(fit), "interval": interval, **measured})
     fits = pd.DataFrame(rows, columns=pd.Index(FIT_COLUMNS))
     adaptive = adaptive_table(noise, split, everything[followed], rate_table(seed_table(everything[followed])), fits)
@@ -226,12 +240,25 @@ def _cell(seeds: pd.DataFrame, size: float, rate: float, setting: str) -> Cell:
 
 
 def _noise_of_front(
-    noise: NoiseRows, runs: list[Run], reached: pd.DataFrame, front: pd.DataFrame, goal: float, confidence: float
+    noise: NoiseRows,
+    reuse: NoiseRows | None,
+    runs: list[Run],
+    reached: pd.DataFrame,
+    front: pd.DataFrame,
+    goal: float,
+    confidence: float,
 ) -> dict[str, float]:
-    """B_simple of the front's runs between the goal before and this one, and gamma of the whole way."""
+    """B_simple of the front's runs between the goal before and this one, and gamma of the whole way.
+
+    Where examples are used several times B_simple is that of their first use, and of later ones under its own names.
+    """
     chosen = reached[(reached["goal"] == goal) & (reached["row"] >= 0)].merge(front[_CHOICE])
     ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
-    pooled = noise.pool(phase_rows(runs, ends), confidence)
+    rows = phase_rows(runs, ends)
+    pooled, again = noise.pool(rows, confidence), reuse.pool(rows, confidence) if reuse else NOTHING
     course = course_to_goal(noise, runs, reached[reached["run"].isin(chosen["run"])], goal)
-    gamma = predicted_gamma(course, confidence=confidence)
-    return noise_columns(pooled) | dict(zip(GAMMA_PREDICTED, gamma, strict=True))
+    mean = mean_noise_scale(course, confidence=confidence)
+    gamma = gamma_of_runs(course, [runs[number] for number in chosen["run"]], confidence=confidence)
+    whole_way = zip((*NOISE_SCALE_MEAN, *GAMMA_PREDICTED), (*mean, *gamma), strict=True)
+    later = dict(zip(NOISE_SCALE_REUSE, (again.value, again.low, again.high), strict=True))
+    return noise_columns(pooled) | later | dict(whole_way)

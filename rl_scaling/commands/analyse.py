@@ -1,6 +1,6 @@
-"""`rl-scaling status`, `fit` and `report`: what a store holds, what it says, and the page that shows it.
+"""`rl-scaling status` and `fit`: what a store holds and what it says.
 
-Analysis and charts are imported where they are used, for `--help`.
+The analysis is imported where they are used, for `--help`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from tyro.conf import Positional, arg
 from rl_scaling.commands.options import Folders, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
 from rl_scaling.records import SEALED, Measure
-from rl_scaling.store import RunInfo, Store, StoreError, list_runs, load_runs
+from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from rl_scaling.analysis import SweepFit
-    from rl_scaling.report import Section
 
 HORIZON = 50.0
 CONFIDENCE = 0.95
@@ -36,15 +35,15 @@ class Status:
     """What is done, running, diverged and left in a store, and when it will end."""
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")]
-    """A store of runs."""
+    """A store of runs, or a folder of such stores."""
     json: bool = False
     """Print the table as JSON on stdout."""
 
     def run(self) -> int:
-        store = Store(self.folder)
         infos = {info.run_id: info for info in list_runs(self.folder)}
-        plan = read_plan(store)
-        planned = {config.run_id: config for config in plan.trials()} if plan else {}
+        stores = [Store(self.folder), *(Store(path.parent) for path in sorted(self.folder.glob(f"*/{PLAN_FILE}")))]
+        plans = [plan for store in stores if (plan := read_plan(store))]
+        planned = {config.run_id: config for plan in plans for config in plan.trials()}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
@@ -153,8 +152,10 @@ class Fit:
             print_json(fits_to_json(fit.fits, fit.adaptive))
             return 0
         units = " or ".join(fit.fits["unit"].unique())
+        reused = fit.fits["noise_scale_reuse_low"].notna().any()
         table = Table(
             *("task", "goal", "S_min\nupdates", f"E_min\n{units}", f"B_crit\n{units}", f"B_simple\n{units}"),
+            *([f"B_simple\nof reuse, {units}"] if reused else []),
             *("design\neffect", "batch\nsizes", ""),
             box=None,
         )
@@ -166,6 +167,7 @@ class Fit:
                 _number(row["examples_min"]),
                 _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
                 _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
+                *([_interval(*(row[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")))] if reused else []),
                 f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
@@ -200,70 +202,6 @@ def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
     if not math.isfinite(value):
         return ""
     return f"{value:.2f} ({low:.2f} - {high:.2f})" if math.isfinite(low + high) else f"{value:.2f}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """One self-contained HTML page with curves, fronts, fits and noise scales."""
-
-    folders: Folders
-    """Stores of runs, or folders that hold some."""
-    goals: tuple[float, ...] = ()
-    """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
-    horizon: float = HORIZON
-    """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
-    confidence: float = CONFIDENCE
-    """Of the intervals."""
-    out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
-    """The page."""
-    figures: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Also write every chart here, as SVG and PNG."""
-    title: str = "How large a batch can this training use?"
-    """Title of the page."""
-
-    def run(self) -> int:
-        from rl_scaling.report import write_report
-
-        choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
-        choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []
-        choices += ["--confidence", f"{self.confidence:g}"] if self.confidence != CONFIDENCE else []
-        measured = section(
-            self.folders,
-            "Measured runs",
-            command=" ".join(["rl-scaling report", *map(str, self.folders), *choices]),
-            goals=self.goals,
-            horizon=self.horizon,
-            confidence=self.confidence,
-        )
-        print_line(write_report([measured], self.out, title=self.title, figures=self.figures))
-        return 0
-
-
-def section(
-    folders: tuple[Path, ...],
-    heading: str,
-    explanation: str = "",
-    *,
-    command: str,
-    badge: str = "",
-    goals: tuple[float, ...] = (),
-    horizon: float = HORIZON,
-    confidence: float = CONFIDENCE,
-) -> Section:
-    """The part of a report that shows the runs below some folders. Raises what `load_and_fit` raises."""
-    from rl_scaling.report import Section
-
-    runs, fit = load_and_fit(folders, goals, horizon, confidence)
-    return Section(
-        heading=heading,
-        explanation=explanation,
-        badge=badge,
-        command=command,
-        runs=runs,
-        fit=fit,
-        provenance=[info.provenance for info in list_runs(*folders)],
-        horizon=horizon,
-    )
 
 
 def load_and_fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from rich.console import Group
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rl_scaling.commands.options import console, say
+from rl_scaling.commands.options import console, duration, say
 from rl_scaling.sweeps.sweep import Sweep, Trial
 
 LINE_SECONDS = 15.0
@@ -33,40 +34,48 @@ class SweepDisplay:
         if self._live:
             self._live.stop()
 
-    def show(self, sweep: Sweep) -> None:
+    def show(self, sweeps: Sequence[Sweep]) -> None:
         now = time.monotonic()
         if self._live:
-            self._live.update(_panel(sweep), refresh=True)
+            self._live.update(_panel(sweeps), refresh=True)
         elif now - self._said >= LINE_SECONDS:
             self._said = now
-            say(_summary(sweep))
-            for trial in sweep.running:
-                say(f"  {trial.label}: {_progress(trial)}")
+            say(_summary(sweeps))
+            for sweep in sweeps:
+                for trial in sweep.running:
+                    say(f"  {_label(trial, sweeps)}: {_progress(trial)}")
 
 
-def _summary(sweep: Sweep) -> str:
-    trials = sweep.trials.values()
+def _label(trial: Trial, sweeps: Sequence[Sweep]) -> str:
+    return f"{trial.config.environment.name}, {trial.label}" if len(sweeps) > 1 else trial.label
+
+
+def _summary(sweeps: Sequence[Sweep]) -> str:
+    trials = [trial for sweep in sweeps for trial in sweep.trials.values()]
+    running = [trial for sweep in sweeps for trial in sweep.running]
     over = sum(t.sealed for t in trials)
     waiting = sum(t.status in (None, "interrupted") for t in trials)
-    text = f"{over} of {len(sweep.trials)} trials over, {len(sweep.running)} running, {waiting} waiting"
-    if sweep.interrupted:
+    text = f"{over} of {len(trials)} trials over, {len(running)} running, {waiting} waiting"
+    if any(sweep.interrupted for sweep in sweeps):
         return text + "; saving what runs (Ctrl-C again ends at once)"
-    seconds = sweep.seconds_left
-    return text + (f"; about {_duration(seconds)} left" if math.isfinite(seconds) else "")
+    rate = sum(t.frames_per_second for t in running if math.isfinite(t.frames_per_second))
+    left = sum(t.frames_left for t in trials)
+    return text + (f"; about {duration(left / rate)} left" if rate else "")
 
 
-def _panel(sweep: Sweep) -> Group:
+def _panel(sweeps: Sequence[Sweep]) -> Group:
     table = Table("trial", "progress", "frames/s", "score", "goals reached", box=None)
-    for trial in sweep.running:
-        score = trial.goals.smoothed
-        table.add_row(
-            trial.label,
-            _progress(trial),
-            "" if math.isnan(trial.frames_per_second) else f"{trial.frames_per_second:,.0f}",
-            "" if math.isnan(score) else f"{score:,.1f}",
-            f"{len(trial.goals.reached)} of {len(sweep.plan.goals)}",
-        )
-    return Group(Text(_summary(sweep)), table)
+    for sweep in sweeps:
+        for trial in sweep.running:
+            score = trial.goals.smoothed
+            table.add_row(
+                _label(trial, sweeps),
+                _progress(trial),
+                "" if math.isnan(trial.frames_per_second) else f"{trial.frames_per_second:,.0f}",
+                "" if math.isnan(score) else f"{score:,.1f}",
+                f"{len(trial.goals.reached)} of {len(sweep.plan.goals)}",
+            )
+    return Group(Text(_summary(sweeps)), table)
 
 
 def _progress(trial: Trial) -> str:
@@ -74,8 +83,3 @@ def _progress(trial: Trial) -> str:
         return trial.starting
     share = trial.frames / trial.config.frames
     return f"{trial.frames:,} of {trial.config.frames:,} frames ({share:.0%})"
-
-
-def _duration(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

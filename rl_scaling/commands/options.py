@@ -82,3 +82,13 @@ def print_table(table: Table) -> None:
     """A table on stdout, as wide as it needs to be where stdout is no terminal."""
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)
+
+
+def duration(seconds: float) -> str:
+    """Minutes, or hours where they are many.
+
+    >>> duration(61), duration(3 * 3600)
+    ('2 min', '3.0 h')
+    """
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:,.1f} h"

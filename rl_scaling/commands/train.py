@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, arg
 
 from rl_scaling.commands.adaptive import AdaptiveOptions
-from rl_scaling.commands.environments import environment_config
+from rl_scaling.commands.environments import AtariOptions, environment_config
 from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, AgentConfig, NoiseScaleConfig, PPOConfig, RunConfig
@@ -31,10 +31,7 @@ class Training(ABC):
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: int = 16
     """Environments stepped together; a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
-    sticky_action_probability: float = 0.0
-    """Atari: chance that the emulator repeats the previous action."""
-    frame_skip: int = 4
-    """Atari: emulator frames per agent step."""
+    played: OmitArgPrefixes[AtariOptions] = field(default_factory=AtariOptions)
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     adaptive_batch: OmitArgPrefixes[AdaptiveOptions] = field(default_factory=AdaptiveOptions)
     frames: Count = 10_000_000
@@ -66,13 +63,7 @@ class Training(ABC):
 
     def _config(self, agent: AgentConfig) -> RunConfig:
         return RunConfig(
-            environment=environment_config(
-                self.game,
-                self.env_id,
-                self.num_envs,
-                frame_skip=self.frame_skip,
-                sticky_action_probability=self.sticky_action_probability,
-            ),
+            environment=environment_config(self.game, self.env_id, self.num_envs, self.played),
             agent=agent,
             noise_scale=self.noise,
             frames=self.frames,
@@ -85,9 +76,14 @@ class Training(ABC):
         config = self.config()
         at_least(0, threads=self.threads)
         from rl_scaling.envs import available_cpus
+        from rl_scaling.sweeps.provenance import other_code
         from rl_scaling.sweeps.trial import Faster, run_trial
 
         store = Store(self.out)
+        begun = store.info(config.run_id)
+        other = other_code([begun]) if begun and begun.status == "interrupted" and not self.replace else ""
+        if other:
+            say(f"warning: {other}")
         batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
         say(f"{config.task}, {batch}, run {config.run_id} in {self.out}")
         with Interruptible() as stop:

@@ -4,7 +4,8 @@ from rl_scaling.report import Section, write_report
 write_report([Section(heading="Breakout", runs=runs, fit=fit)], "report.html", title="How Breakout scales")
 """
 
+from rl_scaling.report.cross_domain import Overview
 from rl_scaling.report.page import write_report
 from rl_scaling.report.section import Section
 
-__all__ = ["Section", "write_report"]
+__all__ = ["Overview", "Section", "write_report"]

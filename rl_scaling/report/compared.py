@@ -10,7 +10,7 @@ from rl_scaling.report.data import Tables
 from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.numbers import number
 from rl_scaling.report.tables import with_interval
-from rl_scaling.report.theme import Figure, log_axis
+from rl_scaling.report.theme import Figure, legend, log_axis, series_colours
 from rl_scaling.report.words import words_of
 
 
@@ -65,11 +65,13 @@ def compared_figures(fit: SweepFit) -> dict[str, Figure]:
 
 def _figure(fronts: pd.DataFrame, unit: str, log_scale: str) -> Figure:
     tables = Tables()
+    tasks = sorted(fronts["task"].unique())
+    key = legend("", entry_width=420)
     data = tables.add(fronts, ["task", "goal", "batch_size", "learning_rate", "updates", "examples"])
     chart = alt.Chart(data).encode(
         x=log_axis(alt.X, "updates", "updates to the goal (optimiser steps, log scale)", fronts["updates"]),
         y=log_axis(alt.Y, "examples", f"{unit} to the goal ({log_scale})", fronts["examples"]),
-        color=alt.Color("task:N", title="task"),
+        color=alt.Color("task:N", scale=alt.Scale(domain=tasks, range=series_colours(len(tasks))), legend=key),
         detail="goal:N",
         tooltip=[
             alt.Tooltip("task:N"),

@@ -119,11 +119,11 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
     """The noise scale against examples (frames); None where it was never measured.
 
     Args:
-        series: the runs of one task, whose running estimates are drawn thin.
+        series: the runs of one task, whose running estimates are drawn thin where rows hold any.
         pooled: what `rl_scaling.analysis.noise_over_training` makes of them, drawn thick with its interval.
     """
     measured = series.curves[series.curves["noise_scale_low"].notna() | series.curves["noise_scale"].notna()]
-    if measured.empty:
+    if measured.empty and not pooled["noise_scale_low"].notna().any():
         return None
     positive = series.curves.assign(noise_scale=_positive(series.curves["noise_scale"]))
     drawn = Series(runs=series.runs, rows=series.rows, curves=positive, left_out=series.left_out)
@@ -148,6 +148,8 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
 
 
 def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -> str:
+    if measured.empty:
+        return "Line and band: B_simple = tr Σ / |G|², pooled over the best learning rates, with its interval."
     runs = measured["run"].nunique()
     never = runs - curves.dropna(subset=["noise_scale"])["run"].nunique()
     parts = [

@@ -13,6 +13,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from rl_scaling.report.cross_domain import OVERVIEW, Overview, overview_figures, overview_html
 from rl_scaling.report.data import Columns, rows_of
 from rl_scaling.report.html import Html, json_script, tag
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
@@ -46,7 +47,7 @@ def specification(figure: Figure) -> dict[str, Any]:
         description=f"{figure.title}. {figure.caption}",
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
     )
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)  # half the time of a page otherwise; tests validate every chart
     spec.pop("config", None)
     return spec
 
@@ -76,18 +77,29 @@ def _navigation(headings: Sequence[str]) -> Html:
     return tag("nav", tag("ul", *links), aria_label="Parts of this page")
 
 
-def page_html(sections: Sequence[Section], *, title: str, lead: str = "") -> str:
+def page_html(sections: Sequence[Section], *, title: str, lead: str = "", overview: Overview | None = None) -> str:
     """The whole page as text; see `write_report`."""
-    return _page(sections, [task_parts(section) for section in sections], title, lead)
+    return _page(sections, [task_parts(section) for section in sections], title, lead, overview)
 
 
-def _page(sections: Sequence[Section], parts: Sequence[Sequence[TaskPart]], title: str, lead: str) -> str:
+def _page(
+    sections: Sequence[Section],
+    parts: Sequence[Sequence[TaskPart]],
+    title: str,
+    lead: str,
+    overview: Overview | None,
+) -> str:
     drawn = Drawn()
+    headings = [section.heading for section in sections]
     bodies = []
-    for place, (section, of_section) in enumerate(zip(sections, parts, strict=True)):
-        figures = {id(figure): drawn.figure(figure) for part in of_section for figure in part.figures}
-        bodies.append(section_html(section, f"part-{place}", of_section, figures))
-    return document(bodies, [section.heading for section in sections], drawn, title=title, lead=lead)
+    if overview is not None:
+        headings.insert(0, OVERVIEW)
+        figures = [drawn.figure(figure) for figure in overview_figures(overview)]
+        bodies.append(overview_html(overview, "part-0", figures))
+    for section, of_section in zip(sections, parts, strict=True):
+        markup = {id(figure): drawn.figure(figure) for part in of_section for figure in part.figures}
+        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, markup))
+    return document(bodies, headings, drawn, title=title, lead=lead)
 
 
 def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, title: str, lead: str = "") -> str:
@@ -131,7 +143,7 @@ def _slug(text: str) -> str:
 
 
 def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str], folder: Path) -> list[Path]:
-    """Every chart as SVG and PNG (twice the size, for print); names say which part and task they belong to."""
+    """Every chart as `export_figure` writes it; names say which part and task they belong to."""
     written: list[Path] = []
     for heading, of_section in zip(headings, parts, strict=True):
         for part in of_section:
@@ -143,16 +155,21 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
 
 
 def export_figure(figure: Figure, stem: Path) -> list[Path]:
-    """One chart as SVG and PNG: `stem` with each ending; replaces files of these names."""
+    """One chart as SVG, PDF and PNG (twice the size): `stem` with each ending; replaces files of these names."""
     spec = specification(figure) | {"width": FIGURE_WIDTH, "padding": 14}
     spec["datasets"] = {name: rows_of(columns) for name, columns in figure.tables.items()}
     spec["config"] = config() | {"background": "#ffffff"}
     spec["title"] = {"text": figure.title, "offset": 12}
     plain = with_plain_colours(json.dumps(spec))
-    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
-    write_file(svg, vl_convert.vegalite_to_svg(plain).encode())
-    write_file(png, vl_convert.vegalite_to_png(plain, scale=2))
-    return [svg, png]
+    contents = {
+        "svg": vl_convert.vegalite_to_svg(plain).encode(),
+        "pdf": vl_convert.vegalite_to_pdf(plain),
+        "png": vl_convert.vegalite_to_png(plain, scale=2),
+    }
+    written = [stem.with_name(f"{stem.name}.{ending}") for ending in contents]
+    for path, content in zip(written, contents.values(), strict=True):
+        write_file(path, content)
+    return written
 
 
 def write_report(
@@ -161,6 +178,7 @@ def write_report(
     *,
     title: str,
     lead: str = "",
+    overview: Overview | None = None,
     figures: Path | str | None = None,
 ) -> Path:
     """Writes the report: one HTML file that opens without a network, and its charts as files if asked for.
@@ -170,7 +188,8 @@ def write_report(
         path: where the page goes; its folder is made, a page that is there is replaced.
         title: the title of the page.
         lead: a sentence or two below it.
-        figures: a folder for every chart as SVG and PNG; None writes none.
+        overview: what is compared over all sections, at the top of the page; None for pages of one task.
+        figures: a folder for every chart as SVG, PDF and PNG; None writes none.
 
     Returns:
         The path of the page.
@@ -183,7 +202,9 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, _page(sections, parts, title, lead).encode())
+    write_file(target, _page(sections, parts, title, lead, overview).encode())
     if figures is not None:
+        for figure in overview_figures(overview) if overview else []:
+            export_figure(figure, Path(figures) / figure.name)
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target

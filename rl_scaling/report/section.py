@@ -11,10 +11,12 @@ import pandas as pd
 
 from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
 from rl_scaling.report.adaptive import adaptive_batch_figure, gamma_table
+from rl_scaling.report.best_rates import best_rate_figure
 from rl_scaling.report.compared import compared_figures, compared_table
 from rl_scaling.report.fronts import front_figure
 from rl_scaling.report.html import Html, join, tag
 from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
+from rl_scaling.report.model import model_figure
 from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_examples_figure
 from rl_scaling.report.numbers import count_of, duration, number
 from rl_scaling.report.series import Series, of_fixed_batches, of_task, prepare
@@ -45,6 +47,9 @@ class Section:
         notes: remarks, each one a paragraph.
         provenance: versions, commit and machine: one mapping per run (`RunInfo.provenance`), or one for all.
         horizon: episodes over which scores are smoothed; the one the fit used.
+        predictions: what a model fitted to the runs of a task predicts: task, goal, batch_size, updates, updates_low,
+            updates_high, model; drawn over what was measured.
+        curves: whether to draw every run's learning curve and noise scale, the bulk of a page.
     """
 
     heading: str
@@ -56,6 +61,8 @@ class Section:
     notes: Sequence[str] = ()
     provenance: Sequence[Mapping[str, Any]] = ()
     horizon: float = DEFAULT_HORIZON
+    predictions: pd.DataFrame | None = None
+    curves: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,13 +102,16 @@ def _task_part(section: Section, series: Series, task: str) -> TaskPart:
     fits, adaptive = _of_task(section.fit.fits, task), _of_task(section.fit.adaptive, task)
     fixed = of_fixed_batches(series)
     runs = len(fixed.runs)
+    predictions = None if section.predictions is None else _of_task(section.predictions, task)
     steps = fixed.runs["batch_size"] / fixed.runs["num_envs"].astype(float)
     figures = [
         front_figure(_of_task(section.fit.fronts, task), fits, runs, adaptive),
+        model_figure(_of_task(section.fit.fronts, task), predictions),
         critical_batch_figure(fits, runs),
         noise_over_examples_figure(fixed, _pooled_noise(fixed, section.horizon)),
         adaptive_batch_figure(series),
-        *curve_figures(fixed, sorted(fits["goal"]), section.horizon),
+        *(curve_figures(fixed, sorted(fits["goal"]), section.horizon) if section.curves else []),
+        best_rate_figure(_of_task(section.fit.fronts, task), fixed.runs),
         rate_to_goal_figure(_of_task(section.fit.learning_rates, task), fixed.runs),
         final_score_figure(fixed.runs),
     ]

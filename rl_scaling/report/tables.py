@@ -24,9 +24,11 @@ LISTED_RUNS = 400
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> Html:
-    """A value and its interval, or "at least ...", "at most ...", or a dash where nothing is known."""
+    """A value and its interval (none if it is exact), or "at least ...", "at most ...", or a dash where nothing is known."""
     known_low = math.isfinite(low) and low > 0
     known_high = math.isfinite(high)
+    if math.isfinite(value) and low == high:
+        return join([number(value, digits)])
     if math.isfinite(value):
         return join([number(value, digits), " ", tag("span", f"({interval(low, high, digits)})", class_="soft")])
     if known_low and known_high:
@@ -45,30 +47,36 @@ def _status(status: str, message: str) -> Html:
 def goals_table(fits: pd.DataFrame) -> Html:
     """One row per goal of one task: S_min, E_min, B_crit, B_simple, their intervals and how far to trust them."""
     words, confidence = words_of(fits), f"{percent(fits)} interval"
+    reused = bool(fits["noise_scale_reuse_low"].notna().any())
     heads = [
         words.goal.capitalize(),
         join(["S", tag("sub", "min"), " (updates)"]),
         join(["E", tag("sub", "min"), f" ({words.unit})"]),
         join(["B", tag("sub", "crit"), f" ({words.unit}; {confidence})"]),
         join(["B", tag("sub", "simple"), f" ({words.unit}; {confidence})"]),
+        *([f"The same where {words.unit} are used again"] if reused else []),
         "Design effect",
         "Batch sizes",
         "Status",
     ]
-    return table(heads, [_goal_row(fit) for _, fit in _easiest_first(fits).iterrows()], words=[7])
+    rows = [_goal_row(fit, reused) for _, fit in easiest_first(fits).iterrows()]
+    return table(heads, rows, words=[len(heads) - 1])
 
 
-def _easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+    """The goals of one task in the order in which training reaches them."""
     return fits.sort_values("goal", ascending=words_of(fits).direction == "max")
 
 
-def _goal_row(fit: pd.Series) -> list[object]:
+def _goal_row(fit: pd.Series, reused: bool) -> list[object]:
+    of_reuse = [fit[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")]
     return [
         f"{fit['goal']:g}",
         number(fit["steps_min"]),
         number(fit["examples_min"]),
         with_interval(fit["critical_batch"], fit["critical_batch_low"], fit["critical_batch_high"]),
         with_interval(fit["noise_scale"], fit["noise_scale_low"], fit["noise_scale_high"]),
+        *([with_interval(*of_reuse)] if reused else []),
         number(fit["design_effect"], 2),
         int(fit["batch_sizes"]),
         _status(str(fit["status"]), str(fit["message"])),
@@ -88,9 +96,9 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
     low, high = (reached[f"critical_batch_{end}"].astype(float) for end in ("low", "high"))
     bounded = reached[(low > 0) | np.isfinite(high)]
     if len(known):
-        words = _answer(_easiest_first(known), frames_each)
+        words = _answer(easiest_first(known), frames_each)
     elif len(bounded):
-        words = _bound(_easiest_first(bounded).iloc[-1], words_of(bounded))
+        words = _bound(easiest_first(bounded).iloc[-1], words_of(bounded))
     elif len(reached):
         words = ["Goals were reached, but the critical batch size is not resolved; the table says what is missing."]
     elif len(fits):

@@ -33,6 +33,12 @@ _INKS = {  # name: (light, dark)
     "accent": ("#1f5fbf", "#7fb0ff"),
     "critical": ("#1f5fbf", "#7fb0ff"),
     "noise": ("#d0600a", "#ffa552"),
+    # For things without an order; told apart by colour-blind readers, and always drawn with a shape of their own too.
+    "series-0": ("#0b5fa5", "#6db3f2"),
+    "series-1": ("#c2570c", "#ffab66"),
+    "series-2": ("#0f7f6b", "#4fd1b5"),
+    "series-3": ("#9b2d7f", "#ec8fd0"),
+    "series-4": ("#6d6200", "#d8c64c"),
     "good": ("#1b7a43", "#6fd39a"),
     "warn": ("#8a5a00", "#f2c14e"),
 }
@@ -151,6 +157,14 @@ def ordered_colour(field: str, values: Sequence[float], title: str, *, shown: bo
     scale = alt.Scale(domain=list(values), range=ramp(len(values)))
     key = legend(title, labelExpr="format(datum.value, ',')") if shown else None
     return alt.Color(f"{field}:O", scale=scale, legend=key)
+
+
+SERIES_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
+
+
+def series_colours(count: int) -> list[str]:
+    """`count` colours for things without an order, as CSS variables; beyond five they come again."""
+    return [f"var(--series-{i % len(SERIES_SHAPES)})" for i in range(count)]
 
 
 # d3 writes the zero of an axis in millions as "0M".

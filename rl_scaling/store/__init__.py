@@ -34,6 +34,7 @@ from rl_scaling.store.table import list_runs, load_runs
 from rl_scaling.store.writer import RunWriter
 
 __all__ = [
+    "PLAN_FILE",
     "RunInfo",
     "RunWriter",
     "SealedStatus",

@@ -7,8 +7,11 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from rl_scaling.store import RunInfo
 
 _PACKAGES = ("rl-scaling", "torch", "ale-py", "gymnasium", "numpy")
 
@@ -26,6 +29,25 @@ def provenance(*, device: str, threads: int, **further: Any) -> dict[str, Any]:
         "threads": threads,
         **further,
     }
+
+
+def code_of(origin: Mapping[str, Any]) -> str:
+    """Version and commit of the code in a run's provenance, in words.
+
+    >>> code_of({"commit": "abc", "versions": {"rl-scaling": "0.1.0"}})
+    '0.1.0 (abc)'
+    """
+    version, commit = (origin.get("versions") or {}).get("rl-scaling"), origin.get("commit")
+    return f"{version or 'unknown version'}" + (f" ({commit})" if commit else "")
+
+
+def other_code(infos: Iterable[RunInfo]) -> str:
+    """One line where runs were made, or gone on with, by other code than this; else nothing."""
+    here = code_of({"commit": _commit(), "versions": {"rl-scaling": _version("rl-scaling")}})
+    made = {code_of(origin) for info in infos for origin in (info.provenance, *info.resumed)} - {here}
+    if not made:
+        return ""
+    return f"runs here were made by rl-scaling {', '.join(sorted(made))}; this is {here}: what they say may differ"
 
 
 def _version(package: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,7 +72,7 @@ class Sweep:
     Args:
         plan: what to run.
         store: where runs go; sealed runs found there are not run again, interrupted ones go on.
-        workers: trials run side by side.
+        workers: trials run side by side, or the workers that run them, which several sweeps may share.
         stop_early: end trials that can no longer be the first to reach any goal.
         device: for every trial, "cpu", "cuda" or "auto".
         threads: for each trial.
@@ -83,7 +83,7 @@ class Sweep:
         plan: SweepPlan,
         store: Store,
         *,
-        workers: int,
+        workers: int | Sequence[Worker],
         stop_early: bool = False,
         device: str = "auto",
         threads: int = 1,
@@ -94,7 +94,7 @@ class Sweep:
         self.stopped_by: Literal["", "request", "deadline"] = ""
         self.frames_saved = 0
         self.trials: dict[str, Trial] = {}
-        self._workers = [Worker() for _ in range(workers)]
+        self.workers = [Worker() for _ in range(workers)] if isinstance(workers, int) else list(workers)
         self._device = device
         self._threads = threads
         for config in plan.trials():
@@ -107,35 +107,16 @@ class Sweep:
         asked_to_stop: Callable[[], bool] = lambda: False,
         deadline_seconds: float = math.inf,
     ) -> None:
-        """Run all trials; `on_change` hears of every event and about twice a second.
-
-        When asked to stop, or at the deadline, every running trial saves itself at its next record and the rest is
-        left for a later call. An exception ends the processes at once; then at most what came after the last
-        checkpoints is lost.
-        """
-        begun = time.monotonic()
-        try:
-            while self._fill():
-                for worker, event in events(self._workers, timeout_seconds=0.5):
-                    self._hear(worker, event)
-                on_change(self)
-                if asked_to_stop():
-                    self.interrupt("request")
-                elif time.monotonic() - begun > deadline_seconds:
-                    self.interrupt("deadline")
-        except BaseException:
-            for worker in self._workers:
-                worker.close(kill=True)
-            raise
-        for worker in self._workers:
-            worker.close()
-        on_change(self)
+        """See `run_side_by_side`, of this sweep alone."""
+        run_side_by_side(
+            [self], lambda _: on_change(self), asked_to_stop=asked_to_stop, deadline_seconds=deadline_seconds
+        )
 
     def interrupt(self, why: Literal["request", "deadline"] = "request") -> None:
         """Have running trials save themselves at their next record, and start no more."""
         if not self.stopped_by:
             self.stopped_by = why
-            for worker in self._workers:
+            for worker in self._own_workers:
                 worker.tell(INTERRUPT)
 
     @property
@@ -144,20 +125,20 @@ class Sweep:
 
     @property
     def running(self) -> list[Trial]:
-        return [self.trials[w.job.config.run_id] for w in self._workers if w.job is not None]
+        return [self.trials[w.job.config.run_id] for w in self._own_workers if w.job is not None]
 
     @property
-    def seconds_left(self) -> float:
-        """An estimate from the throughput of what runs now; infinite before any is known."""
-        rate = sum(t.frames_per_second for t in self.running if math.isfinite(t.frames_per_second))
-        left = sum(t.frames_left for t in self.trials.values())
-        return left / rate if rate else math.inf
+    def _own_workers(self) -> list[Worker]:
+        """Those that run a trial of this sweep."""
+        return [w for w in self.workers if w.job is not None and w.job.store == Path(self.store.root)]
 
     def summary(self) -> list[dict[str, object]]:
         """One row per trial, for --json."""
         return [
             {
                 "run_id": run_id,
+                "task": t.config.task,
+                "store": str(self.store.root),
                 "batch_size": t.config.batch_size,
                 "setting": t.config.setting,
                 "learning_rate": t.config.agent.learning_rate,
@@ -181,9 +162,9 @@ class Sweep:
             trial.failure = str(error)
         self.trials[config.run_id] = trial
 
-    def _fill(self) -> bool:
+    def start_waiting(self) -> bool:
         """Give idle workers something to do; False when there is nothing left to wait for."""
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.job is None and not self.interrupted:
                 trial = self._next()
                 if trial is None:
@@ -249,7 +230,8 @@ class Sweep:
         leading, best = leading_rates(known, self.plan.goals), _best(by_rate)
         return leading or ([] if best is None else [best])
 
-    def _hear(self, worker: Worker, event: Event) -> None:
+    def hear(self, worker: Worker, event: Event) -> None:
+        """Take in what a worker has to tell of one of the trials."""
         trial = self.trials[event.run_id]
         match event:
             case Starting(_, done, total):
@@ -288,6 +270,39 @@ class Sweep:
             if config.environment.num_envs == num_envs and counts:
                 by_rate.setdefault(config.learning_rate, []).append(trial)
         return by_rate
+
+
+def run_side_by_side(
+    sweeps: Sequence[Sweep],
+    on_change: Callable[[Sequence[Sweep]], None],
+    *,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    deadline_seconds: float = math.inf,
+) -> None:
+    """Run all trials of sweeps that share their workers; the first sweep's come first.
+
+    `on_change` hears of every event and about twice a second. When asked to stop, or at the deadline, every running
+    trial saves itself at its next record and the rest is left for a later call. An exception ends the processes at
+    once; then at most what came after the last checkpoints is lost.
+    """
+    begun = time.monotonic()
+    workers = list({id(worker): worker for sweep in sweeps for worker in sweep.workers}.values())
+    try:
+        while sum(sweep.start_waiting() for sweep in sweeps):  # every one is asked, so not any()
+            for worker, event in events(workers, timeout_seconds=0.5):
+                next(sweep for sweep in sweeps if event.run_id in sweep.trials).hear(worker, event)
+            on_change(sweeps)
+            asked = asked_to_stop()
+            if asked or time.monotonic() - begun > deadline_seconds:
+                for sweep in sweeps:
+                    sweep.interrupt("request" if asked else "deadline")
+    except BaseException:
+        for worker in workers:
+            worker.close(kill=True)
+        raise
+    for worker in workers:
+        worker.close()
+    on_change(sweeps)
 
 
 def _all_over(by_rate: dict[float, list[Trial]]) -> bool:

@@ -18,6 +18,7 @@ from rl_scaling.envs import VectorSource, make_vector
 from rl_scaling.records import Status, TrainingRecord
 from rl_scaling.store import RunWriter, Store
 from rl_scaling.sweeps import INTERRUPT, Verdict
+from rl_scaling.sweeps.memory import require_memory
 from rl_scaling.sweeps.provenance import provenance
 from rl_scaling.training import Diverged, Progress, run
 
@@ -84,6 +85,7 @@ def run_trial(
     if not replace and store.status(config.run_id) not in (None, "interrupted"):
         store.open_run(config, origin)  # refuses, and says why
     # Before the run is given its place: one that cannot be started must leave nothing behind.
+    require_memory([config], device=chosen)
     group_envs = config.adaptive.group_envs if config.adaptive else None
     if faster.alternate and group_envs:
         raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")

@@ -85,8 +85,9 @@ FAST = {"epochs": 3, "minibatches": 3, "learning_rate": 3e-3, "value_clip_range"
         ({**ONE, "max_grad_norm": 0.01, "normalize_advantages": False}, 1.0),
         ({**FAST, "max_grad_norm": 1e9}, 1.0),
         ({**FAST, "learning_rate_schedule": "linear", "clip_range_schedule": "linear"}, 0.4),
+        ({**FAST, "value_clip_range": 0.0}, 1.0),
     ],
-    ids=["one minibatch", "clipped hard", "several epochs", "annealed"],
+    ids=["one minibatch", "clipped hard", "several epochs", "annealed", "values not clipped"],
 )
 def test_gradients_and_updates_equal_theirs(options: dict[str, Any], remaining: float) -> None:
     # After train() the gradient of the last minibatch is still there, clipped.
@@ -95,3 +96,15 @@ def test_gradients_and_updates_equal_theirs(options: dict[str, Any], remaining: 
         assert other.grad is not None
         assert (mine.grad - other.grad).norm() <= 1e-5 * other.grad.norm()
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
+
+
+def test_clipping_is_at_work_in_what_is_compared() -> None:
+    changes = [{}, {"value_clip_range": 0.0}, {"clip_range": 10.0}]
+    clipped, *others = [
+        torch.cat(
+            [mine.detach().flatten() for mine, _ in both(PPOConfig(rollout_steps=STEPS, **{**FAST, **change}), 1.0)]
+        )
+        for change in changes
+    ]
+    for other in others:
+        assert (clipped - other).norm() > 1e-2 * clipped.norm()

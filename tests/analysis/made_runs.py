@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.records import COLUMNS
+from rl_scaling.records import COLUMNS, REUSE
 
 TASK = "Made a2c"
 
@@ -18,7 +18,8 @@ def made_run(batch_size: int, learning_rate: float, seed: int, **columns: Any) -
     """One run; `columns` holds scalars or one value per row, at least updates, score and episodes."""
     status, task = columns.pop("status", "done"), columns.pop("task", TASK)
     rows = len(columns["updates"])
-    table = pd.DataFrame({name: np.zeros(rows) for name in COLUMNS} | columns)
+    unused = {f"{REUSE}_{name}": np.full(rows, math.nan) for name in ("grad_sq_norm", "trace_cov")}
+    table = pd.DataFrame({name: np.zeros(rows) for name in COLUMNS} | unused | columns)
     table["examples"] = columns.get("examples", table["updates"] * batch_size)
     run_id = columns.get("run_id", f"{task}-{batch_size}-{learning_rate}-{seed}")
     identity = {"run_id": run_id, "store": "s", "status": status, "note": "", "task": task}

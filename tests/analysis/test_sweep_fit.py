@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -217,3 +218,22 @@ def test_frames_that_are_used_again_count_once_in_examples_and_each_time_in_batc
     assert often["examples_min"] == pytest.approx(once["examples_min"] / 4, rel=1e-6)
     kept_no_count = sweep(1).drop(columns="examples_used")
     assert fit_runs(kept_no_count, [5.0]).fits.iloc[0]["examples_min"] == once["examples_min"]
+
+
+def test_reuse_has_a_noise_scale_of_its_own_and_no_gamma() -> None:
+    rows = np.random.default_rng(0).normal(1, 0.05, 60)
+    measured = {"noise_measurements": 5, "grad_sq_norm": rows / 100, "trace_cov": 1.0}
+    again = {"reuse_grad_sq_norm": rows / 400, "reuse_trace_cov": 1.0}
+
+    def fit_of(uses: float, **columns: Any) -> pd.Series:
+        runs = steady_sweep(lambda batch, rate, seed: 100, batch_sizes=[64, 128, 256], **columns)
+        return fit_runs(runs.assign(examples_used=uses * runs["examples"]), [5.0, 9.0]).fits.iloc[1]
+
+    once, often = fit_of(1, **measured), fit_of(4, **measured, **again)
+    assert once["noise_scale"] == pytest.approx(100, rel=0.1)
+    assert often["noise_scale"] == once["noise_scale"]
+    assert often["noise_scale_reuse"] == pytest.approx(400, rel=0.1)
+    assert often["noise_scale_reuse_low"] < often["noise_scale_reuse"] < often["noise_scale_reuse_high"]
+    assert np.isnan(once["noise_scale_reuse_low"])
+    assert np.isfinite(once["gamma_predicted"])
+    assert np.isnan(often["gamma_predicted"])

@@ -144,6 +144,12 @@ _FIT = {
     "noise_scale": NAN,
     "noise_scale_low": NAN,
     "noise_scale_high": NAN,
+    "noise_scale_reuse": NAN,
+    "noise_scale_reuse_low": NAN,
+    "noise_scale_reuse_high": NAN,
+    "noise_scale_mean": NAN,
+    "noise_scale_mean_low": NAN,
+    "noise_scale_mean_high": NAN,
     "design_effect": NAN,
 }
 
@@ -184,6 +190,9 @@ def _known_row(goal: float, front: pd.DataFrame) -> dict[str, Any]:
         "noise_scale": 0.8 * turn if goal > 2 else NAN,
         "noise_scale_low": 0.5 * turn,
         "noise_scale_high": 1.4 * turn if goal > 2 else INF,
+        "noise_scale_mean": 0.6 * turn,
+        "noise_scale_mean_low": 0.3 * turn,
+        "noise_scale_mean_high": 1.1 * turn,
         "design_effect": 3.1,
         "batch_sizes": sizes,
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rl_scaling.report import Section, write_report
+from rl_scaling.report import Overview, Section, write_report
 from tests.report.synthetic import known_fit, run_rows, sweep_rows
 
 CHROMIUM = next(
@@ -92,7 +92,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Visit:
         Section(heading="Live", runs=live, fit=known_fit(live, [30]), notes=["</script><script>throw 1</script>"]),
         Section(heading="Shipped", runs=sweep, fit=known_fit(sweep, [2, 5, 10, 50])),
     ]
-    page = write_report(sections, folder / "report.html", title="A test")
+    domains = {str(task): "Reinforcement learning" for task in (*live["task"].unique(), *sweep["task"].unique())}
+    overview = Overview(fit=sections[1].fit, domains=domains, runs=12)
+    page = write_report(sections, folder / "report.html", title="A test", overview=overview)
     before, end, after = page.read_text(encoding="utf-8").rpartition("</body>")
     page.write_text(before + _HOVER + end + after, encoding="utf-8")
     return visit(page, folder)
@@ -106,7 +108,7 @@ def _charts(dom: str) -> list[str]:
 def test_every_chart_is_drawn(seen: Visit) -> None:
     assert 'data-charts="drawn"' in seen.dom
     charts = _charts(seen.dom)
-    assert len(charts) == 4 + 7
+    assert len(charts) == 1 + 4 + 8
     for chart in charts:
         assert "<svg" in chart
         groups = re.findall(
@@ -127,13 +129,13 @@ def test_nothing_is_asked_of_a_network(seen: Visit, tmp_path: Path) -> None:
 
 
 def test_marks_tell_what_they_are(seen: Visit) -> None:
-    assert len(seen.said) == 4 + 7
+    assert len(seen.said) == 1 + 4 + 8
     for words in seen.said:
         assert re.search(r"batch size|goal \(score\)|noise scale", words), seen.said
 
 
 def test_charts_fit_their_places(seen: Visit) -> None:
     widths = [int(float(width)) for width in re.findall(r'<svg[^>]* width="([\d.]+)"', seen.dom)]
-    assert len(widths) == 4 + 7
+    assert len(widths) == 1 + 4 + 8
     assert max(widths) <= 1180
     assert min(widths) >= 300

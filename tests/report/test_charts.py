@@ -73,6 +73,7 @@ def test_a_whole_sweep_gets_every_chart(part: TaskPart) -> None:
         "noise-scale-over-frames",
         "learning-curves-frames",
         "learning-curves-updates",
+        "best-learning-rates",
         "learning-rates-to-goal",
         "learning-rates-final-score",
     ]

@@ -23,7 +23,7 @@ def test_a_page_has_charts_checks_and_numbers(tmp_path: Path) -> None:
     for words in ("Figure 1", "A caption", "does not hold", "falls &lt;", "from 5 to 50"):
         assert words in text
     assert "<b></td>" not in text
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"name.svg", "name.png", "name.csv"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"name.svg", "name.pdf", "name.png", "name.csv"}
 
 
 def test_lines_of_several_kinds_have_a_legend_that_shows_and_colours_of_one_value_have_none() -> None:

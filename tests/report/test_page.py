@@ -189,12 +189,14 @@ def test_written_whole_with_figures(tmp_path: Path, sweep: pd.DataFrame) -> None
     assert "<title>Second</title>" in target.read_text(encoding="utf-8")
     assert [p.name for p in target.parent.iterdir()] == ["report.html"]
     names = sorted(p.name for p in figures.iterdir())
-    assert names[:2] == ["critical-batch-size.png", "critical-batch-size.svg"]
-    assert len(names) == 14
+    assert names[:3] == [f"best-learning-rates.{ending}" for ending in ("pdf", "png", "svg")]
+    assert len(names) == 3 * 8
     for path in figures.iterdir():
         content = path.read_bytes()
         if path.suffix == ".png":
             assert content.startswith(b"\x89PNG")
+        elif path.suffix == ".pdf":
+            assert content.startswith(b"%PDF")
         else:
             assert content.startswith(b"<svg")
             assert b"var(--" not in content

@@ -20,7 +20,8 @@ from rl_scaling.config import A2CConfig, AdaptiveBatchConfig, GymnasiumConfig, N
 from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
-from rl_scaling.sweeps.sweep import Sweep, Trial
+from rl_scaling.sweeps.sweep import Sweep, Trial, run_side_by_side
+from rl_scaling.sweeps.workers import Worker
 
 AGENT = A2CConfig(network="mlp", rmsprop_epsilon_inside_root=False)
 
@@ -71,6 +72,32 @@ def test_every_trial_is_run_once_and_not_again(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     assert runs.groupby("run_id")["examples"].max().ge(2_000).all()
     assert set(runs["batch_size"]) == {20, 40}
+
+
+def test_sweeps_share_their_workers(tmp_path: Path) -> None:
+    workers = [Worker(), Worker()]
+    one_trial = cartpole(500, num_envs=(4,), learning_rates=LearningRates(fixed=(1e-3,), max_extensions=0))
+    sweeps = [
+        Sweep(one_trial, Store(tmp_path / "one"), workers=workers),
+        Sweep(cartpole(600), Store(tmp_path / "four"), workers=workers),
+    ]
+    at_once: list[tuple[int, int]] = []
+    run_side_by_side(sweeps, lambda both: at_once.append((len(both[0].running), len(both[1].running))))
+    assert max(map(sum, at_once)) == 2
+    assert (1, 1) in at_once, "a worker that the first sweep leaves idle goes to the second"
+    for name, trials, frames in (("one", 1, 500), ("four", 4, 600)):
+        runs = load_runs(tmp_path / name)
+        assert (runs["run_id"].nunique(), set(runs["config.frames"])) == (trials, {frames})
+        assert set(runs["status"]) == {"done"}
+
+
+def test_sweeps_that_share_workers_stop_together(tmp_path: Path) -> None:
+    workers = [Worker(), Worker()]
+    sweeps = [Sweep(cartpole(10**6), Store(tmp_path / name), workers=workers) for name in "ab"]
+    run_side_by_side(sweeps, lambda both: None, asked_to_stop=lambda: bool(list(tmp_path.rglob("records.jsonl"))))
+    assert [sweep.stopped_by for sweep in sweeps] == ["request", "request"]
+    assert not sweeps[0].running
+    assert not list((tmp_path / "b").rglob("config.json"))
 
 
 def test_adaptive_batches_are_run_too_and_extend_or_stop_nothing(tmp_path: Path) -> None:
@@ -238,8 +265,8 @@ def test_a_killed_sweep_finishes_when_called_again(tmp_path: Path, number: signa
     command = [
         sys.executable, "-c",
         "import sys; from pathlib import Path; from tests.sweeps.test_sweep import *;"
-        "from rl_scaling.commands.sweep import run_sweep;"
-        "run_sweep(cartpole(frames=20_000, num_envs=(4,)), Store(Path(sys.argv[1])), workers=2)",
+        "from rl_scaling.commands.sweep import run_sweeps;"
+        "run_sweeps([(cartpole(frames=20_000, num_envs=(4,)), Store(Path(sys.argv[1])))], workers=2)",
         str(tmp_path),
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)

@@ -1,0 +1,184 @@
+"""What a fixed budget buys at each batch size: the learning rate that is best by training loss, and by validation.
+
+Smith, Elsen and De 2020: every batch size is trained for the same epochs, or the same steps, or for as long as it
+takes; the rate that is best on the data trained on and the one that is best on other data are found apart. Where
+gradient noise dominates, the best rate grows in proportion to the batch and momentum buys nothing beyond its
+effective rate, rate / (1 - momentum); where curvature dominates it stays, and momentum is ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+# Final quantities and whether less of them is better.
+QUANTITIES: dict[str, bool] = {"training_loss": True, "validation_loss": True, "validation_accuracy": False}
+UNLIMITED = "unlimited"
+
+_CELL = ["task", "subject", "optimizer", "budget", "batch_size"]
+_RATE = [*_CELL, "learning_rate", "effective_rate"]
+BEST_COLUMNS = (
+    *_RATE,
+    "quantity",
+    "value",
+    "standard_error",
+    "seeds",
+    "rate_low",
+    "rate_high",
+    "at_edge",
+)
+TURN_COLUMNS = ("subject", "optimizer", "budget", "quantity", "turn", "turn_low", "turn_high", "scatter", "batch_sizes")
+
+
+def final_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where every run with a budget ended.
+
+    Args:
+        runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are passed over.
+
+    Returns:
+        One row per run that is over: task, subject (data and model), optimizer, budget, batch_size, learning_rate,
+        effective_rate (over 1 - momentum, where that is a heavy ball's or Nesterov's), seed, and `QUANTITIES` at its
+        last row; NaN where it diverged.
+    """
+    if "config.budget" not in runs or "schedule.name" not in runs:
+        return pd.DataFrame(columns=pd.Index([*_RATE, "seed", *QUANTITIES]))
+    budgeted = (runs["schedule.name"] == "halving") & (runs["config.budget"].fillna("") != "")
+    ended = runs["status"].isin(["done", "diverged"])
+    by = [name for name in ("store", "run_id") if name in runs.columns]
+    last = runs[budgeted & ended].sort_values("updates", kind="stable").groupby(by, as_index=False).tail(1)
+    words = last["task"].str.split(" schedule=").str[0].str.split(" ", n=1)
+    heavy = last["optimizer.name"].isin(["momentum", "nesterov"])
+    momentum = last["optimizer.momentum"].astype(float).where(heavy, 0.0)
+    found = last.assign(
+        subject=words.str[0],
+        optimizer=words.str[1],
+        budget=last["config.budget"],
+        effective_rate=last["learning_rate"] / (1 - momentum),
+    )
+    for name in QUANTITIES:
+        found[name] = found[name].astype(float).where(found["status"] == "done")
+    return found[[*_RATE, "seed", *QUANTITIES]].reset_index(drop=True)
+
+
+def best_rates_of_budgets(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best learning rate of every optimiser, budget, batch size and quantity.
+
+    A rate is judged by the mean of its seeds, and counts only if none of them diverged.
+
+    Returns:
+        `BEST_COLUMNS`: the best rate with the mean and its standard error over seeds (NaN for one seed), and rate_low
+        and rate_high, the ends of the rates whose mean is within a standard error of the best one's. at_edge: "low" or
+        "high" where the best rate is an end of those tried, so that a better one may lie beyond; "" where it is not.
+    """
+    values = final_values(runs)
+    if values.empty:
+        return pd.DataFrame(columns=pd.Index(BEST_COLUMNS))
+    long = values.melt(id_vars=[*_RATE, "seed"], value_vars=list(QUANTITIES), var_name="quantity")
+    grouped = long.groupby([*_RATE, "quantity"], as_index=False)["value"]
+    rates = grouped.agg(value="mean", spread="std", seeds="size", known="count")
+    rates["standard_error"] = rates["spread"] / np.sqrt(rates["seeds"])
+    rates["value"] = rates["value"].where(rates["known"] == rates["seeds"])
+    cells = pd.DataFrame(rates).assign(cost=_cost).groupby([*_CELL, "quantity"], sort=True)
+    best = [_best_of(cell) for _, cell in cells if cell["cost"].notna().any()]
+    return pd.DataFrame(best, columns=pd.Index(BEST_COLUMNS))
+
+
+def _cost(table: pd.DataFrame) -> pd.Series:
+    """The column value, or its negative where more is better."""
+    return table["value"].where(table["quantity"].map(QUANTITIES).astype(bool), -table["value"])
+
+
+def _best_of(cell: pd.DataFrame) -> dict[str, object]:
+    ordered = cell.sort_values(["cost", "learning_rate"])  # NaN last
+    best = {str(name): value for name, value in ordered.iloc[0].items()}
+    error = np.nan_to_num(ordered["standard_error"].iloc[0])
+    near = ordered.loc[ordered["cost"] <= ordered["cost"].iloc[0] + error, "learning_rate"]
+    ends = {cell["learning_rate"].min(): "low", cell["learning_rate"].max(): "high"}
+    edge = ends.get(best["learning_rate"], "") if len(cell) > 1 else ""
+    return best | {"rate_low": near.min(), "rate_high": near.max(), "at_edge": edge}
+
+
+def unlimited(best: pd.DataFrame) -> pd.DataFrame:
+    """What training for as long as it takes gives: the best of all budgets in epochs, of `best_rates_of_budgets`.
+
+    Returns:
+        The same columns, with budget `UNLIMITED`, `epochs` (the number that was best) and `longest` (it is the largest
+        of those tried: still more might be better). Batch sizes with one budget in epochs are left out.
+    """
+    epochs = best[best["budget"].str.endswith(" epochs")]
+    epochs = epochs.assign(epochs=epochs["budget"].str.split().str[0].astype(float))
+    by = ["subject", "optimizer", "batch_size", "quantity"]
+    ordered = epochs.assign(cost=_cost(epochs)).sort_values([*by, "cost", "epochs"])
+    most, count = (ordered.groupby(by)["epochs"].transform(what) for what in ("max", "size"))
+    ordered = ordered.assign(longest=ordered["epochs"] == most).loc[count > 1]
+    found = ordered.drop_duplicates(by).assign(budget=UNLIMITED)
+    return found[[*BEST_COLUMNS, "epochs", "longest"]].reset_index(drop=True)
+
+
+def turns(best: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """The batch size around which the best learning rate stops growing with the batch: B* of A.3 with alpha = 1.
+
+    rate(B) = rate* / (1 + B*/B) is fitted in logarithms to the best effective rates of three batch sizes or more.
+
+    Returns:
+        `TURN_COLUMNS`: turn in examples with its profile-likelihood interval. An end beyond the batch sizes that were
+        tried is 0 or infinite: the rate stays, or grows, over all of them. scatter: the residuals' standard deviation
+        in natural logarithms, of at least what a grid of rates allows.
+    """
+    by = ["subject", "optimizer", "budget", "quantity"]
+    rows = []
+    for key, cell in best.groupby(by, sort=True):
+        if len(cell) < 3:
+            continue
+        fit = _fit_turn(
+            cell["batch_size"].to_numpy(np.float64), cell["effective_rate"].to_numpy(np.float64), confidence
+        )
+        rows.append((*key, fit.turn, fit.low, fit.high, fit.scatter, len(cell)))
+    return pd.DataFrame(rows, columns=pd.Index(TURN_COLUMNS))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    turn: float
+    low: float
+    high: float
+    scatter: float
+
+
+def _fit_turn(batch: NDArray[np.float64], rate: NDArray[np.float64], confidence: float) -> _Turn:
+    """The profile over B*, on a fine grid that reaches far beyond the batch sizes on both sides."""
+    first, last = batch.min(), batch.max()
+    turn = np.geomspace(first / 100, last * 100, 2001)
+    residuals = np.log(rate) + np.log1p(turn[:, None] / batch)
+    squares = ((residuals - residuals.mean(1, keepdims=True)) ** 2).sum(1)
+    # Best rates lie on a grid a factor 2 apart or so, which scatters them by about a fifth at the least.
+    variance = max(squares.min() / max(len(batch) - 2, 1), math.log(2) ** 2 / 12)
+    inside = turn[squares <= squares.min() + variance * chi2.ppf(confidence, 1)]
+    within = [0.0 if t < first else math.inf if t > last else float(t) for t in (inside.min(), inside.max())]
+    found = float(turn[squares.argmin()])
+    found = 0.0 if found < first else math.inf if found > last else found
+    return _Turn(found, within[0], within[1], math.sqrt(variance))
+
+
+def against_sgd(best: pd.DataFrame) -> pd.DataFrame:
+    """Every other optimiser beside plain SGD at the same subject, budget, batch size and quantity.
+
+    Returns:
+        optimizer, subject, budget, batch_size, quantity, better (by how much its best value is better than SGD's, in
+        the quantity's unit), better_error (standard error from the seeds of both), rate_ratio (of effective rates).
+    """
+    by = ["subject", "budget", "batch_size", "quantity"]
+    plain, others = best[best["optimizer"] == "sgd"], best[best["optimizer"] != "sgd"]
+    both = others.merge(plain, on=by, suffixes=("", "_sgd"))
+    compared = both.assign(
+        better=_cost(both.assign(value=both["value_sgd"])) - _cost(both),
+        better_error=np.hypot(both["standard_error"], both["standard_error_sgd"]),
+        rate_ratio=both["effective_rate"] / both["effective_rate_sgd"],
+    )
+    return compared[["optimizer", *by, "better", "better_error", "rate_ratio"]]

@@ -1,0 +1,37 @@
+"""A.3 fitted to best learning rates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_scaling.analysis.best_rate import rate_curve
+
+SIZES = 4.0 ** np.arange(8)
+
+
+@given(st.floats(2, 5e3), st.floats(1e-4, 10), st.sampled_from([0.5, 0.75, 1.0]))
+def test_found_again(turn: float, limit: float, power: float) -> None:
+    curve = rate_curve(SIZES, limit / (1 + turn / SIZES) ** power, power)
+    assert curve is not None
+    assert curve.turn == pytest.approx(turn, rel=1e-2)
+    assert curve.limit == pytest.approx(limit, rel=1e-2)
+    assert curve.scatter < 1e-3
+
+
+def test_no_bend() -> None:
+    linear = rate_curve(SIZES, 1e-3 * SIZES)
+    flat = rate_curve(SIZES, np.full(8, 0.1))
+    assert linear is not None
+    assert flat is not None
+    assert linear.turn > 50 * SIZES.max()
+    assert flat.turn < SIZES.min() / 50
+    np.testing.assert_allclose(linear(SIZES), 1e-3 * SIZES, rtol=0.02)
+
+
+def test_too_few_and_bad_numbers() -> None:
+    assert rate_curve([8, 8, 16], [0.1, 0.2, 0.3]) is None
+    with pytest.raises(ValueError, match="positive"):
+        rate_curve([1, 2, 0], [0.1, 0.1, 0.1])
