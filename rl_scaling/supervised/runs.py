@@ -12,7 +12,16 @@ from torch import Tensor
 
 from rl_scaling.config import ConfigError
 from rl_scaling.records import LossRecord
-from rl_scaling.supervised.batched import Ended, Noise, Progress, StackedAverage, Trial, train_trials
+from rl_scaling.supervised.alone import train_alone
+from rl_scaling.supervised.batched import (
+    Ended,
+    Noise,
+    Progress,
+    StackedAverage,
+    Trial,
+    require_stackable,
+    train_trials,
+)
 from rl_scaling.supervised.batched.optimizers import StackedAdam, StackedOptimizer, StackedRMSprop, StackedSGD
 from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
 from rl_scaling.supervised.data.dataset import Dataset
@@ -65,6 +74,43 @@ def run_together(
         else:
             yield number, _record(configs[number], row, rates[number], share)
             rates[number].hear(row.training_loss)
+
+
+def run_alone(
+    config: SupervisedConfig, data: Dataset, *, target: float = -math.inf
+) -> Iterator[tuple[int, LossRecord | Ended]]:
+    """Train one run of any model, in the form of `run_together`; its noise scale is not measured.
+
+    Raises:
+        ConfigError: what `train_alone` refuses.
+    """
+    rate, begun = LearningRate(config), time.perf_counter()
+    every = max(1, config.updates // ROWS)
+
+    def seen_enough(row: Progress) -> bool:
+        return getattr(row, config.quantity) <= target
+
+    for row in train_alone(config, data, rate, record_every=every, stop=seen_enough):
+        if isinstance(row, Ended):
+            yield 0, row
+        else:
+            yield 0, _record(config, row, rate, time.perf_counter() - begun)
+            rate.hear(row.training_loss)
+
+
+def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
+    """Whether `run_together` takes runs like this one, or only `run_alone` does.
+
+    Raises:
+        ConfigError: there is no such model, or it does not fit the images.
+    """
+    options = {"dropout": config.dropout} if config.dropout else {}
+    model = make_model(config.model, data.image_shape, data.num_classes, seed=0, **options)
+    try:
+        require_stackable(model)
+    except ConfigError:
+        return False
+    return not config.augment
 
 
 def stacked_optimizer(configs: Sequence[OptimizerConfig]) -> tuple[StackedOptimizer, StackedAverage | None]:
