@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rl_scaling.config import ConfigError
 from rl_scaling.supervised.config import OptimizerConfig
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "sgd+ema"]
@@ -31,8 +32,19 @@ class Task:
     model: str
     rates: Mapping[OptimizerName, float]
 
+    def rate_of(self, optimizer: OptimizerName) -> float:
+        """The learning rate to centre an optimiser's grids on.
 
-TASKS: Mapping[str, Task] = {
+        Raises:
+            ConfigError: none is known.
+        """
+        if optimizer not in self.rates:
+            known = ", ".join(self.rates)
+            raise ConfigError(f"{self.dataset}-{self.model} has no learning rate for {optimizer}: leave it at {known}")
+        return self.rates[optimizer]
+
+
+TASKS: dict[str, Task] = {
     "digits-mlp": Task(
         "digits",
         "mlp",
@@ -44,6 +56,17 @@ TASKS: Mapping[str, Task] = {
         {"sgd": 0.35, "sgd+ema": 0.35, "momentum": 0.05, "nesterov": 0.04, "adam": 0.012, "rmsprop": 3e-3},
     ),
 }
+
+
+def find_task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"no task {name!r}: {', '.join(TASKS)}; docs/how-to/add-a-task.md shows how to add one")
+    return TASKS[name]
 
 
 def optimizer_of(name: OptimizerName, learning_rate: float) -> OptimizerConfig:

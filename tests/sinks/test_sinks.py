@@ -89,7 +89,9 @@ def test_a_missing_package_is_named(
 
 def test_training_is_seen_while_it_runs(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    words = "train a2c --env-id CartPole-v1 --network mlp --num-envs 4 --frames 400 --record-every-frames 100 --threads 1"
+    words = (
+        "train a2c --env-id CartPole-v1 --network mlp --num-envs 4 --frames 400 --record-every-frames 100 --threads 1"
+    )
     folders = ["--out", str(tmp_path / "runs"), "--tensorboard", str(tmp_path / "tb")]
     assert main([*words.split(), *folders]) == 0
     (folder,) = (tmp_path / "tb").iterdir()
