@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import Agreement, SweepFit, agreement, pairs_of
@@ -75,8 +74,8 @@ class Overview:
     def farthest(self) -> Farthest | None:
         """The task farthest from the diagonal; None with fewer than three tasks."""
         pairs = self.pairs
-        errors = np.log(pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float))
-        each = errors.groupby(pairs["task"]).mean()
+        ratios = pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float)
+        each = ratios.map(math.log).groupby(pairs["task"]).mean()
         if len(each) < FEWEST_TASKS:
             return None
         task = str(each.abs().idxmax())
