@@ -120,7 +120,7 @@ class SupervisedGrid:
     def learning_rates(self, name: OptimizerName) -> LearningRates:
         """Where an optimiser's rates are looked for."""
         return LearningRates(
-            reference_rate=TASKS[self.task].rates[name],
+            reference_rate=TASKS[self.task].rate(name),
             reference_batch=_TURN,
             turn=_TURN,
             power=rate_power(name),
