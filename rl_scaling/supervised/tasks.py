@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from rl_scaling.config import ConfigError
 from rl_scaling.supervised.config import OptimizerConfig
 
 OptimizerName = Literal[
@@ -24,7 +25,7 @@ OptimizerName = Literal[
 ]
 
 _AVERAGED, _WITHOUT = "+ema", "-without-momentum"
-_COEFFICIENTS: Mapping[str, Mapping[str, Any]] = {
+_COEFFICIENTS: Mapping[OptimizerName, Mapping[str, Any]] = {
     "momentum": {"momentum": 0.9},
     "nesterov": {"momentum": 0.9},
     "adam": {"momentum": 0.9, "second_moment": 0.999},
@@ -43,14 +44,22 @@ class Task:
 
     dataset: str
     model: str
-    rates: Mapping[str, float]
+    rates: Mapping[OptimizerName, float]
 
-    def rate(self, name: OptimizerName) -> float:
-        """The centre of an optimiser's grid at a batch size of 64."""
-        return self.rates[_kind(name)]
+    def rate_of(self, optimizer: OptimizerName) -> float:
+        """The learning rate to centre an optimiser's grids on.
+
+        Raises:
+            ConfigError: none is known.
+        """
+        rate = self.rates.get(optimizer, self.rates.get(_kind(optimizer)))
+        if rate is None:
+            known = ", ".join(self.rates)
+            raise ConfigError(f"{self.dataset}-{self.model} has no learning rate for {optimizer}: leave it at {known}")
+        return rate
 
 
-TASKS: Mapping[str, Task] = {
+TASKS: dict[str, Task] = {
     "digits-mlp": Task(
         "digits",
         "mlp",
@@ -62,6 +71,17 @@ TASKS: Mapping[str, Task] = {
         {"sgd": 0.35, "momentum": 0.05, "nesterov": 0.04, "adam": 0.012, "rmsprop": 3e-3},
     ),
 }
+
+
+def find_task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"no task {name!r}: {', '.join(TASKS)}; docs/how-to/add-a-task.md shows how to add one")
+    return TASKS[name]
 
 
 def optimizer_of(name: OptimizerName, learning_rate: float) -> OptimizerConfig:
@@ -83,6 +103,6 @@ def rate_power(name: OptimizerName) -> float:
     return 0.5 if _kind(name) in ("adam", "rmsprop") else 1.0
 
 
-def _kind(name: OptimizerName) -> str:
+def _kind(name: OptimizerName) -> OptimizerName:
     """The optimiser of torch."""
-    return name.removesuffix(_AVERAGED).removesuffix(_WITHOUT)
+    return cast("OptimizerName", name.removesuffix(_AVERAGED).removesuffix(_WITHOUT))
