@@ -29,15 +29,20 @@ from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.commands.temperature import Temperature
 from rl_scaling.commands.train import TrainA2C, TrainPPO
+from rl_scaling.commands.train_supervised import TrainSupervised
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train one agent once."""
+    """Train one agent, or one model on images, once."""
 
-    algorithm: Annotated[TrainA2C, subcommand("a2c")] | Annotated[TrainPPO, subcommand("ppo")]
+    algorithm: (
+        Annotated[TrainA2C, subcommand("a2c")]
+        | Annotated[TrainPPO, subcommand("ppo")]
+        | Annotated[TrainSupervised, subcommand("supervised")]
+    )
 
     def run(self) -> int:
         return self.algorithm.run()

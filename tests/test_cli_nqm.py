@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rl_scaling import cli
+from rl_scaling.commands.nqm import _optimizers
 
 SWEEP = ["sweep", "nqm", "--optimizers", "sgd", "--batch-sizes", "16", "256", "4096", "65536", "--rates", "3"]
 
@@ -104,8 +106,8 @@ def test_exactness_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["unit"] for row in json.loads(out)} == {"relative", "standard errors"}
 
 
-def test_the_default_spectrum_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    """10,000 eigenvalues 1/i, as if they were written out; the floored ones are for --published alone."""
+def test_the_default_spectrum_is_not_floored(capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups that keep trace and count: all 10,000 eigenvalues give 1,507,530. --published floors."""
     for more in ([], ["--dimension", 10_000]):
         code, out, _ = run(capsys, "nqm", "steps", "--batch-sizes", 4, "--json", *more)
         assert (code, [row["steps"] for row in json.loads(out)]) == (0, [1_506_842])
@@ -161,6 +163,17 @@ def test_every_figure_is_drawn_with_its_checks(tmp_path: Path, capsys: pytest.Ca
         ("nqm steps --power 2", 2, "power is 2.0: give a number from 0 to 1"),
         ("nqm steps --target 9", 2, "target is 9.0: give a risk between 0 and"),
         ("nqm steps --batch-sizes 0", 2, "batch sizes must be positive"),
+        ("nqm steps --batch-sizes", 2, "give at least one batch size"),
+        ("nqm steps --dimension 0", 2, "dimensions is 0: give a whole number"),
+        ("nqm steps --exponent nan", 2, "must be finite"),
+        ("nqm steps --spectrum nan.txt", 2, "nan.txt: eigenvalues hold 1 numbers that are NaN or infinite"),
+        (
+            "nqm steps --spectrum empty.txt",
+            2,
+            "empty.txt: eigenvalues have the shape (0,): give a list of at least one",
+        ),
+        ("nqm steps --spectrum negative.txt", 2, "negative.txt: eigenvalues must be positive: -0.5 is not"),
+        ("nqm steps --spectrum none.txt", 2, "none.txt not found"),
         ("nqm steps --coefficients 0.9", 2, "--coefficients goes with --learning-rates"),
         ("nqm steps --optimizer momentum --learning-rates 1", 2, "momentum needs --coefficients"),
         ("nqm steps --optimizer momentum-ema --published", 2, "no published grid for momentum-ema"),
@@ -168,6 +181,7 @@ def test_every_figure_is_drawn_with_its_checks(tmp_path: Path, capsys: pytest.Ca
         ("nqm critical --batch-sizes 4 4 4", 2, "a fit needs 3 different batch sizes that reach the target, not 1"),
         ("nqm fit steps.csv --target 9", 2, "target is 9.0: give a risk between 0 and"),
         ("nqm fit nowhere", 1, "no such folder: nowhere"),
+        ("sweep nqm --batch-sizes", 2, "give at least one of --optimizers, --batch-sizes"),
         ("sweep nqm --power 2", 2, "power is 2.0: give a number from 0 to 1"),
         ("sweep nqm --targets 9", 2, "target is 9.0: give a risk between 0 and"),
     ],
@@ -182,6 +196,8 @@ def test_bad_input_is_one_line_that_says_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("steps.csv").write_text("batch_size,steps\n4,90\n16,50\n64,40\n256,35\n")
+    for name, text in (("nan", "1 0.5 nan"), ("empty", ""), ("negative", "1 -0.5")):
+        Path(f"{name}.txt").write_text(text)
     found, out, err = run(capsys, *words.split())
     assert (found, out) == (code, "")
     assert message in err
@@ -205,3 +221,11 @@ def test_a_fit_takes_only_sgd_and_its_average_and_sizes_that_are_some(
     assert "no goal was reached by SGD or its average" in capsys.readouterr().err
     assert cli.main(["nqm", "fit", str(tmp_path), "--at", "0"]) == 2
     assert "no batch size" in capsys.readouterr().err
+
+
+def test_of_trained_networks_plain_sgd_alone_is_fitted() -> None:
+    """An average of trained networks has a given coefficient, Adam is no optimiser of the model."""
+    columns = ["task", "optimizer.name", "optimizer.ema"]
+    rows = [("d sgd", "sgd", 0.0), ("d sgd+ema", "sgd", 0.95), ("d adam", "adam", 0.0), ("d momentum", "momentum", 0.0)]
+    assert _optimizers(pd.DataFrame(rows, columns=pd.Index(columns))) == {"d sgd": ("sgd", 0.0)}
+    assert _optimizers(pd.DataFrame({"task": ["Pong"]})) == {"Pong": ("sgd", 0.0)}

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -105,9 +106,18 @@ class Course:
             inverse: (..., k) 1/N; None: as estimated. What is negative counts as 0.
         """
         t = np.maximum(self.inverse if inverse is None else inverse, 0.0)[..., None, :]
-        each = self.updates / (1 + t * self.batch)
-        terms = (each * t * self.batch, each * self.batch, each * np.sqrt(t) * self.batch)
-        return Integrals(*(term.mean(axis=-2).sum(axis=-1) for term in terms))
+        updates, batch = self._by_batch
+        each = updates / (1 + t * batch)
+        terms = (each * t * batch, each * batch, each * np.sqrt(t) * batch)
+        return Integrals(*(term.sum(axis=(-2, -1)) for term in terms))
+
+    @cached_property
+    def _by_batch(self) -> tuple[FloatArray, FloatArray]:
+        """Mean updates and batch sizes, each (different batch sizes, k): the integrals are linear in the updates."""
+        batch, place = np.unique(np.round(self.batch, 9), axis=0, return_inverse=True)
+        updates = np.zeros_like(batch)
+        np.add.at(updates, place.reshape(-1), self.updates / len(self.updates))
+        return updates, batch
 
     def drawn(self, rng: np.random.Generator, draws: int = DRAWS) -> Integrals:
         """(draws,) integrals with 1/N drawn about the estimates, by Student's t."""

@@ -270,13 +270,18 @@ def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
 
 
 def _optimizers(rows: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """Tasks that the model may explain, with their optimizer and preconditioner; plain SGD where runs say nothing."""
+    """Tasks that the model may explain, with their optimizer and preconditioner; plain SGD where runs say nothing.
+
+    Averages of trained networks are left out: their coefficient is given, and the model's is the best one.
+    """
     from rl_scaling.nqm.forecast import FITTED
 
-    first = rows.drop_duplicates("task").reindex(columns=["task", "config.optimizer", "config.power"])
-    plain = first.fillna({"config.optimizer": "sgd", "config.power": 0.0})
-    known = zip(plain["task"], plain["config.optimizer"], plain["config.power"], strict=True)
-    return {str(task): (str(name), float(power)) for task, name, power in known if name in FITTED}
+    columns = ["task", "config.optimizer", "config.power", "optimizer.name", "optimizer.ema"]
+    first = rows.drop_duplicates("task").reindex(columns=columns)
+    names = first["config.optimizer"].astype(object).fillna(first["optimizer.name"]).fillna("sgd")
+    fitted = names.isin(FITTED) & ~(first["optimizer.ema"] > 0)
+    known = zip(first["task"][fitted], names[fitted], first["config.power"][fitted].fillna(0.0), strict=True)
+    return {str(task): (str(name), float(power)) for task, name, power in known}
 
 
 @dataclass(frozen=True)

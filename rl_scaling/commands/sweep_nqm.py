@@ -43,8 +43,8 @@ class SweepNQM:
         from rl_scaling.nqm.config import NQMConfig
         from rl_scaling.nqm.runs import tuned_grid
 
-        if not self.optimizers or not self.targets or self.rates < 1:
-            raise ConfigError("give at least one of --optimizers, --targets and --rates")
+        if not (self.optimizers and self.batch_sizes and self.targets) or self.rates < 1:
+            raise ConfigError("give at least one of --optimizers, --batch-sizes, --targets and --rates")
         store = Store(self.out)
         configs: dict[str, NQMConfig] = {}
         try:

@@ -18,6 +18,7 @@ from rl_scaling.sweeps.plan import keep_goals
 if TYPE_CHECKING:
     from rl_scaling.supervised.config import SupervisedConfig
     from rl_scaling.sweeps.supervised import SupervisedGrid
+    from rl_scaling.sweeps.supervised_search import SupervisedSearch
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class SweepSupervised:
     """Learning rates that may be added beyond each end on which a best one lies."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of every combination."""
+    search: Literal["grid", "sobol"] = "grid"
+    """sobol: quasi-random points of learning rate, momentum and average in place of a grid of learning rates."""
+    trials: int = 32
+    """Search: points per optimiser and batch size that do not diverge."""
+    width: float = 64.0
+    """Search: upper over lower bound of the learning rate."""
+    decay: bool = False
+    """Search: a linear decay of the learning rate too."""
     budget: Literal["target", "epochs", "steps", "unlimited"] = "target"
     """target: until the lowest of --targets. epochs, steps: the same --epochs or --updates at every batch size, with a
     learning rate that is halved again and again in the second half. unlimited: --epochs and its doublings."""
@@ -67,47 +76,50 @@ class SweepSupervised:
         from rl_scaling.supervised.data import load_dataset
         from rl_scaling.sweeps.supervised import run_cells
 
-        grid = self.grid()
+        plan = self.plan()
+        targets = self.targets if self.budget == "target" else ()
         examples = len(load_dataset(TASKS[self.task].dataset).train)
         name = self.task if self.budget == "target" else f"{self.task}-budgets"
         store = Store(self.out or Path("runs") / name)
-        cells = grid.cells(examples)
-        keep_goals(store, {cell[0].task: grid.targets for cell in cells})
+        cells = plan.cells(examples)
+        keep_goals(store, {cell[0].task: targets for cell in cells})
         waiting = [c for cell in cells for c in cell if store.status(c.run_id) in (None, "interrupted")]
         say(f"{sum(map(len, cells))} runs in {store.root}, {len(waiting)} of them to do")
         every = list(cells)
-        for extension in range(self.extensions + 1):
+        while cells:
             for line in run_cells(
                 store,
                 cells,
-                target=min(grid.targets, default=-math.inf),
+                target=min(targets, default=-math.inf),
                 noise_every_updates=self.noise_every_updates,
                 workers=self.workers or available_cpus(),
             ):
                 say(line)
-            cells = grid.extended(store, examples) if extension < self.extensions else []
-            if not cells:
-                break
+            cells = plan.extended(store, examples)
             every += cells
-            say(f"{sum(map(len, cells))} more runs, beyond learning rates that are best and last")
+            if cells:
+                say(f"{sum(map(len, cells))} more runs, for what lies on an edge or has diverged")
+        for remark in plan.remarks(store):
+            say(remark)
         if self.json:
             print_json([_summary(store, config) for cell in every for config in cell])
         return 0
 
-    def grid(self) -> SupervisedGrid:
+    def plan(self) -> SupervisedGrid | SupervisedSearch:
         """What is run.
 
         Raises:
             ConfigError: it is nothing, or what a budget or the grid refuses.
         """
         from rl_scaling.sweeps.supervised import SupervisedGrid
+        from rl_scaling.sweeps.supervised_search import SupervisedSearch
 
         budgets: list[Budget] = []
         if self.budget == "steps":
             budgets = [Budget(self.updates, "steps")]
         elif self.budget != "target":
             budgets = doubled(Budget(self.epochs, "epochs"), self.doublings if self.budget == "unlimited" else 0)
-        return SupervisedGrid(
+        grid = SupervisedGrid(
             task=self.task,
             optimizers=self.optimizers,
             batch_sizes=self.batch_sizes,
@@ -121,6 +133,9 @@ class SweepSupervised:
             updates=self.updates,
             budgets=tuple(budgets),
         )
+        if self.search == "grid":
+            return grid
+        return SupervisedSearch(grid=grid, trials=self.trials, width=self.width, decay=self.decay)
 
 
 def _summary(store: Store, config: SupervisedConfig) -> dict[str, object]:

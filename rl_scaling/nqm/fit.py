@@ -196,11 +196,15 @@ def in_one_line(choices: pd.DataFrame) -> str:
     names = choices["optimizer"] + np.where(choices["power"] > 0, choices["power"].map(" p={:g}".format), "")
     for _, run in choices.groupby((names != names.shift()).cumsum()):
         first, last = run["batch_size"].iloc[0], run["batch_size"].iloc[-1]
-        sizes = f"{first:,.0f}" if first == last else f"{first:,.0f} to {last:,.0f}"
+        sizes = _size(first) if first == last else f"{_size(first)} to {_size(last)}"
         low, high = run["speed_up"].min(), run["speed_up"].max()
         gain = f"{low:.1f}x" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}-{high:.1f}x"
         parts.append(f"{names[run.index[0]]} at {sizes}" + (f" ({gain} fewer steps)" if high > 1.05 else ""))
     return "; ".join(parts)
+
+
+def _size(batch_size: float) -> str:
+    return f"{batch_size:,.0f}" if batch_size >= 100 else f"{batch_size:.3g}"
 
 
 # --- least squares -----------------------------------------------------------------------------------------------

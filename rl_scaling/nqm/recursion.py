@@ -44,6 +44,8 @@ class Method:
     def __post_init__(self) -> None:
         if not (0 <= self.momentum < 1 and 0 <= self.averaging < 1):
             raise ValueError("coefficients of momentum and averaging must lie in [0, 1)")
+        if not 0 <= self.power <= 1:
+            raise ValueError(f"the preconditioner's power is {self.power}: give a number from 0 to 1")
         if not self.multiplicative >= 0:
             raise ValueError(f"multiplicative is {self.multiplicative}: give 0 or more")
 
@@ -95,7 +97,10 @@ def check_schedule(learning_rates: ArrayLike, batch_sizes: ArrayLike) -> tuple[F
     rates = np.asarray(learning_rates, dtype=np.float64)
     if rates.ndim != 1 or not np.all((rates >= 0) & np.isfinite(rates)):
         raise ValueError("learning rates must be one list of numbers, none negative")
-    batches = np.broadcast_to(np.asarray(batch_sizes, dtype=np.float64), rates.shape)
+    batches = np.asarray(batch_sizes, dtype=np.float64)
+    if batches.shape not in ((), rates.shape):
+        raise ValueError(f"batch sizes are {batches.size} for {rates.size} learning rates: give one, or one for each")
+    batches = np.broadcast_to(batches, rates.shape)
     check_settings(1.0, batches, 0.0)
     return rates, batches
 

@@ -89,7 +89,7 @@ def steps_to_target(
         One row for each batch size, in the order given.
 
     Raises:
-        ValueError: an argument outside its range, an unknown optimizer or method.
+        ValueError: an argument outside its range, no batch size, an unknown optimizer or method.
 
     >>> steps_to_target([4, 4**10], method="published")[1].steps
     7268
@@ -294,6 +294,8 @@ def _check(batch_sizes: ArrayLike, target: float, max_steps: int, method: str) -
     batches = np.atleast_1d(np.asarray(batch_sizes, dtype=np.float64))
     if method not in ("grid", "optimum", "published"):
         raise ValueError(f"method is {method!r}: choose from grid, optimum, published")
+    if batches.size == 0:
+        raise ValueError("give at least one batch size")
     if batches.ndim != 1 or not np.all((batches > 0) & np.isfinite(batches)):
         raise ValueError("batch sizes must be positive numbers")
     if not target > 0:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import Agreement, SweepFit, agreement, pairs_of
-from rl_scaling.analysis.agreement import DOMAINS
+from rl_scaling.analysis.agreement import DOMAINS, FEWEST_TASKS
 from rl_scaling.analysis.course import Estimate
 from rl_scaling.report.data import Tables
 from rl_scaling.report.html import Html, join, table, tag
@@ -27,6 +29,14 @@ _COLUMNS = [
     *("domain", "task", "goal", "unit"),
     *(f"{name}{end}" for name in _FIELDS for end in ("", "_low", "_high")),
 ]
+
+
+class Farthest(NamedTuple):
+    """The task of which the noise scale says least, and what holds for the others."""
+
+    task: str
+    bias: float
+    without: Agreement
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,17 @@ class Overview:
         kept = {name: part for name, part in parts.items() if len(part)}
         return {name: agreement(part, confidence=self.confidence) for name, part in ({_ALL: pairs} | kept).items()}
 
+    def farthest(self) -> Farthest | None:
+        """The task farthest from the diagonal; None with fewer than three tasks."""
+        pairs = self.pairs
+        errors = np.log(pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float))
+        each = errors.groupby(pairs["task"]).mean()
+        if len(each) < FEWEST_TASKS:
+            return None
+        task = str(each.abs().idxmax())
+        rest = agreement(pairs[pairs["task"] != task], confidence=self.confidence)
+        return Farthest(task, math.exp(each[task]), rest)
+
 
 def overview_figures(overview: Overview) -> list[Figure]:
     """The charts of the first part."""
@@ -84,7 +105,7 @@ def overview_html(overview: Overview, identity: str, figures: Sequence[Html]) ->
     return tag(
         "section",
         tag("div", tag("h2", OVERVIEW), class_="heading"),
-        answer(found),
+        answer(found, overview.farthest()),
         explained,
         tag("div", *figures, class_="grid"),
         tag("h3", "How well one predicts the other"),
@@ -95,11 +116,12 @@ def overview_html(overview: Overview, identity: str, figures: Sequence[Html]) ->
     )
 
 
-def answer(found: Mapping[str, Agreement]) -> Html:
-    """The question of the page, answered in two or three sentences with numbers.
+def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> Html:
+    """The question of the page, answered in a few sentences with numbers.
 
     Args:
         found: what `Overview.agreements` returns.
+        farthest: what `Overview.farthest` returns.
     """
     everything = found[_ALL]
     if not everything.pairs:
@@ -117,6 +139,12 @@ def answer(found: Mapping[str, Agreement]) -> Html:
     each = [f"{name}: {number(one.factor.value, 2)}" for name, one in found.items() if name != _ALL]
     if len(each) > 1:
         words.append(f" By domain the typical factor is: {', '.join(each)}.")
+    if farthest is not None:
+        words.append(
+            f" Farthest off is {farthest.task}, whose critical batch size is {number(farthest.bias, 2)} times its noise "
+            f"scale; without it the typical factor is {number(farthest.without.factor.value, 2)}"
+            f"{_interval(farthest.without.factor)}."
+        )
     return tag("p", *words, class_="verdict")
 
 

@@ -47,15 +47,16 @@ def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _smoothed(rows: pd.DataFrame, horizon: float) -> np.ndarray:
-    parts = [_smoothed_run(run, horizon) for _, run in rows.groupby("run", sort=True)]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _smoothed_run(run: pd.DataFrame, horizon: float) -> np.ndarray:
-    measure = words_of(run).measure
-    if measure.over_episodes:
-        return smooth(run["score"], run["episodes"], horizon=horizon)
-    return run[measure.quantity].ffill().to_numpy(np.float64)
+    """(rows,) what is compared with goals: scores smoothed, losses as they are. Rows are numbered from 0."""
+    found = np.full(len(rows), np.nan)
+    for quantity, part in rows.groupby("quantity"):
+        if not words_of(part).measure.over_episodes:
+            found[part.index] = part.groupby("run")[str(quantity)].ffill()
+            continue
+        score, episodes = part["score"].to_numpy(), part["episodes"].to_numpy()
+        for places in part.groupby("run").indices.values():
+            found[part.index[places]] = smooth(score[places], episodes[places], horizon=horizon)
+    return found
 
 
 def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,9 +141,9 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
     runs["note"] = runs["note"].fillna("")
     runs["points"] = _points_per_run(runs)
     rows["best"] = runs["best"].to_numpy()[rows["run"].to_numpy()] if len(rows) else False
-    groups = [part for _, part in rows.groupby("run", sort=True)]
-    kept = [part.iloc[thin(len(part), n)] for part, n in zip(groups, runs["points"], strict=True) if n > 0]
-    curves = pd.concat(kept)[CURVE_COLUMNS] if kept else rows[CURVE_COLUMNS]
+    groups = rows.groupby("run", sort=True).indices.values()
+    kept = [places[thin(len(places), n)] for places, n in zip(groups, runs["points"], strict=True) if n > 0]
+    curves = rows[CURVE_COLUMNS].iloc[np.concatenate(kept) if kept else []]
     return Series(runs=runs, rows=rows, curves=curves.reset_index(drop=True), left_out=int((runs["points"] == 0).sum()))
 
 

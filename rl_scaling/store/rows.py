@@ -169,9 +169,10 @@ def known_columns(table: pa.Table, path: Path) -> pa.Table:
     columns = []
     for field in schema:
         if field.name in table.column_names:
-            columns.append(table[field.name].cast(field.type))
+            column = table[field.name]
+            columns.append(column if column.type == field.type else column.cast(field.type))
         elif field.name in defaults:
-            columns.append(pa.array([defaults[field.name]] * table.num_rows, field.type, from_pandas=False))
+            columns.append(pa.repeat(pa.scalar(defaults[field.name], field.type, from_pandas=False), table.num_rows))
         else:
             raise StoreError(f"{path} has no column {field.name!r}: move it away; its run can then be started again")
     return pa.table(columns, schema=schema)

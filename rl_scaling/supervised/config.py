@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from rl_scaling.config import as_declared, require, require_fraction, require_positive, run_id_of
@@ -12,7 +13,7 @@ from rl_scaling.records import Measure
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
 WITH_MOMENTUM = ("momentum", "nesterov", "adam")
-SCHEDULES = ("constant", "linear", "halving")
+SCHEDULES = ("constant", "linear", "halving", "triggered")
 QUANTITIES = ("validation_loss", "training_loss", "loss")
 
 
@@ -59,16 +60,21 @@ class ScheduleConfig:
 
     Attributes:
         name: "constant"; "linear" decay to `final_factor` of the rate over `decay_updates`; or "halving": constant for
-            the first half of the budget, then halved every further twentieth (Smith, Elsen and De 2020).
+            the first half of the budget, then halved every further twentieth (Smith, Elsen and De 2020); or "triggered"
+            by the training loss (McCandlish et al. 2018, A.4.1).
         final_factor: kappa of the linear decay.
         decay_updates: T of the linear decay.
         warmup_updates: over which the rate first rises linearly; 0: none.
+        thresholds: training losses, falling, at each of which the triggered rate is multiplied by `factor`.
+        factor: of the triggered decay.
     """
 
     name: str = "constant"
     final_factor: float = 1.0
     decay_updates: int = 0
     warmup_updates: int = 0
+    thresholds: tuple[float, ...] = field(default=(), metadata={"added_later": True})
+    factor: float = field(default=0.1, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
         as_declared(self)
@@ -77,6 +83,11 @@ class ScheduleConfig:
         require(self.warmup_updates >= 0, f"warmup_updates is {self.warmup_updates}: give 0 (none) or more")
         given = self.decay_updates > 0
         require(given == (self.name == "linear"), "decay_updates belongs to the linear schedule, which needs 1 or more")
+        given = len(self.thresholds) > 0
+        require(given == (self.name == "triggered"), "thresholds belong to the triggered schedule, which needs some")
+        falling = all(a > b for a, b in pairwise(self.thresholds)) and all(map(math.isfinite, self.thresholds))
+        require(falling, f"thresholds are {self.thresholds}: give losses that fall, such as 0.5 0.1")
+        require(0 < self.factor < 1, f"factor is {self.factor}: give a number between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +165,8 @@ class SupervisedConfig:
         }
         if self.schedule.name == "linear":
             tuned |= {"final_factor": self.schedule.final_factor, "decay_updates": self.schedule.decay_updates}
+        if self.schedule.name == "triggered":
+            tuned |= {"thresholds": self.schedule.thresholds, "factor": self.schedule.factor}
         linear = ("final_factor", "decay_updates")
         return " ".join(f"{name}={value!r}" for name, value in tuned.items() if value or name in linear)
 

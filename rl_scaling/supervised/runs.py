@@ -6,17 +6,28 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
+
+import torch
+from torch import Tensor
 
 from rl_scaling.config import ConfigError
 from rl_scaling.records import LossRecord
-from rl_scaling.supervised.batched import Ended, Noise, Progress, StackedAverage, Trial, train_trials
+from rl_scaling.supervised.alone import train_alone
+from rl_scaling.supervised.batched import (
+    Ended,
+    Noise,
+    Progress,
+    StackedAverage,
+    Trial,
+    require_stackable,
+    train_trials,
+)
 from rl_scaling.supervised.batched.optimizers import StackedAdam, StackedOptimizer, StackedRMSprop, StackedSGD
 from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
 from rl_scaling.supervised.data.dataset import Dataset
 from rl_scaling.supervised.models import make_model
 from rl_scaling.supervised.sampling import ExampleStream
-from rl_scaling.supervised.schedules import learning_rate_at
+from rl_scaling.supervised.schedules import LearningRate
 
 # Rows of a run: enough to tell its updates to a target to within a few percent.
 ROWS = 100
@@ -26,7 +37,7 @@ GROUPS = 8
 def run_together(
     configs: Sequence[SupervisedConfig], data: Dataset, *, target: float = -math.inf, noise_every_updates: int = 20
 ) -> Iterator[tuple[int, LossRecord | Ended]]:
-    """Train runs that differ in learning rate and seed alone, in one batched program.
+    """Train runs that differ in what is tuned and in the seed, in one batched program.
 
     Args:
         configs: one or more.
@@ -42,10 +53,11 @@ def run_together(
         ConfigError: no configs, configs that differ in more, augmentation, or models that cannot train together.
     """
     first = _require_alike(configs)
-    optimizer, average = stacked_optimizer(first.optimizer)
+    optimizer, average = stacked_optimizer([config.optimizer for config in configs])
+    rates = [LearningRate(config) for config in configs]
     groups = math.gcd(first.batch_size, GROUPS)
     rows = train_trials(
-        [_trial(config, data) for config in configs],
+        [_trial(config, data, rate) for config, rate in zip(configs, rates, strict=True)],
         data,
         optimizer,
         record_every=max(1, first.updates // ROWS),
@@ -57,44 +69,98 @@ def run_together(
     begun = time.perf_counter()
     for number, row in rows:
         share = (time.perf_counter() - begun) / len(configs)
-        yield number, row if isinstance(row, Ended) else _record(configs[number], row, share)
+        if isinstance(row, Ended):
+            yield number, row
+        else:
+            yield number, _record(configs[number], row, rates[number], share)
+            rates[number].hear(row.training_loss)
 
 
-def stacked_optimizer(config: OptimizerConfig) -> tuple[StackedOptimizer, StackedAverage | None]:
-    """The optimiser of runs that train together, and the average of their weights if there is one."""
+def run_alone(
+    config: SupervisedConfig, data: Dataset, *, target: float = -math.inf
+) -> Iterator[tuple[int, LossRecord | Ended]]:
+    """Train one run of any model, in the form of `run_together`; its noise scale is not measured.
+
+    Raises:
+        ConfigError: what `train_alone` refuses.
+    """
+    rate, begun = LearningRate(config), time.perf_counter()
+    every = max(1, config.updates // ROWS)
+
+    def seen_enough(row: Progress) -> bool:
+        return getattr(row, config.quantity) <= target
+
+    for row in train_alone(config, data, rate, record_every=every, stop=seen_enough):
+        if isinstance(row, Ended):
+            yield 0, row
+        else:
+            yield 0, _record(config, row, rate, time.perf_counter() - begun)
+            rate.hear(row.training_loss)
+
+
+def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
+    """Whether `run_together` takes runs like this one, or only `run_alone` does.
+
+    Raises:
+        ConfigError: there is no such model, or it does not fit the images.
+    """
+    options = {"dropout": config.dropout} if config.dropout else {}
+    model = make_model(config.model, data.image_shape, data.num_classes, seed=0, **options)
+    try:
+        require_stackable(model)
+    except ConfigError:
+        return False
+    return not config.augment
+
+
+def stacked_optimizer(configs: Sequence[OptimizerConfig]) -> tuple[StackedOptimizer, StackedAverage | None]:
+    """The optimiser of runs that train together, each with its coefficients, and the average of their weights."""
+    first, ema = configs[0], _column(configs, "ema")
+    momentum, second = _column(configs, "momentum"), _column(configs, "second_moment")
     made: StackedOptimizer
-    match config.name:
+    match first.name:
         case "adam":
-            made = StackedAdam(beta1=config.momentum, beta2=config.second_moment, eps=config.epsilon)
+            made = StackedAdam(beta1=momentum, beta2=second, eps=first.epsilon)
         case "rmsprop":
-            made = StackedRMSprop(alpha=config.second_moment, eps=config.epsilon)
+            made = StackedRMSprop(alpha=second, eps=first.epsilon)
         case name:
-            made = StackedSGD(momentum=config.momentum, nesterov=name == "nesterov")
-    return made, StackedAverage(config.ema) if config.ema else None
+            made = StackedSGD(momentum=momentum, nesterov=name == "nesterov")
+    return made, StackedAverage(ema) if first.ema else None
+
+
+def _column(configs: Sequence[OptimizerConfig], name: str) -> Tensor | float:
+    """A coefficient of each, or one number where it is the same for all."""
+    values = [getattr(config, name) for config in configs]
+    return torch.tensor(values, dtype=torch.float64) if len(set(values)) > 1 else values[0]
 
 
 def _require_alike(configs: Sequence[SupervisedConfig]) -> SupervisedConfig:
     if not configs:
         raise ConfigError("there is nothing to train: give one config or more")
     first = configs[0]
-    rate = first.optimizer.learning_rate
     for config in configs:
-        optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
-        if dataclasses.replace(config, optimizer=optimizer, seed=first.seed) != first:
-            raise ConfigError("runs that train together may differ in learning rate and seed alone")
+        optimizer = dataclasses.replace(
+            first.optimizer,
+            learning_rate=config.optimizer.learning_rate,
+            momentum=config.optimizer.momentum,
+            ema=config.optimizer.ema,
+        )
+        same = dataclasses.replace(first, optimizer=optimizer, schedule=config.schedule, seed=config.seed)
+        if same != config or optimizer.label != first.optimizer.label:
+            raise ConfigError("runs that train together may differ in seed, rate, momentum, average and schedule alone")
     if first.augment:
         raise ConfigError("runs that train together cannot augment their images: leave augment off")
     return first
 
 
-def _trial(config: SupervisedConfig, data: Dataset) -> Trial:
+def _trial(config: SupervisedConfig, data: Dataset, rate: LearningRate) -> Trial:
     options = {"dropout": config.dropout} if config.dropout else {}
     model = make_model(config.model, data.image_shape, data.num_classes, seed=config.seed, **options)
     stream = ExampleStream(config, len(data.train))
-    return Trial(model, stream.rows, partial(learning_rate_at, config), config.updates)
+    return Trial(model, stream.rows, rate, config.updates)
 
 
-def _record(config: SupervisedConfig, row: Progress, seconds: float) -> LossRecord:
+def _record(config: SupervisedConfig, row: Progress, rate: LearningRate, seconds: float) -> LossRecord:
     examples = row.updates * config.batch_size
     return LossRecord(
         updates=row.updates,
@@ -104,7 +170,7 @@ def _record(config: SupervisedConfig, row: Progress, seconds: float) -> LossReco
         training_loss=row.training_loss,
         validation_loss=row.validation_loss,
         validation_accuracy=row.validation_accuracy,
-        current_learning_rate=learning_rate_at(config, row.updates - 1) if row.updates else math.nan,
+        current_learning_rate=rate(row.updates - 1) if row.updates else math.nan,
         examples_per_second=examples / seconds if examples and seconds else math.nan,
         noise_measurements=row.noise_measurements,
         grad_sq_norm=row.grad_sq_norm,

@@ -16,7 +16,7 @@ from rl_scaling.analysis.fronts import front
 from rl_scaling.config import ConfigError
 from rl_scaling.store import RunWriter, Store, list_runs, load_runs
 from rl_scaling.supervised.budgets import Budget
-from rl_scaling.supervised.config import ScheduleConfig, SupervisedConfig, updates_of_epochs
+from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, updates_of_epochs
 from rl_scaling.supervised.tasks import TASKS, OptimizerName, optimizer_of, rate_power
 from rl_scaling.sweeps.plan import LearningRates
 from rl_scaling.sweeps.provenance import provenance
@@ -73,7 +73,7 @@ class SupervisedGrid:
             ConfigError: rates that make no grid.
         """
         return [
-            self._cell(name, size, self._rates(name).grid(size), budget, examples)
+            self._cell(name, size, self.learning_rates(name).grid(size), budget, examples)
             for budget in self.budgets or (None,)
             for name in dict.fromkeys(self.optimizers)
             for size in sorted(set(self.batch_sizes))
@@ -90,11 +90,26 @@ class SupervisedGrid:
             here = infos[(infos["task"] == task) & (infos["batch_size"] == size)]
             rates = best.loc[(best["task"] == task) & (best["batch_size"] == size), "learning_rate"]
             tried = here["learning_rate"].tolist()
-            beyond = {self._rates(name).beyond(tried, rate, size) for rate in rates.unique()} - {None}
+            beyond = {self.learning_rates(name).beyond(tried, rate, size) for rate in rates.unique()} - {None}
             budget = next((budget for budget in self.budgets if budget.words == first[0].budget), None)
             if beyond:
                 cells.append(self._cell(name, size, sorted(rate for rate in beyond if rate), budget, examples))
         return cells
+
+    def remarks(self, store: Store) -> list[str]:
+        """Where a best rate is still the first or the last that was tried."""
+        runs = load_runs(store.root)
+        best = best_rates_of_budgets(runs) if self.budgets else front(runs, self._goals(runs))
+        said: list[str] = []
+        for row in best.to_dict("records"):
+            tried = runs.loc[(runs["task"] == row["task"]) & (runs["batch_size"] == row["batch_size"]), "learning_rate"]
+            ends = {tried.min(): ("lowest", "lower"), tried.max(): ("highest", "higher")}
+            if row["learning_rate"] in ends:
+                end, word = ends[row["learning_rate"]]
+                what = row["quantity"].replace("_", " ") if self.budgets else f"to {row['goal']:g}"
+                where = f"{row['task']}, batch {row['batch_size']:,}, {what}"
+                said.append(f"{where}: learning rate {row['learning_rate']:g} is the {end} tried: try {word} ones")
+        return said
 
     def _goals(self, runs: pd.DataFrame) -> dict[str, tuple[float, ...]]:
         return {str(task): self.targets for task in runs["task"].unique()}
@@ -102,7 +117,8 @@ class SupervisedGrid:
     def _name(self, config: SupervisedConfig) -> OptimizerName:
         return next(n for n in self.optimizers if optimizer_of(n, 1.0).label == config.optimizer.label)
 
-    def _rates(self, name: OptimizerName) -> LearningRates:
+    def learning_rates(self, name: OptimizerName) -> LearningRates:
+        """Where an optimiser's rates are looked for."""
         return LearningRates(
             reference_rate=TASKS[self.task].rates[name],
             reference_batch=_TURN,
@@ -116,26 +132,41 @@ class SupervisedGrid:
     def _cell(
         self, name: OptimizerName, batch_size: int, rates: Sequence[float], budget: Budget | None, examples: int
     ) -> Cell:
-        task = TASKS[self.task]
-        if budget is None:
-            updates = max(self.updates, updates_of_epochs(self.epochs, examples, batch_size))
-        else:
-            updates = budget.updates(examples=examples, batch_size=batch_size)
+        schedule = ScheduleConfig(name="halving" if budget else "constant")
         return [
-            SupervisedConfig(
-                dataset=task.dataset,
-                model=task.model,
-                optimizer=optimizer_of(name, rate),
-                schedule=ScheduleConfig(name="halving" if budget else "constant"),
-                batch_size=batch_size,
-                updates=updates,
-                budget=budget.words if budget else "",
-                quantity=self.quantity,
-                seed=seed,
-            )
+            self.config(optimizer_of(name, rate), schedule, batch_size, examples, seed=seed, budget=budget)
             for rate in rates
             for seed in self.seeds
         ]
+
+    def updates_of(self, batch_size: int, examples: int, budget: Budget | None = None) -> int:
+        """After which a run of this batch size ends."""
+        if budget is None:
+            return max(self.updates, updates_of_epochs(self.epochs, examples, batch_size))
+        return budget.updates(examples=examples, batch_size=batch_size)
+
+    def config(
+        self,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        batch_size: int,
+        examples: int,
+        *,
+        seed: int,
+        budget: Budget | None = None,
+    ) -> SupervisedConfig:
+        """One run on so many training examples."""
+        return SupervisedConfig(
+            dataset=TASKS[self.task].dataset,
+            model=TASKS[self.task].model,
+            optimizer=optimizer,
+            schedule=schedule,
+            batch_size=batch_size,
+            updates=self.updates_of(batch_size, examples, budget),
+            budget=budget.words if budget else "",
+            quantity=self.quantity,
+            seed=seed,
+        )
 
 
 def run_cells(

@@ -113,6 +113,12 @@ def test_the_fastest_optimiser_in_one_line(fitted: ModelFit) -> None:
     assert "\n" not in line
 
 
+def test_batch_sizes_below_one_are_not_rounded_to_none() -> None:
+    sizes = [0.25, 1.0, 4096.0]
+    choices = pd.DataFrame({"batch_size": sizes, "optimizer": "sgd", "power": 0.0, "steps": 9.0, "speed_up": 1.0})
+    assert in_one_line(choices) == "sgd at 0.25 to 4,096"
+
+
 def test_a_target_above_the_start_is_refused() -> None:
     with pytest.raises(ValueError, match="target is 9"):
         fit_model(measured_steps([4, 16, 64, 256], [9, 5, 4, 3]), Setting(target=9.0))

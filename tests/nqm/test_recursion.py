@@ -65,6 +65,10 @@ def test_bad_schedules() -> None:
         risk_curve(PROBLEM, [0.1, -0.1], 4)
     with pytest.raises(ValueError, match="batch sizes"):
         risk_curve(PROBLEM, [0.1], 0)
+    with pytest.raises(ValueError, match="batch sizes are 3 for 2 learning rates"):
+        risk_curve(PROBLEM, [0.1, 0.1], [4, 4, 4])
+    with pytest.raises(ValueError, match="power is 3"):
+        simulate(Spectrum.from_eigenvalues([1.0]), [0.1], 4, Method(power=3))
     with pytest.raises(ValueError, match="coefficients"):
         Method(momentum=1.0)
     with pytest.raises(ValueError, match="multiplicative"):

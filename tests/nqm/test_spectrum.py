@@ -77,7 +77,6 @@ def test_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(groups.noise, groups.eigenvalues)
 
 
-@pytest.mark.filterwarnings("ignore:loadtxt")
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "at least one"), ("1\nnan\n", "NaN"), ("1\n-2\n", "positive"), ("0\n", "positive"), ("a", "a")],
@@ -97,8 +96,13 @@ def test_bad_spectra() -> None:
             Spectrum.from_eigenvalues(values)
     with pytest.raises(ValueError, match="power"):
         Spectrum.power_law().preconditioned(1.1)
-    with pytest.raises(ValueError, match="dimensions"):
-        Spectrum.power_law(0)
+    for size in (0, 10.5):
+        with pytest.raises(ValueError, match=f"dimensions is {size}: give a whole number"):
+            Spectrum.power_law(size)  # pyright: ignore[reportArgumentType] - what a user may try
+    with pytest.raises(ValueError, match="exponents"):
+        Spectrum.power_law(noise_exponent=np.nan)
+    with pytest.raises(ValueError, match=r"noise has the shape \(3,\): give one number, or 2 as of eigenvalues"):
+        Spectrum.from_eigenvalues([1.0, 0.5], noise=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="scale"):
         Spectrum.power_law(scale=np.nan)
     with pytest.raises(ValueError, match="fall"):

@@ -69,6 +69,17 @@ def test_the_answer_has_the_numbers(overview: Overview) -> None:
     assert "By domain" in words
 
 
+def test_the_answer_names_the_task_that_is_farthest_off(overview: Overview) -> None:
+    fits = overview.fit.fits.copy()
+    fits.loc[fits["task"] == "NQM sgd", "noise_scale_mean"] /= 100
+    far = Overview(
+        fit=SweepFit(overview.fit.fronts, overview.fit.learning_rates, fits), domains=TASKS, runs=overview.runs
+    )
+    words = re.sub("<[^>]+>", "", answer(far.agreements(), far.farthest()))
+    assert "Farthest off is NQM sgd, whose critical batch size is 170 times its noise scale" in words
+    assert "without it the typical factor is 1.7." in words
+
+
 def test_the_page_leads_with_the_overview(overview: Overview) -> None:
     runs = sweep_rows((20, 80, 320), seeds=(0,), rows=20, task="Breakout a2c")
     section = Section(heading="Part", runs=runs, fit=known_fit(runs, [2]))

@@ -62,3 +62,23 @@ def test_what_cannot_be_run_is_refused(make: object, says: str) -> None:
     assert callable(make)
     with pytest.raises(ConfigError, match=says):
         make()
+
+
+def test_fields_that_were_added_leave_the_ids_of_runs_as_they_were() -> None:
+    # A run of results/digits-mlp.
+    config = SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.0103, ema=0.95), batch_size=4, updates=6000)
+    assert config.run_id == "0a0200aa267c"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "complaint"),
+    [
+        ({"name": "triggered"}, "needs some"),
+        ({"thresholds": (0.5,)}, "belong to the triggered"),
+        ({"name": "triggered", "thresholds": (0.1, 0.5)}, "losses that fall"),
+        ({"name": "triggered", "thresholds": (0.5,), "factor": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_triggers_that_make_no_sense_are_refused(schedule: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        ScheduleConfig(**schedule)  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
 from rl_scaling.records import LossRecord
-from rl_scaling.supervised.config import OptimizerConfig, SupervisedConfig
+from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
 from rl_scaling.supervised.data import load_dataset
 from rl_scaling.supervised.models import make_model
 from rl_scaling.supervised.optimizers import make_average, make_optimizer
@@ -63,7 +63,8 @@ def by_plain_torch(config: SupervisedConfig) -> tuple[list[float], float]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.label)
 def test_a_run_is_that_of_a_plain_loop(optimizer: OptimizerConfig) -> None:
     config = SupervisedConfig(optimizer=optimizer, batch_size=8, updates=30, seed=3)
-    other = dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, learning_rate=1e-3), seed=4)
+    tuned = {name: 0.5 for name in ("momentum", "ema") if getattr(optimizer, name)}
+    other = dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, learning_rate=1e-3, **tuned), seed=4)
     rows = rows_of([other, config])[1]
     losses, validation_loss = by_plain_torch(config)
     assert [row.updates for row in rows] == list(range(1, 31))
@@ -81,6 +82,16 @@ def test_a_run_ends_with_its_target(quantity: str) -> None:
     assert last.updates < 400
 
 
+def test_a_rate_falls_where_the_training_loss_triggers_it() -> None:
+    schedule = ScheduleConfig(name="triggered", thresholds=(1.5, 0.8), factor=0.5)
+    config = SupervisedConfig(optimizer=OPTIMIZERS[0], schedule=schedule, batch_size=32, updates=200)
+    rows = rows_of([config])[0]
+    passed = [sum(before.training_loss <= t for t in schedule.thresholds) for before in rows[:-1]]
+    assert set(passed) == {0, 1, 2}
+    expected = [0.1 * 0.5 ** max(passed[: n + 1]) for n in range(len(passed))]
+    assert [row.current_learning_rate for row in rows[1:]] == pytest.approx(expected)
+
+
 def test_rows_hold_losses_without_smoothing_and_the_accuracy() -> None:
     optimizer = OptimizerConfig(learning_rate=0.3)
     config = SupervisedConfig(optimizer=optimizer, batch_size=64, updates=400, label_smoothing=0.3)
@@ -96,7 +107,8 @@ def test_what_cannot_train_together_is_refused() -> None:
     config = SupervisedConfig(optimizer=OPTIMIZERS[0])
     for others, complaint in (
         ([], "nothing to train"),
-        ([config, dataclasses.replace(config, batch_size=8)], "learning rate and seed alone"),
+        ([config, dataclasses.replace(config, batch_size=8)], "may differ in seed, rate"),
+        ([config, dataclasses.replace(config, optimizer=OPTIMIZERS[-1])], "may differ in seed, rate"),
         ([dataclasses.replace(config, augment=True)], "augment"),
         ([dataclasses.replace(config, model="resnet32")], "one at a time"),
     ):
