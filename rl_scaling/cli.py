@@ -20,6 +20,7 @@ from rl_scaling.commands.analyse import Fit, Status
 from rl_scaling.commands.bench import BenchAtari, BenchNoise, BenchSupervised
 from rl_scaling.commands.budgets import Budgets
 from rl_scaling.commands.calibrate import Calibrate
+from rl_scaling.commands.export import Export
 from rl_scaling.commands.nqm import NQM
 from rl_scaling.commands.options import say
 from rl_scaling.commands.quickstart import Quickstart
@@ -83,6 +84,7 @@ Command = (
     | Annotated[Status, subcommand("status")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Advise, subcommand("advise")]
     | Annotated[Budgets, subcommand("budgets")]
     | Annotated[Calibrate, subcommand("calibrate")]

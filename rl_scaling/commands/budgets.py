@@ -24,7 +24,7 @@ class Budgets:
     folders: Folders
     """Stores of runs, or folders that hold some."""
     figures: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Write charts here, as SVG and PNG."""
+    """Write charts here, as SVG, PNG and PDF."""
     json: bool = False
     """Print the tables as JSON on stdout."""
 

@@ -12,7 +12,7 @@ from tyro.conf import arg
 from rl_scaling.commands.options import at_least, print_json, say
 from rl_scaling.store import Store
 from rl_scaling.supervised.budgets import Budget, doubled
-from rl_scaling.supervised.tasks import TASKS, OptimizerName
+from rl_scaling.supervised.tasks import OptimizerName, find_task
 from rl_scaling.sweeps.plan import keep_goals
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class SweepSupervised:
     """Steps to a loss, or what a budget buys; runs of a batch size train together, and what is done is kept."""
 
-    task: Literal["digits-mlp", "digits-cnn"] = "digits-mlp"
-    """Data set and model: an MLP of 64-64 units; a convolutional network of 8-16 channels and 64 units."""
+    task: str = "digits-mlp"
+    """Data set and model: digits-mlp, an MLP of 64-64 units; digits-cnn, a convolutional network of 8-16 channels and
+    64 units; or one that you added (docs/how-to/add-a-task.md)."""
     optimizers: tuple[OptimizerName, ...] = ("sgd", "momentum", "adam", "rmsprop", "sgd+ema")
     """Optimisers; each is a task of its own."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -78,7 +79,7 @@ class SweepSupervised:
 
         plan = self.plan()
         targets = self.targets if self.budget == "target" else ()
-        examples = len(load_dataset(TASKS[self.task].dataset).train)
+        examples = len(load_dataset(find_task(self.task).dataset).train)
         name = self.task if self.budget == "target" else f"{self.task}-budgets"
         store = Store(self.out or Path("runs") / name)
         cells = plan.cells(examples)

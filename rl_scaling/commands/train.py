@@ -17,6 +17,7 @@ from rl_scaling.commands.interrupt import Interruptible
 from rl_scaling.commands.options import Count, as_json, at_least, print_json, say
 from rl_scaling.config import A2CConfig, AgentConfig, NoiseScaleConfig, PPOConfig, RunConfig
 from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, TrainingRecord, to_row
+from rl_scaling.sinks import Trackers, require_installed
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
 
@@ -48,6 +49,10 @@ class Training(ABC):
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
     alternate: bool = False
     """Act for one half of the environments while the other half is emulated; their number must be even."""
+    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write TensorBoard event files here too, while it trains."""
+    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
     json: bool = False
@@ -75,6 +80,7 @@ class Training(ABC):
     def run(self) -> int:
         config = self.config()
         at_least(0, threads=self.threads)
+        require_installed(tensorboard=self.tensorboard, wandb=self.wandb)
         from rl_scaling.envs import available_cpus
         from rl_scaling.sweeps.provenance import other_code
         from rl_scaling.sweeps.trial import Faster, run_trial
@@ -86,7 +92,7 @@ class Training(ABC):
             say(f"warning: {other}")
         batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
         say(f"{config.task}, {batch}, run {config.run_id} in {self.out}")
-        with Interruptible() as stop:
+        with Interruptible() as stop, Trackers(store, config.run_id, self.tensorboard, self.wandb) as trackers:
             status = run_trial(
                 config,
                 store,
@@ -94,7 +100,9 @@ class Training(ABC):
                 replace=self.replace,
                 threads=self.threads or available_cpus(),
                 faster=Faster(alternate=self.alternate),
-                listen=lambda record: _show(record, config.frames) or (INTERRUPT if stop.asked else None),
+                listen=lambda record: (
+                    _show(record, config.frames) or trackers.write(record) or (INTERRUPT if stop.asked else None)
+                ),
                 starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
             )
         say(f"{status}: {self.out / config.run_id}" + (" (the same command goes on)" * (status == "interrupted")))

@@ -52,6 +52,8 @@ class TrainSupervised:
     """Of the loss that is trained; evaluation has none."""
     epochs: float = 10
     """Passes over the data."""
+    b_noise_every_rows: int = 0
+    """Measure the noise scale with curvature, B_noise, at one row in so many; 0: never."""
     seed: int = 0
     """Of weights, batches and draws."""
     device: str = "auto"
@@ -64,7 +66,7 @@ class TrainSupervised:
     """Print the run's id, status and last row as JSON on stdout."""
 
     def run(self) -> int:
-        at_least(0, threads=self.threads, epochs=self.epochs)
+        at_least(0, threads=self.threads, epochs=self.epochs, b_noise_every_rows=self.b_noise_every_rows)
         import torch
 
         from rl_scaling.envs import available_cpus
@@ -83,7 +85,7 @@ class TrainSupervised:
             f"{config.task}, batch {config.batch_size:,}, {config.updates:,} updates, run {config.run_id} in {self.out}"
         )
         if store.status(config.run_id) in (None, "interrupted"):
-            rows = run_alone(config, data)
+            rows = run_alone(config, data, b_noise_every_rows=self.b_noise_every_rows)
             first = next(rows)  # what is refused is refused before anything is stored
             with store.open_run(config, provenance(device=str(device), threads=threads)) as run:
                 run.keep_rows(0)

@@ -76,7 +76,9 @@ def _rates(named: pd.DataFrame, x: str, x_title: str) -> tuple[alt.LayerChart | 
         x=_axis(x, x_title, shown),
         color=_colour(),
         strokeDash=alt.StrokeDash(
-            "what:N", scale=alt.Scale(range=list(_DASHES)), legend=legend("best by", entry_width=160)
+            "what:N",
+            scale=alt.Scale(range=list(_DASHES)),
+            legend=legend("best by", entry_width=160, symbolType="stroke", symbolSize=900),
         ),
     )
     y = log_axis(alt.Y, "effective_rate", _RATE, [*shown["low"], *shown["high"]], format=",~r")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import Agreement, SweepFit, agreement, pairs_of
@@ -75,8 +74,8 @@ class Overview:
     def farthest(self) -> Farthest | None:
         """The task farthest from the diagonal; None with fewer than three tasks."""
         pairs = self.pairs
-        errors = np.log(pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float))
-        each = errors.groupby(pairs["task"]).mean()
+        ratios = pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float)
+        each = ratios.map(math.log).groupby(pairs["task"]).mean()
         if len(each) < FEWEST_TASKS:
             return None
         task = str(each.abs().idxmax())
@@ -141,8 +140,8 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
         words.append(f" By domain the typical factor is: {', '.join(each)}.")
     if farthest is not None:
         words.append(
-            f" Farthest off is {farthest.task}, whose critical batch size is {number(farthest.bias, 2)} times its noise "
-            f"scale; without it the typical factor is {number(farthest.without.factor.value, 2)}"
+            f" Farthest off is {farthest.task}, whose critical batch size is {number(farthest.bias, 2)} times its "
+            f"noise scale; without it the typical factor is {number(farthest.without.factor.value, 2)}"
             f"{_interval(farthest.without.factor)}."
         )
     return tag("p", *words, class_="verdict")

@@ -24,7 +24,7 @@ LISTED_RUNS = 400
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> Html:
-    """A value and its interval (none if it is exact), or "at least ...", "at most ...", or a dash where nothing is known."""
+    """A value with its interval if it has one, or "at least ...", "at most ...", or a dash where nothing is known."""
     known_low = math.isfinite(low) and low > 0
     known_high = math.isfinite(high)
     if math.isfinite(value) and low == high:

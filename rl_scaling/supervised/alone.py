@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rl_scaling.supervised.batched import Ended, Progress
 from rl_scaling.supervised.batched.losses import example_losses
 from rl_scaling.supervised.config import SupervisedConfig
+from rl_scaling.supervised.curvature import b_noise
 from rl_scaling.supervised.data.augmentation import augment, draw_augmentation
 from rl_scaling.supervised.data.dataset import Dataset, Split
 from rl_scaling.supervised.models import make_model, project_channels
@@ -29,6 +30,7 @@ def train_alone(
     *,
     record_every: int,
     stop: Callable[[Progress], bool] = lambda _: False,
+    b_noise_every_rows: int = 0,
 ) -> Iterator[Progress | Ended]:
     """Train one run by torch's own optimiser; channels that are kept at norm 1 are put back after every update.
 
@@ -38,9 +40,10 @@ def train_alone(
         rate: the learning rate of an update.
         record_every: updates between two rows; the last update has a row as well.
         stop: asked after every row but the first: whether the run has seen enough.
+        b_noise_every_rows: measure B_noise at the first row and then at one in so many; 0: never.
 
     Yields:
-        Rows, the first before any update, and at last how it ended. The noise scale is not measured.
+        Rows, the first before any update, and at last how it ended. B_simple is not measured.
 
     Raises:
         ConfigError: the model does not fit the images, or by epoch a batch is larger than the data.
@@ -51,7 +54,9 @@ def train_alone(
     optimizer, average = make_optimizer(config.optimizer, model), make_average(config.optimizer, model)
     stream, losses = ExampleStream(config, len(data.train)), []
     shown = average.module if average is not None else model
-    yield _row(0, math.nan, model, data)
+    every = record_every * b_noise_every_rows
+    curved = model if every else None
+    yield _row(0, math.nan, shown, data, curved)
     for update in range(config.updates):
         for group in optimizer.param_groups:
             group["lr"] = rate(update)
@@ -64,7 +69,8 @@ def train_alone(
         losses.append(loss)
         last = update + 1 == config.updates
         if last or (update + 1) % record_every == 0:
-            row = _row(update + 1, sum(losses) / len(losses), shown, data)
+            curved = model if every and (update + 1) % every == 0 else None
+            row = _row(update + 1, sum(losses) / len(losses), shown, data, curved)
             losses.clear()
             yield row
             if last or stop(row):
@@ -111,7 +117,8 @@ def _mean_loss(model: nn.Module, split: Split) -> tuple[float, float]:
     return losses / len(split), right / len(split)
 
 
-def _row(updates: int, loss: float, model: nn.Module, data: Dataset) -> Progress:
+def _row(updates: int, loss: float, model: nn.Module, data: Dataset, curved: nn.Module | None) -> Progress:
+    """A row about a model, with B_noise at the weights of another, which trains."""
     training_loss, _ = _mean_loss(model, data.training_sample)
     validation_loss, accuracy = _mean_loss(model, data.validation)
     return Progress(
@@ -123,6 +130,7 @@ def _row(updates: int, loss: float, model: nn.Module, data: Dataset) -> Progress
         noise_measurements=0,
         grad_sq_norm=math.nan,
         trace_cov=math.nan,
+        hessian_noise_scale=math.nan if curved is None else b_noise(curved, data.train).b_noise.value,
     )
 
 

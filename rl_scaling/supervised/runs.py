@@ -77,9 +77,18 @@ def run_together(
 
 
 def run_alone(
-    config: SupervisedConfig, data: Dataset, *, target: float = -math.inf
+    config: SupervisedConfig, data: Dataset, *, target: float = -math.inf, b_noise_every_rows: int = 0
 ) -> Iterator[tuple[int, LossRecord | Ended]]:
-    """Train one run of any model, in the form of `run_together`; its noise scale is not measured.
+    """Train one run of any model, in the form of `run_together`; B_simple is not measured, B_noise if asked for.
+
+    Args:
+        config: any.
+        data: what it trains on.
+        target: the run stops when its quantity, of those of its rows, has come down to this.
+        b_noise_every_rows: measure B_noise at the first row and then at one in so many; 0: never.
+
+    Yields:
+        (0, row), the first before any update, and at last (0, end).
 
     Raises:
         ConfigError: what `train_alone` refuses.
@@ -90,7 +99,8 @@ def run_alone(
     def seen_enough(row: Progress) -> bool:
         return getattr(row, config.quantity) <= target
 
-    for row in train_alone(config, data, rate, record_every=every, stop=seen_enough):
+    rows = train_alone(config, data, rate, record_every=every, stop=seen_enough, b_noise_every_rows=b_noise_every_rows)
+    for row in rows:
         if isinstance(row, Ended):
             yield 0, row
         else:
@@ -175,4 +185,5 @@ def _record(config: SupervisedConfig, row: Progress, rate: LearningRate, seconds
         noise_measurements=row.noise_measurements,
         grad_sq_norm=row.grad_sq_norm,
         trace_cov=row.trace_cov,
+        hessian_noise_scale=row.hessian_noise_scale,
     )

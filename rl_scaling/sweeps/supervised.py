@@ -17,7 +17,7 @@ from rl_scaling.config import ConfigError
 from rl_scaling.store import RunWriter, Store, list_runs, load_runs
 from rl_scaling.supervised.budgets import Budget
 from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, updates_of_epochs
-from rl_scaling.supervised.tasks import TASKS, OptimizerName, optimizer_of, rate_power
+from rl_scaling.supervised.tasks import OptimizerName, find_task, optimizer_of, rate_power
 from rl_scaling.sweeps.plan import LearningRates
 from rl_scaling.sweeps.provenance import provenance
 
@@ -120,7 +120,7 @@ class SupervisedGrid:
     def learning_rates(self, name: OptimizerName) -> LearningRates:
         """Where an optimiser's rates are looked for."""
         return LearningRates(
-            reference_rate=TASKS[self.task].rates[name],
+            reference_rate=find_task(self.task).rate_of(name),
             reference_batch=_TURN,
             turn=_TURN,
             power=rate_power(name),
@@ -157,8 +157,8 @@ class SupervisedGrid:
     ) -> SupervisedConfig:
         """One run on so many training examples."""
         return SupervisedConfig(
-            dataset=TASKS[self.task].dataset,
-            model=TASKS[self.task].model,
+            dataset=find_task(self.task).dataset,
+            model=find_task(self.task).model,
             optimizer=optimizer,
             schedule=schedule,
             batch_size=batch_size,

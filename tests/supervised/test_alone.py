@@ -12,7 +12,9 @@ from rl_scaling.records import LossRecord
 from rl_scaling.supervised.alone import train_alone
 from rl_scaling.supervised.batched import Ended
 from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+from rl_scaling.supervised.curvature import b_noise
 from rl_scaling.supervised.data import load_dataset
+from rl_scaling.supervised.models import make_model
 from rl_scaling.supervised.runs import run_alone, run_together, trains_together
 
 MOMENTUM = OptimizerConfig(name="momentum", learning_rate=0.02, momentum=0.9)
@@ -86,3 +88,19 @@ def test_it_ends_when_it_diverges_or_has_seen_enough() -> None:
     *_, (_, ended) = run_alone(wild, load_dataset("digits"))
     assert isinstance(ended, Ended)
     assert ended.status == "diverged"
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_b_noise_is_that_of_the_weights_at_its_rows(ema: float) -> None:
+    optimizer = dataclasses.replace(MOMENTUM, ema=ema)
+    config = SupervisedConfig(optimizer=optimizer, batch_size=32, updates=4)
+    data = load_dataset("digits")
+    found = list(train_alone(config, data, lambda _: 0.02, record_every=2, b_noise_every_rows=2))
+    values = {row.updates: row.hessian_noise_scale for row in found if not isinstance(row, Ended)}
+    assert math.isfinite(values[0])
+    assert math.isnan(values[2])
+    ended = found[-1]
+    assert isinstance(ended, Ended)
+    model = make_model("mlp", data.image_shape, data.num_classes, seed=5)
+    model.load_state_dict(ended.weights)
+    assert values[4] == pytest.approx(b_noise(model, data.train).b_noise.value, rel=1e-5, nan_ok=True)

@@ -47,6 +47,7 @@ class Progress:
             weights if there are.
         noise_measurements: updates since the row before in which the noise scale was measured.
         grad_sq_norm, trace_cov: means over them of the unbiased estimates of |G|^2 and tr(Sigma) (A.2); NaN without.
+        hessian_noise_scale: B_noise in examples; NaN where it was not measured or not resolved.
     """
 
     updates: int
@@ -57,6 +58,7 @@ class Progress:
     noise_measurements: int
     grad_sq_norm: float
     trace_cov: float
+    hessian_noise_scale: float = math.nan
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

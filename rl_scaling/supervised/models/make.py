@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from rl_scaling.supervised.models.simple_cnn import simple_cnn
 from rl_scaling.supervised.models.vgg import vgg11
 from rl_scaling.supervised.models.wide_resnet import wide_resnet, wide_resnet_skip_init
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn": simple_cnn,
     "small-cnn": partial(simple_cnn, channels=(8, 16), hidden=64),
