@@ -73,6 +73,7 @@ class Quickstart:
             optimizers=("sgd", "momentum"),
             batch_sizes=_DIGITS_SIZES,
             rates=5,
+            extensions=0,
             seeds=(0,),
             targets=(0.6, 0.3),
             epochs=self.digits_epochs,

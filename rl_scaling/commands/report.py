@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from rl_scaling.commands.analyse import CONFIDENCE, HORIZON, load_and_fit
-from rl_scaling.commands.options import Folders, print_line, say
+from rl_scaling.commands.options import Folders, as_json, print_json, print_line, say
 from rl_scaling.store import RunInfo, list_runs
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Report:
     a task."""
     title: str = "How large a batch can this training use?"
     """Title of the page."""
+    json: bool = False
+    """Print the page's path and, for every domain, how well the noise scale predicts B_crit, as JSON on stdout."""
 
     def run(self) -> int:
         from rl_scaling.report import write_report
@@ -73,9 +75,15 @@ class Report:
             curves=self.curves,
             predictions=predictions,
         )
-        print_line(write_report(sections, self.out, title=self.title, overview=overview, figures=self.figures))
+        page = write_report(sections, self.out, title=self.title, overview=overview, figures=self.figures)
+        tables = tables_of(overview)
         if self.tables is not None:
-            write_tables(tables_of(overview), self.tables)
+            write_tables(tables, self.tables)
+        if self.json:
+            rows = tables["agreement"].to_dict("records")
+            print_json({"page": str(page), "agreement": [as_json({str(k): v for k, v in row.items()}) for row in rows]})
+        else:
+            print_line(page)
         return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,16 @@ def test_tasks_without_goals_are_left_out_with_a_word(
             writer.append(record)
         writer.seal("done")
     page = tmp_path / "page.html"
-    assert main(["report", str(swept), str(tmp_path / "other"), "--out", str(page), "--tables", str(tmp_path)]) == 0
-    assert "1 tasks without goals are left out, the first because NQM momentum has no goals" in _said(capsys)
+    folders = [str(swept), str(tmp_path / "other")]
+    assert main(["report", *folders, "--out", str(page), "--tables", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "1 tasks without goals are left out, the first because NQM momentum has no" in " ".join(printed.err.split())
+    found = json.loads(printed.out)
+    assert found["page"] == str(page)
+    assert [row["domain"] for row in found["agreement"]] == ["All domains", "Noisy quadratic model"]
+    assert found["agreement"][0]["tasks"] == 2
     text = page.read_text()
     assert "<h2>Noisy quadratic model</h2>" in text
     assert "NQM momentum" not in text
     assert (tmp_path / "fits.parquet").exists()
     assert main(["report", str(tmp_path / "other"), "--out", str(page)]) == 2
-
-
-def _said(capsys: pytest.CaptureFixture[str]) -> str:
-    return " ".join(capsys.readouterr().err.split())
