@@ -63,7 +63,8 @@ class Forecast:
         seconds: of all workers' work added up.
         longest_seconds: of the longest trial.
         memory_bytes: of the largest trials side by side.
-        disk_bytes: what stays, and the checkpoints while it runs.
+        kept_bytes: on disk, what stays.
+        open_bytes: on disk as well, while it runs.
     """
 
     task: str
@@ -73,7 +74,8 @@ class Forecast:
     seconds: float
     longest_seconds: float
     memory_bytes: float
-    disk_bytes: float
+    kept_bytes: float
+    open_bytes: float
 
 
 def wall_seconds(forecasts: Sequence[Forecast], workers: int) -> float:
@@ -99,8 +101,8 @@ def forecast(plan: SweepPlan, store: Store, speed: Speed, workers: int) -> Forec
         seconds=sum(seconds),
         longest_seconds=max(seconds, default=0.0),
         memory_bytes=sum(memory),
-        disk_bytes=sum(_kept_bytes(config) for config in left)
-        + sum(heapq.nlargest(workers, (_open_bytes(config) for config in left))),
+        kept_bytes=sum(_kept_bytes(config) for config in left),
+        open_bytes=sum(heapq.nlargest(workers, (_open_bytes(config) for config in left))),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from rl_scaling.commands.options import Folders, print_json, print_line, print_table
+from rl_scaling.commands.options import Folders, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
 from rl_scaling.records import SEALED, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
@@ -207,18 +207,29 @@ def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
 def load_and_fit(
     folders: tuple[Path, ...], goals: tuple[float, ...] = (), horizon: float = HORIZON, confidence: float = CONFIDENCE
 ) -> tuple[pd.DataFrame, SweepFit]:
-    """The runs below some folders, and their fits.
+    """The runs below some folders, and their fits; tasks without goals are left out with a word.
 
     Raises:
         StoreError: no folder, or no runs in it.
-        ConfigError: a task has no goals.
+        ConfigError: no task has goals.
     """
     if not folders:
         raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
     from rl_scaling.analysis import fit_runs
 
     runs = load_runs(*folders, allow_empty=False)
-    tasks = {str(task): goals or goals_of_task(str(task), rows) for task, rows in runs.groupby("task")}
+    tasks: dict[str, tuple[float, ...]] = {}
+    refused: list[ConfigError] = []
+    for task, rows in runs.groupby("task"):
+        try:
+            tasks[str(task)] = goals or goals_of_task(str(task), rows)
+        except ConfigError as error:
+            refused.append(error)
+    if not tasks:
+        raise refused[0]
+    if refused:
+        say(f"{len(refused)} tasks without goals are left out, the first because {refused[0]}")
+        runs = runs[runs["task"].isin(list(tasks))].reset_index(drop=True)
     try:
         return runs, fit_runs(runs, tasks, horizon=horizon, confidence=confidence)
     except ValueError as error:

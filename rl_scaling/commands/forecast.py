@@ -29,7 +29,7 @@ def forecast_as_json(plans: Mapping[Path, SweepPlan], *, workers: int, device: s
     from rl_scaling.sweeps.trial import choose_device
 
     choose_device(device)
-    say(f"measuring {workers} trials side by side, half a minute or less")
+    say(f"measuring {workers} trials side by side")
     speed = measure_speed(plans, workers=workers, device=device, seconds=MEASURED_SECONDS)
     each = [forecast(plan, Store(folder), speed, workers) for folder, plan in plans.items()]
     first = next(iter(plans)).absolute()
@@ -41,7 +41,7 @@ def forecast_as_json(plans: Mapping[Path, SweepPlan], *, workers: int, device: s
         "hours": wall_seconds(each, workers) / 3600,
         "memory_bytes": max((one.memory_bytes for one in each), default=0.0),
         "memory_free_bytes": psutil.virtual_memory().available,
-        "disk_bytes": sum(one.disk_bytes for one in each),
+        "disk_bytes": sum(one.kept_bytes for one in each) + max((one.open_bytes for one in each), default=0.0),
         "disk_free_bytes": shutil.disk_usage(existing).free,
         "workers": workers,
         "measured": {
@@ -64,23 +64,25 @@ def show_forecast(found: Mapping[str, Any]) -> None:
             f"{one['frames']:,}",
             hours,
             _bytes(one["memory_bytes"]),
-            _bytes(one["disk_bytes"]),
+            _bytes(one["kept_bytes"] + one["open_bytes"]),
         )
     console.print(table)
     measured = found["measured"]
-    speeds = " and ".join(
-        f"{speed:,.0f} at {frames:,.0f} frames a rollout"
+    speeds = ", ".join(
+        f"{speed:,.0f} frames/s at {frames:,.0f} frames a rollout"
         for speed, frames in zip(measured["frames_per_second"], measured["frames_per_rollout"], strict=True)
     )
     say(
         f"{found['trials']:,} trials, {found['frames']:,} frames: about {duration(3600 * found['hours'])} with"
         f" {found['workers']} side by side, if no grid is extended"
     )
-    say(f"measured on {measured['game']} just now: {speeds} frames/s together; larger batches by a straight line")
+    say(f"measured on {measured['game']} just now: {speeds}, all trials together; others by a straight line")
     say(
         f"memory {_bytes(found['memory_bytes'])} of {_bytes(found['memory_free_bytes'])} free,"
         f" disk {_bytes(found['disk_bytes'])} of {_bytes(found['disk_free_bytes'])} free"
     )
+    if found["memory_bytes"] > found["memory_free_bytes"]:
+        say("it would be refused, for that is more memory than is free: give fewer environments or --workers")
 
 
 def _bytes(count: float) -> str:

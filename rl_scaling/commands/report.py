@@ -63,7 +63,7 @@ class Report:
         choices += ["--model"] if self.model else []
         command = " ".join(["rl-scaling report", *map(str, self.folders), *choices])
         runs, fit = load_and_fit(self.folders, self.goals, self.horizon, self.confidence)
-        predictions = predicted_steps(fit, self.confidence) if self.model else None
+        predictions = predicted_steps(runs, fit, self.confidence) if self.model else None
         sections, overview = parts(
             runs,
             fit,
@@ -129,11 +129,12 @@ def parts(
     return sections, Overview(fit=fit, domains=domains, runs=number, command=command)
 
 
-def predicted_steps(fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFrame:
+def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Steps that the noisy quadratic model predicts, fitted to the hardest goal of each task of plain SGD.
 
     The model is fitted to SGD alone. What it says of momentum and of averaged iterates on the same problem, each with
-    its best coefficient, is a prediction that owes nothing to their runs.
+    its best coefficient, is a prediction that owes nothing to their runs. The model's target is the same part of its
+    risk at the start as the goal is of the loss at the start.
 
     Returns:
         Columns task, goal, batch_size, updates, updates_low, updates_high (NaN where it is not known) and model, a few
@@ -142,6 +143,7 @@ def predicted_steps(fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFra
     import pandas as pd
 
     from rl_scaling.nqm.fit import fit_model, measured_steps
+    from rl_scaling.nqm.forecast import Parameters, Setting
 
     fronts = fit.fronts[~fit.fronts["at_start"].astype(bool) & fit.fronts["task"].str.contains(r"\bsgd$")]
     found = []
@@ -153,7 +155,9 @@ def predicted_steps(fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFra
             chosen = front[front["goal"] == goal]
             at = chosen["batch_size"].to_numpy(float)
             say(f"fitting the noisy quadratic model to {task}, goal {goal:g}")
-            model = fit_model(measured_steps(at, chosen["updates"].to_numpy(float)), confidence=confidence)
+            target = Parameters().spectrum(Setting.dimension).initial_risk * goal / _loss_at_start(runs, str(task))
+            measured = measured_steps(at, chosen["updates"].to_numpy(float))
+            model = fit_model(measured, Setting(target=target), confidence=confidence)
             words = f"eigenvalues i^-{model.spectrum_exponent.value:.2g}, fitted to {task} at the goal {goal:g}"
             for name, beside in _of_the_same_problem(str(task), fit):
                 rows = model.predict(sorted({*at, at.min() / 4, at.max() * 4}), name)
@@ -163,6 +167,14 @@ def predicted_steps(fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFra
 
 
 _RENAMED = {"steps": "updates", "steps_low": "updates_low", "steps_high": "updates_high"}
+
+
+def _loss_at_start(runs: pd.DataFrame, task: str) -> float:
+    """About the loss before training: the first recorded one of the runs with the smallest learning rates."""
+    rows = runs[runs["task"] == task].sort_values("updates")
+    first = rows.groupby(["store", "run_id"]).first()
+    slowest = first["learning_rate"] == first.groupby("batch_size")["learning_rate"].transform("min")
+    return float(first.loc[slowest, str(first["quantity"].iloc[0])].median())
 
 
 def _of_the_same_problem(task: str, fit: SweepFit) -> list[tuple[str, str]]:

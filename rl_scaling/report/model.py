@@ -49,8 +49,9 @@ def model_figure(front: pd.DataFrame, predictions: pd.DataFrame | None) -> Figur
 
 
 def _off(measured: pd.DataFrame, predicted: pd.DataFrame) -> str:
-    both = measured.merge(predicted, on="batch_size", suffixes=("", "_predicted"))
-    if both.empty:
+    if measured.empty:
         return ""
-    errors = np.log(both["updates"].to_numpy(float) / both["updates_predicted"].to_numpy(float))
+    at, updates = (np.log(measured[name].to_numpy(float)) for name in ("batch_size", "updates"))
+    line = (np.log(predicted[name].to_numpy(float)) for name in ("batch_size", "updates"))
+    errors = updates - np.interp(at, *line)
     return f" The points are a typical factor of {number(float(np.exp(np.sqrt(np.mean(errors**2)))), 3)} off the line."

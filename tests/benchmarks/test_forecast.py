@@ -61,13 +61,14 @@ def test_what_is_done_is_not_counted_and_the_disk_is_what_it_takes(tmp_path: Pat
     run_trial(first, Store(tmp_path))
     after = forecast(plan, Store(tmp_path), SPEED, workers=1)
     assert (before.trials, after.trials) == (2, 1)
+    assert before.open_bytes == after.open_bytes > 2 * 4 * 680_000, "one trial at a time, its checkpoint twice"
     kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    said = before.disk_bytes - after.disk_bytes
+    said = before.kept_bytes - after.kept_bytes
     assert 0.5 < said / kept < 2, (said, kept)
     run_trial(second, Store(tmp_path))
     assert forecast(plan, Store(tmp_path), SPEED, workers=1).seconds == 0
 
 
 def test_nothing_left_takes_no_time() -> None:
-    assert wall_seconds([Forecast("t", "s", 0, 0, 0.0, 0.0, 0.0, 0.0)], 2) == 0
+    assert wall_seconds([Forecast("t", "s", 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)], 2) == 0
     assert np.isfinite(wall_seconds([], 2))

@@ -93,6 +93,8 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     assert 0 < found["disk_bytes"] < found["disk_free_bytes"]
     assert 3e8 < found["memory_bytes"] < 1e9
     assert found["measured"]["game"] == "Pong"
+    one = found["sweeps"][0]
+    assert found["disk_bytes"] == 2 * one["kept_bytes"] + one["open_bytes"], "the games share the workers"
     assert not out.exists()
 
 
@@ -105,6 +107,16 @@ def test_a_scale_is_forecast_before_it_starts(
     err = capsys.readouterr().err
     assert err.index("1 trials, 60 frames: about 1 min") < err.index("1 done of 1 trials")
     assert load_runs(tmp_path)["examples"].max() >= 60
+
+
+def test_a_forecast_says_that_memory_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = {"game": "Pong", "frames_per_second": [1.0], "frames_per_rollout": [20.0]}
+    found = {"sweeps": [], "trials": 0, "frames": 0, "hours": 0.0, "workers": 1, "measured": measured}
+    found |= {"disk_bytes": 1.0, "disk_free_bytes": 2.0, "memory_free_bytes": 2e9}
+    forecast.show_forecast(found | {"memory_bytes": 1e9})
+    assert "refused" not in capsys.readouterr().err
+    forecast.show_forecast(found | {"memory_bytes": 3e9})
+    assert "it would be refused" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
