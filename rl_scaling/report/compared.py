@@ -11,7 +11,7 @@ from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.numbers import number
 from rl_scaling.report.tables import with_interval
 from rl_scaling.report.theme import Figure, legend, log_axis, series_colours
-from rl_scaling.report.words import words_of
+from rl_scaling.report.words import Words, words_of
 
 
 def _in_common(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -59,20 +59,21 @@ def compared_figures(fit: SweepFit) -> dict[str, Figure]:
     figures = {}
     for fronts in _in_common(fit.fronts):
         words = words_of(fit.fits[fit.fits["task"] == fronts["task"].iloc[0]])
-        figures[str(fronts["task"].max())] = _figure(fronts, words.unit, words.log_scale)
+        figures[str(fronts["task"].max())] = _figure(fronts, words)
     return figures
 
 
-def _figure(fronts: pd.DataFrame, unit: str, log_scale: str) -> Figure:
-    tables = Tables()
-    tasks = sorted(fronts["task"].unique())
+def _figure(fronts: pd.DataFrame, words: Words) -> Figure:
+    tables, unit = Tables(), words.unit
+    tasks, goals = sorted(fronts["task"].unique()), sorted(float(goal) for goal in fronts["goal"].unique())
+    start = _goal_to_show(fronts, words)
+    choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
     key = legend("", entry_width=420)
     data = tables.add(fronts, ["task", "goal", "batch_size", "learning_rate", "updates", "examples"])
     chart = alt.Chart(data).encode(
         x=log_axis(alt.X, "updates", "updates to the goal (optimiser steps, log scale)", fronts["updates"]),
-        y=log_axis(alt.Y, "examples", f"{unit} to the goal ({log_scale})", fronts["examples"]),
+        y=log_axis(alt.Y, "examples", f"{unit} to the goal ({words.log_scale})", fronts["examples"]),
         color=alt.Color("task:N", scale=alt.Scale(domain=tasks, range=series_colours(len(tasks))), legend=key),
-        detail="goal:N",
         tooltip=[
             alt.Tooltip("task:N"),
             alt.Tooltip("goal:Q"),
@@ -82,12 +83,21 @@ def _figure(fronts: pd.DataFrame, unit: str, log_scale: str) -> Figure:
             alt.Tooltip("examples:Q", title=unit, format=",.4~r"),
         ],
     )
+    lines = chart.mark_line(strokeWidth=1.8).encode(order="batch_size:Q").transform_filter("datum.goal == goal")
+    points = chart.mark_point(size=60, filled=True, opacity=1).transform_filter("datum.goal == goal")
     return Figure(
         "algorithms",
-        "The same goals, by algorithm",
-        "Each line is a goal; its points are batch sizes at their best learning rates. "
+        "The same goal, by algorithm",
+        f"Points are batch sizes at their best learning rates, for one goal; the chart starts with {start:g}. "
         f"{unit.capitalize()} are counted once, however often an algorithm uses them.",
-        chart.mark_line(strokeWidth=1.5).encode(order="batch_size:Q") + chart.mark_point(size=60, filled=True),
+        alt.layer(lines, points).add_params(choice),
         tables,
         True,
     )
+
+
+def _goal_to_show(fronts: pd.DataFrame, words: Words) -> float:
+    """The hardest goal among those that most tasks reached."""
+    tasks = fronts.groupby("goal")["task"].nunique()
+    shared = tasks.index[tasks == tasks.max()]
+    return float(shared.max() if words.direction == "max" else shared.min())

@@ -206,8 +206,8 @@ def agreement_figure(overview: Overview) -> Figure | None:
 
 def _chart(both: pd.DataFrame, domains: Sequence[str], tables: Tables) -> alt.LayerChart | alt.FacetChart:
     ends = pd.concat([both[f"{name}{end}"] for name in _FIELDS for end in ("", "_low", "_high")])
-    x = log_axis(alt.X, "noise_scale", "simple noise scale, mean over training (examples, frames or tokens)", ends)
-    y = log_axis(alt.Y, "critical_batch", "critical batch size (examples, frames or tokens)", ends)
+    x = log_axis(alt.X, "noise_scale", "mean noise scale (examples, frames or tokens)", ends)
+    y = log_axis(alt.Y, "critical_batch", "critical batch size (in the same unit)", ends)
     names = [*domains, PUBLISHED]
     key = legend("", entry_width=190)
     place = [DOMAINS.index(name) for name in domains]

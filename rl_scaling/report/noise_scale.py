@@ -120,7 +120,7 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
 
     Args:
         series: the runs of one task, whose running estimates are drawn thin where rows hold any.
-        pooled: what `rl_scaling.analysis.noise_over_training` makes of them, drawn thick with its interval.
+        pooled: what `rl_scaling.analysis.noise_over_training` makes of them, drawn thick with its intervals.
     """
     measured = series.curves[series.curves["noise_scale_low"].notna() | series.curves["noise_scale"].notna()]
     if measured.empty and not pooled["noise_scale_low"].notna().any():
@@ -130,7 +130,11 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
     words = words_of(series.runs)
     x = count_axis(alt.X, "examples", words.counted)
     known = pd.concat(
-        [positive["noise_scale"], _positive(measured["noise_scale_low"]), _positive(pooled["noise_scale"])]
+        [
+            positive["noise_scale"],
+            *(_positive(table["noise_scale_low"]) for table in (measured, pooled)),
+            _positive(pooled["noise_scale"]),
+        ]
     )
     y = log_axis(alt.Y, "noise_scale", f"noise scale ({words.unit}, log scale)", known.quantile([0.005, 1]))
     low = y.copy()
@@ -140,7 +144,7 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
     layers = [
         *run_lines(drawn, "noise_scale", x, y, chosen, tables, strength=0.5),
         *_unresolved(series, x, low, chosen, tables),
-        *_pooled(pooled, words, tables),
+        *_pooled(pooled, x, y, words, tables),
     ]
     caption = _noise_caption(measured, positive, bool(pooled["noise_scale"].notna().any()))
     chart = alt.layer(*layers).add_params(chosen)
@@ -149,11 +153,14 @@ def noise_over_examples_figure(series: Series, pooled: pd.DataFrame) -> Figure |
 
 def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -> str:
     if measured.empty:
-        return "Line and band: B_simple = tr Σ / |G|², pooled over the best learning rates, with its interval."
+        return (
+            "B_simple = tr Σ / |G|² pooled over the best learning rates, with its intervals; triangles: not resolved, "
+            "at least this."
+        )
     runs = measured["run"].nunique()
     never = runs - curves.dropna(subset=["noise_scale"])["run"].nunique()
     parts = [
-        "Thick line and band: B_simple pooled over the best learning rates, with its interval." if pooled else "",
+        "Black: B_simple pooled over the best learning rates, with its intervals." if pooled else "",
         f"Thin lines: the running estimate of B_simple = tr Σ / |G|² in {count_of(runs, 'run')}; stronger: the best "
         "learning rate of each batch size.",
         "Triangles: not yet resolved, the noise scale is at least this."
@@ -164,14 +171,12 @@ def _noise_caption(measured: pd.DataFrame, curves: pd.DataFrame, pooled: bool) -
     return " ".join(filter(None, parts))
 
 
-def _pooled(pooled: pd.DataFrame, words: Words, tables: Tables) -> list[alt.Chart]:
-    """The pooled noise scale: a band where its interval is finite, a line where it has a value."""
+def _pooled(pooled: pd.DataFrame, x: alt.X, y: alt.Y, words: Words, tables: Tables) -> list[alt.Chart]:
+    """The pooled noise scale: a line with bars, and a triangle where only a lower bound is known."""
     names = ["noise_scale", "noise_scale_low", "noise_scale_high"]
     table = pooled.assign(**{name: _positive(pooled[name]) for name in names})
     table["examples"] = (table["bin_low"] + table["bin_high"]) / 2
-    data = table.dropna(subset=["noise_scale_low"])
-    if data["noise_scale"].notna().sum() == 0:
-        return []
+    table = table.dropna(subset=["noise_scale_low"])
     tooltip = [
         alt.Tooltip("examples:Q", title=f"{words.unit}, about", format=",.3~r"),
         alt.Tooltip("noise_scale:Q", title=f"pooled noise scale ({words.unit})", format=",.3~r"),
@@ -179,16 +184,28 @@ def _pooled(pooled: pd.DataFrame, words: Words, tables: Tables) -> list[alt.Char
         alt.Tooltip("noise_scale_high:Q", title="to", format=",.3~r"),
         alt.Tooltip("measurements:Q", title="measurements", format=","),
     ]
-    columns = ["examples", *names, "measurements"]
-    line = alt.Chart(tables.add(data, columns)).mark_line(
-        color="var(--ink)", strokeWidth=2.5, point=alt.OverlayMarkDef(color="var(--ink)", size=45)
+    low = y.copy()
+    low.shorthand = "noise_scale_low:Q"
+    line = alt.MarkDef(
+        "line", strokeWidth=2.5, color="var(--ink)", point=alt.OverlayMarkDef(color="var(--ink)", size=45)
     )
-    layers = [line.encode(x="examples:Q", y="noise_scale:Q", tooltip=tooltip)]
-    bounded = data.dropna(subset=["noise_scale_high"])
-    if len(bounded):
-        band = alt.Chart(tables.add(bounded, columns)).mark_area(color="var(--ink)", opacity=0.14, clip=True)
-        layers.insert(0, band.encode(x="examples:Q", y="noise_scale_low:Q", y2="noise_scale_high:Q"))
-    return layers
+    bars = alt.MarkDef("rule", strokeWidth=2, opacity=0.45, color="var(--ink)", clip=True)
+    triangles = alt.MarkDef(
+        "point", shape="triangle-up", size=50, filled=True, opacity=0.8, color="var(--ink)", clip=True
+    )
+    known = table["noise_scale"].notna()
+    layers = [
+        (table[known], bars, {"y": low, "y2": "noise_scale_high:Q"}),
+        (table if known.any() else table.head(0), line, {"y": y}),
+        (table[~known], triangles, {"y": low}),
+    ]
+    return [
+        alt.Chart(tables.add(part, ["examples", *names, "measurements"]), mark=mark).encode(
+            x=x, tooltip=tooltip, **place
+        )
+        for part, mark, place in layers
+        if len(part)
+    ]
 
 
 def _unresolved(series: Series, x: alt.X, y: alt.Y, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
