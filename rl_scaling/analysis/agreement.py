@@ -19,7 +19,9 @@ FEWEST_TASKS = 3
 # Logs of equal numbers may differ in their last digit.
 _NO_SPREAD = 1e-20
 
-_PAIR_COLUMNS = ("task", "goal", "unit", "critical_batch", "noise_scale_mean")
+# An interval that spans more than this factor leaves the order of magnitude open.
+WIDEST = 100.0
+_COMPARED = ("critical_batch", "noise_scale_mean")
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,19 @@ def _domain(row: pd.Series) -> str:
 
 
 def pairs_of(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
-    """The goals of which both B_crit and the mean noise scale have a value, with their domain.
+    """The goals of which both B_crit and the mean noise scale are known to an order of magnitude, with their domain.
+
+    Known: there is a value, and its interval spans at most a factor of 100 (WIDEST).
 
     Args:
         fits: `SweepFit.fits`.
         domains: of every task.
     """
-    known = fits[list(_PAIR_COLUMNS[3:])].apply(lambda column: np.isfinite(column.astype(float)) & (column > 0))
-    pairs = fits[known.all(axis="columns")]
+    known = pd.Series(True, fits.index)
+    for name in _COMPARED:
+        value, low, high = (fits[f"{name}{end}"].astype(float) for end in ("", "_low", "_high"))
+        known &= np.isfinite(value) & (low > 0) & (high <= WIDEST * low)
+    pairs = fits[known]
     return pairs.assign(domain=pairs["task"].map(domains)).reset_index(drop=True)
 
 

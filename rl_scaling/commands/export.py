@@ -34,6 +34,9 @@ class Export:
         infos = list_runs(*self.folders)
         for info in infos:
             store = Store(info.directory.parent)
+            if self.tensorboard is not None:
+                for old in (self.tensorboard / info.run_id).glob("events.out.tfevents.*"):
+                    old.unlink()
             with Trackers(store, info.run_id, self.tensorboard, self.wandb) as trackers:
                 for record in store.read_rows(info.run_id):
                     trackers.write(record)

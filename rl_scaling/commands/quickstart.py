@@ -11,12 +11,12 @@ from tyro.conf import arg
 
 from rl_scaling.commands.analyse import load_and_fit
 from rl_scaling.commands.options import Count, at_least, say
-from rl_scaling.commands.report import parts
+from rl_scaling.commands.report import known_runs, parts
 from rl_scaling.commands.sweep import run_sweeps
 from rl_scaling.commands.sweep_nqm import SweepNQM
 from rl_scaling.commands.sweep_supervised import SweepSupervised
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
-from rl_scaling.store import Store, list_runs
+from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _parts(
     if not folder.is_dir():
         return [], None
     runs, fit = load_and_fit((folder,))
-    sections, overview = parts(runs, fit, list_runs(folder), command=command, explanations=explanations)
+    sections, overview = parts(runs, fit, known_runs((folder,)), command=command, explanations=explanations)
     return [replace(section, badge=badge) for section in sections], overview
 
 

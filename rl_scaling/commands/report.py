@@ -5,6 +5,7 @@ Charts are imported where they are used, for `--help`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from tyro.conf import arg
 
 from rl_scaling.commands.analyse import CONFIDENCE, HORIZON, load_and_fit
 from rl_scaling.commands.options import Folders, as_json, print_json, print_line, say
-from rl_scaling.store import RunInfo, list_runs
+from rl_scaling.store import RunInfo, StoreWarning, list_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ class Report:
         sections, overview = parts(
             runs,
             fit,
-            list_runs(*self.folders),
+            known_runs(self.folders),
             command=command,
             horizon=self.horizon,
             curves=self.curves,
@@ -85,6 +86,13 @@ class Report:
         else:
             print_line(page)
         return 0
+
+
+def known_runs(folders: tuple[Path, ...]) -> list[RunInfo]:
+    """What is known of the runs below some folders; what cannot be read was said when their rows were loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        return list_runs(*folders)
 
 
 def parts(
@@ -134,7 +142,8 @@ def parts(
                 predictions=predictions,
             )
             sections.append(section)
-    return sections, Overview(fit=fit, domains=domains, runs=number, command=command)
+    left_out = sorted({str(info.identity["task"]) for info in infos} - set(domains))
+    return sections, Overview(fit=fit, domains=domains, runs=number, command=command, left_out=left_out)
 
 
 def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFrame:

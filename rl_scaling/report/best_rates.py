@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import rate_curve
+from rl_scaling.analysis.best_rate import FEWEST_SIZES
 from rl_scaling.report.data import Tables
 from rl_scaling.report.fronts import setting_tooltip
 from rl_scaling.report.numbers import count_of, interval, number
@@ -16,6 +17,7 @@ from rl_scaling.report.theme import Figure, log_axis, ordered_colour
 from rl_scaling.report.words import Words, words_of
 
 CURVE_POINTS = 40
+_TOO_SCATTERED = math.log(2)
 _ADAPTIVE_OPTIMISERS = ("adam", "rmsprop", "a2c", "ppo")
 
 
@@ -61,7 +63,7 @@ def best_rate_figure(front: pd.DataFrame, runs: pd.DataFrame) -> Figure | None:
 def _fitted(front: pd.DataFrame, words: Words, tables: Tables) -> tuple[list[alt.Chart], str]:
     """The curve of the hardest goal that three batch sizes reached, and the words about it."""
     sizes = front.groupby("goal")["batch_size"].nunique()
-    enough = sizes.index[sizes >= 3]
+    enough = sizes.index[sizes >= FEWEST_SIZES]
     if not len(enough):
         return [], ""
     goal = float(enough.max() if words.direction == "max" else enough.min())
@@ -69,12 +71,15 @@ def _fitted(front: pd.DataFrame, words: Words, tables: Tables) -> tuple[list[alt
     curve = rate_curve(chosen["batch_size"], chosen["learning_rate"], power)
     if curve is None:
         return [], ""
+    if curve.scatter > _TOO_SCATTERED:
+        return [], f"The points of the goal {goal:g} follow no curve of A.3 to within a factor of 2."
     smallest, largest = float(chosen["batch_size"].min()), float(chosen["batch_size"].max())
     at = np.geomspace(smallest, largest, CURVE_POINTS)
     line = pd.DataFrame({"batch_size": at, "learning_rate": curve(at)})
     drawn = alt.Chart(tables.add(line, ["batch_size", "learning_rate"])).mark_line(
         color="var(--ink)", strokeWidth=1.6, strokeDash=[6, 4], tooltip=False
     )
+    exponent = "" if power == 1 else f"^{power:g}"
     ends = interval(curve.turn_low, curve.turn_high, 2)
     bend = f"it bends at {number(curve.turn, 2)} ({ends}) {words.unit}"
     if curve.turn == math.inf:
@@ -82,5 +87,5 @@ def _fitted(front: pd.DataFrame, words: Words, tables: Tables) -> tuple[list[alt
     elif curve.turn == 0:
         bend = "the best rate does not rise with the batch size"
     return [drawn.encode(x="batch_size:Q", y="learning_rate:Q")], (
-        f"Dashed: rate = limit / (1 + turn / B)^{power:g} (A.3) for the goal {goal:g}; {bend}."
+        f"Dashed: rate = limit / (1 + turn / B){exponent} (A.3) for the goal {goal:g}; {bend}."
     )

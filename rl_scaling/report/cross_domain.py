@@ -20,6 +20,8 @@ from rl_scaling.report.published_scales import SOURCE, published_pairs
 from rl_scaling.report.scales_table import scales, scales_table
 from rl_scaling.report.theme import SERIES_SHAPES, Figure, legend, log_axis, series_colours
 
+# A typical factor up to this is called the right order of magnitude.
+_GOOD = math.sqrt(10)
 PUBLISHED = "published, end of training"
 OVERVIEW = "All domains on one page"
 _ALL = "All domains"
@@ -47,12 +49,14 @@ class Overview:
         domains: the domain of every task in it.
         runs: how many.
         command: that makes the page.
+        left_out: tasks of the folders that are not on the page, for they have no goals.
     """
 
     fit: SweepFit
     domains: Mapping[str, str]
     runs: int
     command: str = ""
+    left_out: Sequence[str] = ()
 
     @property
     def pairs(self) -> pd.DataFrame:
@@ -106,12 +110,22 @@ def overview_html(overview: Overview, identity: str, figures: Sequence[Html]) ->
         tag("div", tag("h2", OVERVIEW), class_="heading"),
         answer(found, overview.farthest()),
         explained,
+        _left_out(overview.left_out),
         tag("div", *figures, class_="grid"),
         tag("h3", "How well one predicts the other"),
         tag("div", agreement_table(found, overview.fit.fits), class_="card"),
         tag("h3", "Early and late in training, beside published values"),
         tag("div", scales_table(scales(overview.fit.fits, overview.domains)), class_="card"),
         id=identity,
+    )
+
+
+def _left_out(tasks: Sequence[str]) -> Html:
+    if not tasks:
+        return Html("")
+    words = f"Not on this page, for want of goals: {count_of(len(tasks), 'task')} ({', '.join(tasks)})."
+    return tag(
+        "p", words, " Runs of a fixed budget are what ", tag("code", "rl-scaling budgets"), " reads.", class_="soft"
     )
 
 
@@ -127,13 +141,13 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
         words: list[object] = ["No task has both a critical batch size and a noise scale yet; the parts below say why."]
         return tag("p", *words, class_="verdict")
     words = [
+        tag("strong", _in_words(everything, farthest), " "),
         "Over ",
         f"{count_of(everything.pairs, 'goal')} of {count_of(everything.tasks, 'task')}, the noise scale of the "
         "best runs predicts the critical batch size within a typical factor of ",
-        tag("strong", number(everything.factor.value, 2)),
-        f"{_interval(everything.factor)}; the critical batch size is {number(everything.bias.value, 2)} times the "
-        f"noise scale in the mean{_interval(everything.bias)}; correlation of the logarithms: "
-        f"{number(everything.correlation.value, 2)}{_interval(everything.correlation)}.",
+        f"{number(everything.factor.value, 2)}{_interval(everything.factor)}; the critical batch size is "
+        f"{number(everything.bias.value, 2)} times the noise scale in the mean{_interval(everything.bias)}; correlation "
+        f"of the logarithms: {number(everything.correlation.value, 2)}{_interval(everything.correlation)}.",
     ]
     each = [f"{name}: {number(one.factor.value, 2)}" for name, one in found.items() if name != _ALL]
     if len(each) > 1:
@@ -145,6 +159,15 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
             f"{_interval(farthest.without.factor)}."
         )
     return tag("p", *words, class_="verdict")
+
+
+def _in_words(everything: Agreement, farthest: Farthest | None) -> str:
+    """The answer before its numbers."""
+    if everything.factor.value <= _GOOD:
+        return "Yes, to within its order of magnitude."
+    if farthest is not None and farthest.without.factor.value <= _GOOD:
+        return f"To within its order of magnitude, but not for {farthest.task}."
+    return "No: it does not tell the order of magnitude."
 
 
 def _interval(estimate: Estimate) -> str:
@@ -190,7 +213,7 @@ def agreement_figure(overview: Overview) -> Figure | None:
     domains = [name for name in DOMAINS if name in set(measured["domain"])]
     caption = (
         f"Measured here, {count_of(len(measured), 'goal')} from {count_of(overview.runs, 'run')}; bars are "
-        f"{percent(overview.fit.fits)} intervals, goals in which either is unresolved are left out and listed below. "
+        f"{percent(overview.fit.fits)} intervals, goals in which either is unknown to a factor of 100 are left out. "
         f"Triangles: {SOURCE}, ranges as bars. Solid line: the two are equal; dotted: a factor of 3 off. "
         + (f"Made with {overview.command}." if overview.command else "")
     )

@@ -17,6 +17,7 @@ from rl_scaling.report.words import Words, words_of
 
 HOVER_POINTS = 48
 MANY_LINES = 12
+_MUCH_LONGER = 100
 _RUN_COLUMNS = ["run", "batch_size", "learning_rate", "setting", "seed", "state", "best"]
 
 
@@ -115,10 +116,17 @@ def curve_figures(series: Series, goals: Sequence[float], horizon: float) -> lis
         why = "with too few finished episodes" if smoothed else f"without a {words.quantity}"
         caption += f" Not drawn: {count_of(unseen, 'run')} {why} or without room here."
     axes = {
-        words.unit: count_axis(alt.X, "examples", words.counted),
+        words.unit: _examples_axis(series.runs["examples"], words),
         "updates": log_axis(alt.X, "updates", "optimiser updates (log scale)", drawn["updates"]),
     }
     return [_curve_figure(series, goals, against, x, caption) for against, x in axes.items()]
+
+
+def _examples_axis(totals: pd.Series, words: Words) -> alt.X:
+    """Linear, unless the runs' lengths differ so much that the short ones would vanish."""
+    if totals.max() > _MUCH_LONGER * totals.min():
+        return log_axis(alt.X, "examples", f"{words.counted}, log scale", [totals.min() / 100, totals.max()])
+    return count_axis(alt.X, "examples", words.counted)
 
 
 def _curve_figure(series: Series, goals: Sequence[float], against: str, x: alt.X, caption: str) -> Figure:
@@ -211,7 +219,7 @@ def rate_to_goal_figure(learning_rates: pd.DataFrame, runs: pd.DataFrame) -> Fig
 def final_score_figure(runs: pd.DataFrame) -> Figure | None:
     """Smoothed score, or loss, at the end of the runs against the learning rate; None where no run has one."""
     scored = runs.dropna(subset=["final_score"])
-    if scored.empty:
+    if scored.empty or scored["setting"].astype(bool).any():  # with a second thing tuned there is no one line to draw
         return None
     words, rate = words_of(runs), ["batch_size", "learning_rate"]
     grouped = scored.groupby([*rate, "setting"], as_index=False)

@@ -59,14 +59,15 @@ class Drawn:
         self.data: dict[str, Columns] = {}
         self.scripts: list[Html] = []
 
-    def figure(self, figure: Figure) -> Html:
+    def figure(self, figure: Figure, command: str = "") -> Html:
+        """The markup of a chart; `command` is named below it."""
         spec = specification(figure)
         self.data |= figure.tables
         identity = f"chart-{len(self.scripts)}"
         self.scripts.append(json_script(identity, spec | {"datasets": list(figure.tables)}))
         chart = tag("div", class_="chart", data_spec=identity, data_name=figure.name)
         save = tag("button", "Save as SVG", class_="save", type="button", hidden="hidden")
-        words = tag("figcaption", figure.caption)
+        words = tag("figcaption", figure.caption, *([" ", tag("code", command)] if command else []))
         return tag("figure", save, tag("h4", figure.title), chart, words, class_="wide" if figure.wide else None)
 
 
@@ -97,7 +98,7 @@ def _page(
         figures = [drawn.figure(figure) for figure in overview_figures(overview)]
         bodies.append(overview_html(overview, "part-0", figures))
     for section, of_section in zip(sections, parts, strict=True):
-        markup = {id(figure): drawn.figure(figure) for part in of_section for figure in part.figures}
+        markup = {id(figure): drawn.figure(figure, section.command) for part in of_section for figure in part.figures}
         bodies.append(section_html(section, f"part-{len(bodies)}", of_section, markup))
     return document(bodies, headings, drawn, title=title, lead=lead)
 

@@ -164,7 +164,9 @@ def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
         blocks += [tag("h3", "Adaptive batch size"), tag("div", gamma_table(part.adaptive, part.fits), class_="card")]
     blocks += [tag("p", text, class_="missing soft") for text in _missing(part)]
     blocks.append(tag("div", *figure_html, class_="grid"))
-    blocks += [tag("h3", "Throughput"), tag("div", throughput_table(of_fixed_batches(part.series).runs), class_="card")]
+    fixed = of_fixed_batches(part.series).runs
+    if fixed["examples_per_second"].notna().any():
+        blocks += [tag("h3", "Throughput"), tag("div", throughput_table(fixed), class_="card")]
     return join(blocks)
 
 

@@ -143,6 +143,8 @@ def _open_sealed(directory: Path) -> Generator[tuple[RunInfo, pq.ParquetFile]]:
     foreign = f"{path} was not written by rl-scaling: move it out of the store"
     with storage_errors(path):
         content = path.read_bytes()
+    if not content:
+        raise StoreError(damaged)
     if content[:4] != b"PAR1":
         raise StoreError(foreign)
     try:

@@ -92,8 +92,11 @@ def test_domains() -> None:
 
 
 def test_pairs_leave_out_what_is_not_known() -> None:
-    fits = pairs(["a", "b", "c", "d"], [10, math.nan, 5, math.inf], [20, 30, math.nan, 10])
-    fits = fits.assign(goal=1.0, unit="examples")
-    found = pairs_of(fits, dict.fromkeys("abcd", "Supervised learning"))
+    fits = pairs(list("abcde"), [10, math.nan, 5, math.inf, 10], [20, 30, math.nan, 10, 20]).assign(goal=1.0)
+    wide = fits["task"] == "e"
+    for name in ("noise_scale_mean", "critical_batch"):
+        fits[f"{name}_low"] = fits[name] / 2
+        fits[f"{name}_high"] = fits[name] * (1 + 60 * wide)
+    found = pairs_of(fits, dict.fromkeys("abcde", "Supervised learning"))
     assert found["task"].tolist() == ["a"]
     assert found["domain"].tolist() == ["Supervised learning"]

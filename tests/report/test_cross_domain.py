@@ -65,6 +65,7 @@ def test_the_answer_has_the_numbers(overview: Overview) -> None:
     words = re.sub("<[^>]+>", "", answer(overview.agreements()))
     # every B_simple of the synthetic fits is 0.6 of its B_crit
     assert "6 goals of 3 tasks" in words
+    assert words.startswith("Yes, to within its order of magnitude. Over 6 goals")
     assert "typical factor of 1.7 (1.7 \N{EN DASH} 1.7)" in words
     assert "By domain" in words
 
@@ -78,6 +79,7 @@ def test_the_answer_names_the_task_that_is_farthest_off(overview: Overview) -> N
     words = re.sub("<[^>]+>", "", answer(far.agreements(), far.farthest()))
     assert "Farthest off is NQM sgd, whose critical batch size is 170 times its noise scale" in words
     assert "without it the typical factor is 1.7." in words
+    assert words.startswith("To within its order of magnitude, but not for NQM sgd.")
 
 
 def test_the_page_leads_with_the_overview(overview: Overview) -> None:

@@ -33,7 +33,10 @@ def test_tensorboard_reads_every_number_back(store: Store, tmp_path: Path, capsy
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert main(["export", str(store.root), "--tensorboard", str(tmp_path / "tb")]) == 0
     assert capsys.readouterr().out == "2 runs exported\n"
+    assert main(["export", str(store.root), "--tensorboard", str(tmp_path / "tb")]) == 0, "again: replaced"
+    capsys.readouterr()
     folders = sorted((tmp_path / "tb").iterdir())
+    assert all(len(list(folder.iterdir())) == 1 for folder in folders)
     assert [folder.name for folder in folders] == sorted(p.name for p in store.root.iterdir())
     for folder in folders:
         found = events.EventAccumulator(str(folder), size_guidance={"scalars": 0})
