@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 FEWEST_SIZES = 3
+_GRID = 2001
+# Best rates lie on a grid a factor 2 apart or so, which scatters them by about a fifth at the least.
+_LEAST_VARIANCE = math.log(2) ** 2 / 12
 
 
 @dataclass(frozen=True)
@@ -18,31 +21,36 @@ class RateCurve:
 
     Attributes:
         limit: the learning rate of very large batches.
-        turn: the batch size at which the curve bends, at most a hundred times the largest and at least a
-            hundredth of the smallest batch size: there no bend is seen.
+        turn: the batch size around which the best rate stops growing, in the task's unit; 0 where it lies below all
+            batch sizes (the rate stays), infinite where it lies above them (the rate grows throughout).
+        turn_low, turn_high: its profile-likelihood interval, with the same two ends.
         power: 1 for SGD and momentum, between 0.5 and 1 for Adam and RMSProp; given, not fitted.
-        scatter: root mean square of log (measured / curve).
+        scatter: standard deviation of log (measured / curve), of at least what a grid of rates allows.
     """
 
     limit: float
     turn: float
+    turn_low: float
+    turn_high: float
     power: float
     scatter: float
+    _drawn_turn: float
 
     def __call__(self, batch_sizes: ArrayLike) -> NDArray[np.float64]:
         """The learning rate at each batch size."""
-        return self.limit / (1 + self.turn / np.asarray(batch_sizes, dtype=np.float64)) ** self.power
+        return self.limit / (1 + self._drawn_turn / np.asarray(batch_sizes, dtype=np.float64)) ** self.power
 
 
-def rate_curve(batch_sizes: ArrayLike, rates: ArrayLike, power: float = 1.0) -> RateCurve | None:
-    """Fits A.3 to the best learning rates of several batch sizes, in logs.
-
-    Best rates come from a grid: with a scatter as wide as the grid's spacing the turn is known no better than that.
+def rate_curve(
+    batch_sizes: ArrayLike, rates: ArrayLike, power: float = 1.0, *, confidence: float = 0.95
+) -> RateCurve | None:
+    """Fits A.3 to the best learning rates of several batch sizes, in logs: the profile over the turn, on a fine grid.
 
     Args:
         batch_sizes: (n,) in the task's unit.
         rates: (n,) the best learning rate at each, positive.
         power: see `RateCurve`.
+        confidence: of the interval.
 
     Returns:
         The curve; None for fewer than three different batch sizes.
@@ -60,19 +68,23 @@ def rate_curve(batch_sizes: ArrayLike, rates: ArrayLike, power: float = 1.0) -> 
         raise ValueError("batch sizes and learning rates must be positive and finite")
     if len(np.unique(sizes)) < FEWEST_SIZES:
         return None
-    log_rates = np.log(found)
+    first, last = float(sizes.min()), float(sizes.max())
+    turns = np.geomspace(first / 100, last * 100, _GRID)  # beyond, the turn makes no difference to the shape
+    log_limits = np.log(found) + power * np.log1p(turns[:, None] / sizes)
+    squares = ((log_limits - log_limits.mean(1, keepdims=True)) ** 2).sum(1)
+    variance = max(squares.min() / max(len(sizes) - 2, 1), _LEAST_VARIANCE)
+    inside = turns[squares <= squares.min() + variance * chi2.ppf(confidence, 1)]
+    best = int(squares.argmin())
 
-    def residuals(log_turn: float) -> NDArray[np.float64]:
-        shape = log_rates + power * np.logaddexp(0, log_turn - np.log(sizes))
-        return shape - shape.mean()
+    def seen(turn: float) -> float:
+        return 0.0 if turn < first else math.inf if turn > last else float(turn)
 
-    # Beyond a hundred times the batch sizes the turn makes no difference to the shape.
-    low, high = math.log(sizes.min() / 100), math.log(sizes.max() * 100)
-    grid = np.linspace(low, high, 200)
-    start = int(np.argmin([np.sum(residuals(x) ** 2) for x in grid]))
-    bracket = (grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)])
-    best = minimize_scalar(lambda x: float(np.sum(residuals(x) ** 2)), bounds=bracket, method="bounded")
-    log_turn = float(best.x)
-    limit = float(np.exp(np.mean(log_rates + power * np.logaddexp(0, log_turn - np.log(sizes)))))
-    scatter = float(np.sqrt(np.mean(residuals(log_turn) ** 2)))
-    return RateCurve(limit, math.exp(log_turn), power, scatter)
+    return RateCurve(
+        limit=math.exp(float(log_limits[best].mean())),
+        turn=seen(turns[best]),
+        turn_low=seen(inside.min()),
+        turn_high=seen(inside.max()),
+        power=power,
+        scatter=math.sqrt(variance),
+        _drawn_turn=float(turns[best]),
+    )

@@ -8,13 +8,10 @@ effective rate, rate / (1 - momentum); where curvature dominates it stays, and m
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import chi2
+
+from rl_scaling.analysis.best_rate import rate_curve
 
 # Final quantities and whether less of them is better.
 QUANTITIES: dict[str, bool] = {"training_loss": True, "validation_loss": True, "validation_accuracy": False}
@@ -134,36 +131,10 @@ def turns(best: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     by = ["subject", "optimizer", "budget", "quantity"]
     rows = []
     for key, cell in best.groupby(by, sort=True):
-        if len(cell) < 3:
-            continue
-        fit = _fit_turn(
-            cell["batch_size"].to_numpy(np.float64), cell["effective_rate"].to_numpy(np.float64), confidence
-        )
-        rows.append((*key, fit.turn, fit.low, fit.high, fit.scatter, len(cell)))
+        fit = rate_curve(cell["batch_size"], cell["effective_rate"], confidence=confidence)
+        if fit is not None:
+            rows.append((*key, fit.turn, fit.turn_low, fit.turn_high, fit.scatter, len(cell)))
     return pd.DataFrame(rows, columns=pd.Index(TURN_COLUMNS))
-
-
-@dataclass(frozen=True)
-class _Turn:
-    turn: float
-    low: float
-    high: float
-    scatter: float
-
-
-def _fit_turn(batch: NDArray[np.float64], rate: NDArray[np.float64], confidence: float) -> _Turn:
-    """The profile over B*, on a fine grid that reaches far beyond the batch sizes on both sides."""
-    first, last = batch.min(), batch.max()
-    turn = np.geomspace(first / 100, last * 100, 2001)
-    residuals = np.log(rate) + np.log1p(turn[:, None] / batch)
-    squares = ((residuals - residuals.mean(1, keepdims=True)) ** 2).sum(1)
-    # Best rates lie on a grid a factor 2 apart or so, which scatters them by about a fifth at the least.
-    variance = max(squares.min() / max(len(batch) - 2, 1), math.log(2) ** 2 / 12)
-    inside = turn[squares <= squares.min() + variance * chi2.ppf(confidence, 1)]
-    within = [0.0 if t < first else math.inf if t > last else float(t) for t in (inside.min(), inside.max())]
-    found = float(turn[squares.argmin()])
-    found = 0.0 if found < first else math.inf if found > last else found
-    return _Turn(found, within[0], within[1], math.sqrt(variance))
 
 
 def against_sgd(best: pd.DataFrame) -> pd.DataFrame:

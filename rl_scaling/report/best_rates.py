@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pandas as pd
 from rl_scaling.analysis import rate_curve
 from rl_scaling.report.data import Tables
 from rl_scaling.report.fronts import setting_tooltip
-from rl_scaling.report.numbers import count_of, number
+from rl_scaling.report.numbers import count_of, interval, number
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
 from rl_scaling.report.words import Words, words_of
 
@@ -73,12 +75,12 @@ def _fitted(front: pd.DataFrame, words: Words, tables: Tables) -> tuple[list[alt
     drawn = alt.Chart(tables.add(line, ["batch_size", "learning_rate"])).mark_line(
         color="var(--ink)", strokeWidth=1.6, strokeDash=[6, 4], tooltip=False
     )
-    bend = f"it bends at {number(curve.turn, 2)} {words.unit}"
-    if curve.turn > 10 * largest:
+    ends = interval(curve.turn_low, curve.turn_high, 2)
+    bend = f"it bends at {number(curve.turn, 2)} ({ends}) {words.unit}"
+    if curve.turn == math.inf:
         bend = "no bend is seen up to the largest batch size"
-    elif curve.turn < smallest / 10:
+    elif curve.turn == 0:
         bend = "the best rate does not rise with the batch size"
     return [drawn.encode(x="batch_size:Q", y="learning_rate:Q")], (
-        f"Dashed: rate = limit / (1 + turn / B)^{power:g} (A.3) for the goal {goal:g}; {bend}, with points a typical "
-        f"factor of {number(float(np.exp(curve.scatter)), 2)} off it."
+        f"Dashed: rate = limit / (1 + turn / B)^{power:g} (A.3) for the goal {goal:g}; {bend}."
     )
