@@ -162,6 +162,8 @@ class LossRecord:
             `TrainingRecord`, per example.
         trace_cov_examples: where examples depend on each other, tr(Sigma) as if they did not.
         hessian_noise_scale: B_noise = tr(H Sigma) / (G^T H G) (2.8) in examples; NaN where it is not known.
+        current_batch_size: examples of the last update. It changes where the batch is adaptive; NaN where it was not
+            kept.
     """
 
     updates: int
@@ -182,6 +184,7 @@ class LossRecord:
     noise_scale_low: float = NAN
     noise_scale_high: float = NAN
     hessian_noise_scale: float = NAN
+    current_batch_size: float = NAN
 
 
 Record = TrainingRecord | LossRecord

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import OmitArgPrefixes, arg
 
+from rl_scaling.commands.adaptive import AdaptiveExamplesOptions
 from rl_scaling.commands.options import as_json, at_least, print_json, say
-from rl_scaling.records import to_row
+from rl_scaling.records import LossRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, updates_of_epochs
-from rl_scaling.supervised.tasks import OptimizerName, optimizer_of
+from rl_scaling.supervised.tasks import OptimizerName, optimizer_of, rate_power
 
 if TYPE_CHECKING:
     from rl_scaling.supervised.data.dataset import Dataset
@@ -43,7 +44,7 @@ class TrainSupervised:
     warmup_updates: int = 0
     """Over which the rate first rises linearly."""
     batch_size: int = 64
-    """Examples per update."""
+    """Examples per update; where an adaptive batch begins."""
     sampling: Literal["replacement", "epoch"] = "epoch"
     """Batches drawn with replacement, or each example once before any comes again."""
     augment: bool = False
@@ -54,6 +55,9 @@ class TrainSupervised:
     """Passes over the data."""
     b_noise_every_rows: int = 0
     """Measure the noise scale with curvature, B_noise, at one row in so many; 0: never."""
+    noise_every_updates: int = 0
+    """Measure the noise scale B_simple at one update in so many; 0: never, or with --adaptive at each."""
+    adaptive_batch: OmitArgPrefixes[AdaptiveExamplesOptions] = field(default_factory=AdaptiveExamplesOptions)
     seed: int = 0
     """Of weights, batches and draws."""
     device: str = "auto"
@@ -67,6 +71,7 @@ class TrainSupervised:
 
     def run(self) -> int:
         at_least(0, threads=self.threads, epochs=self.epochs, b_noise_every_rows=self.b_noise_every_rows)
+        at_least(0, noise_every_updates=self.noise_every_updates)
         import torch
 
         from rl_scaling.envs import available_cpus
@@ -81,11 +86,17 @@ class TrainSupervised:
         scale = "unit" if self.model == "autoencoder" else "standard"
         data = load_dataset(self.dataset, device=device, folder=self.folder, scale=scale)
         config, store = self.config(data), Store(self.out)
-        say(
-            f"{config.task}, batch {config.batch_size:,}, {config.updates:,} updates, run {config.run_id} in {self.out}"
-        )
+        length = f", {config.updates:,} updates"
+        if config.adaptive is not None:
+            length = f" at first, {config.setting}, {config.examples:,} examples"
+        say(f"{config.task}, batch {config.batch_size:,}{length}, run {config.run_id} in {self.out}")
         if store.status(config.run_id) in (None, "interrupted"):
-            rows = run_alone(config, data, b_noise_every_rows=self.b_noise_every_rows)
+            rows = run_alone(
+                config,
+                data,
+                b_noise_every_rows=self.b_noise_every_rows,
+                noise_every_updates=self.noise_every_updates,
+            )
             first = next(rows)  # what is refused is refused before anything is stored
             with store.open_run(config, provenance(device=str(device), threads=threads)) as run:
                 run.keep_rows(0)
@@ -94,10 +105,7 @@ class TrainSupervised:
                         run.seal("diverged" if row.status == "diverged" else "done")
                     else:
                         run.append(row)
-                        accuracy = (
-                            "" if math.isnan(row.validation_accuracy) else f", {row.validation_accuracy:.1%} right"
-                        )
-                        say(f"{row.updates:,} updates: validation loss {row.validation_loss:.4g}{accuracy}")
+                        _show(row, adaptive=config.adaptive is not None)
         status = store.status(config.run_id)
         say(f"{status}: {self.out / config.run_id}")
         if self.json:
@@ -128,4 +136,14 @@ class TrainSupervised:
             updates=updates_of_epochs(self.epochs, len(data.train), self.batch_size),
             budget=f"{self.epochs:.10g} epochs",
             seed=self.seed,
+            adaptive=self.adaptive_batch.config(
+                rate_power=rate_power(self.optimizer), measure_every_updates=self.noise_every_updates
+            ),
         )
+
+
+def _show(row: LossRecord, *, adaptive: bool) -> None:
+    """One row for people."""
+    batch = f", batch {row.current_batch_size:,.0f}" if adaptive and row.updates else ""
+    accuracy = "" if math.isnan(row.validation_accuracy) else f", {row.validation_accuracy:.1%} right"
+    say(f"{row.updates:,} updates{batch}: validation loss {row.validation_loss:.4g}{accuracy}")

@@ -29,6 +29,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "A2CConfig",
     "AdaptiveBatchConfig",
+    "AdaptiveConfig",
     "AgentConfig",
     "AtariConfig",
     "ConfigError",
@@ -163,25 +164,18 @@ class NoiseScaleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveBatchConfig:
+class AdaptiveConfig:
     """A batch size that follows the noise scale, B = sqrt(r B_simple) (McCandlish et al. 2018, D.3, D.6).
 
-    Environments are added and retired in groups while training goes on.
-
     Attributes:
-        exchange_rate: r, the price of an update in frames: so many more frames are well spent to save one update.
-        min_envs, max_envs: bounds of the number of environments.
-        group_envs: environments that are added or retired together.
-        change_every_updates: the number of environments changes at most once in so many updates.
+        exchange_rate: r, the price of an update in frames or examples: so many more are well spent to save one update.
+        change_every_updates: the batch changes at most once in so many updates.
         tolerance: factor by which the batch must be off before it is changed, so that it does not flap.
-        rate_turn: B* of A.3 in frames; the learning rate follows the batch size by it.
+        rate_turn: B* of A.3 in frames or examples; the learning rate follows the batch size by it.
         rate_power: alpha of A.3; 0 keeps the learning rate.
     """
 
     exchange_rate: float
-    min_envs: int = 8
-    max_envs: int = 256
-    group_envs: int = 8
     change_every_updates: int = 100
     tolerance: float = 1.25
     rate_turn: float = 1000.0
@@ -189,11 +183,7 @@ class AdaptiveBatchConfig:
 
     def __post_init__(self) -> None:
         as_declared(self)
-        require_positive(self, "exchange_rate", "group_envs", "change_every_updates", "rate_turn")
-        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
-        for name in ("min_envs", "max_envs"):
-            value = getattr(self, name)
-            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
+        require_positive(self, "exchange_rate", "change_every_updates", "rate_turn")
         require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
         require_fraction(self, "rate_power")
 
@@ -203,6 +193,32 @@ class AdaptiveBatchConfig:
         others = (f for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING)
         changed = [f"{f.name}={value:g}" for f in others if (value := getattr(self, f.name)) != f.default]
         return " ".join([f"adaptive r={self.exchange_rate:g}", *changed])
+
+    def rate_factor(self, batch_size: float, reference: float) -> float:
+        """`rate_ratio` by this rate_turn and rate_power."""
+        return rate_ratio(batch_size, reference, turn=self.rate_turn, power=self.rate_power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBatchConfig(AdaptiveConfig):
+    """An adaptive batch of frames: environments are added and retired in groups while training goes on.
+
+    Attributes:
+        min_envs, max_envs: bounds of the number of environments.
+        group_envs: environments that are added or retired together.
+    """
+
+    min_envs: int = 8
+    max_envs: int = 256
+    group_envs: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "group_envs")
+        require(2 <= self.min_envs <= self.max_envs, "give min_envs of 2 or more, and max_envs not below it")
+        for name in ("min_envs", "max_envs"):
+            value = getattr(self, name)
+            require(value % self.group_envs == 0, f"{name} is {value}: give a multiple of group_envs={self.group_envs}")
 
 
 def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl_scaling.noise.clusters import cluster_groups
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
+from rl_scaling.noise.follow import next_size
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.parts import PartMeters
@@ -38,6 +39,7 @@ __all__ = [
     "hessian_noise_scale",
     "line_search_noise_scale",
     "moments_from_groups",
+    "next_size",
 ]
 
 _LAZY = {

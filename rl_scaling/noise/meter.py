@@ -54,6 +54,9 @@ class NoiseScaleMeter:
     ...     meter.update(group_sq_norms, batch_sq_norm)
     >>> print(meter.estimate(confidence=0.9))
     B_simple = 2.28 (90 %: 1.7-4.0), 4 measurements
+
+    Attributes:
+        latest: the batch taken in last, with moments that are not finite where it was skipped; None before the first.
     """
 
     def __init__(self, group_size: float, *, window: float | None = None) -> None:
@@ -73,6 +76,7 @@ class NoiseScaleMeter:
             raise ValueError(f"window is {window}: give a number of measurements, 1 or more, or None for all alike")
         self._group_size, self._window = group_size, window
         self._skipped = 0
+        self.latest: Measurement | None = None
         self._series = tuple(array("d") for _ in _SERIES)
 
     def update(
@@ -115,6 +119,7 @@ class NoiseScaleMeter:
 
     def add(self, measurement: Measurement) -> None:
         """Takes in one batch that `measure` has read; one without finite moments is skipped and counted."""
+        self.latest = measurement
         if not math.isfinite(measurement.grad_sq_norm + measurement.trace_cov):
             self._skipped += 1
             return

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-from rl_scaling.config import as_declared, require, require_fraction, require_positive, run_id_of
+from rl_scaling.config import (
+    AdaptiveConfig,
+    as_declared,
+    require,
+    require_fraction,
+    require_positive,
+    run_id_of,
+)
 from rl_scaling.records import Measure
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
@@ -91,6 +98,37 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptiveExamplesConfig(AdaptiveConfig):
+    """An adaptive batch of examples; the noise scale is measured in the run itself.
+
+    Attributes:
+        min_batch_size, max_batch_size: bounds, in examples.
+        measure_every_updates: one update in this many is measured.
+        groups: groups of examples whose gradients are compared.
+        window_measurements: time constant of the moving average that the estimate is.
+    """
+
+    change_every_updates: int = 20
+    rate_turn: float = 64.0
+    rate_power: float = 1.0
+    min_batch_size: int = 8
+    max_batch_size: int = 1_024
+    measure_every_updates: int = 1
+    groups: int = 8
+    window_measurements: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "measure_every_updates", "window_measurements")
+        require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
+        require(
+            self.groups <= self.min_batch_size <= self.max_batch_size,
+            f"batches from {self.min_batch_size} to {self.max_batch_size} examples: give a min_batch_size of "
+            f"{self.groups} or more, one example for each group, and a max_batch_size not below it",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
     """One training run on labelled images.
 
@@ -101,9 +139,10 @@ class SupervisedConfig:
         sampling: batches drawn with "replacement", or by "epoch": each example once before any comes again.
         augment: random crops and flips.
         label_smoothing: of the loss that is trained; evaluation has none.
-        updates: after which the run is done.
+        updates: after which the run is done; an adaptive batch sees the same examples in other numbers of updates.
         budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
         quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
+        adaptive: changes the batch size while training; `batch_size` is where it begins.
     """
 
     kind: ClassVar[str] = "supervised"
@@ -120,6 +159,7 @@ class SupervisedConfig:
     budget: str = ""
     quantity: str = "validation_loss"
     seed: int = 0
+    adaptive: AdaptiveExamplesConfig | None = field(default=None, metadata={"added_later": True})
 
     def __post_init__(self) -> None:
         as_declared(self)
@@ -128,6 +168,22 @@ class SupervisedConfig:
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
         require(self.sampling in ("replacement", "epoch"), f"no sampling {self.sampling!r}: replacement or epoch")
         require(self.quantity in QUANTITIES, f"no targets of {self.quantity!r}: {', '.join(QUANTITIES)}")
+        if self.adaptive is not None:
+            low, high = self.adaptive.min_batch_size, self.adaptive.max_batch_size
+            inside = low <= self.batch_size <= high
+            require(inside, f"batch_size is {self.batch_size}, where an adaptive batch begins: give {low} to {high}")
+            constant = self.schedule == ScheduleConfig()
+            require(constant, "an adaptive batch sets the learning rate by itself: give a constant schedule")
+
+    @property
+    def examples(self) -> int:
+        """Seen by the end, whatever the batch size does on the way."""
+        return self.updates * self.batch_size
+
+    @property
+    def largest_batch(self) -> int:
+        """The most examples that an update may have."""
+        return self.batch_size if self.adaptive is None else self.adaptive.max_batch_size
 
     @property
     def measure(self) -> Measure:
@@ -136,7 +192,7 @@ class SupervisedConfig:
 
     @property
     def learning_rate(self) -> float:
-        """The rate that the schedule starts from."""
+        """The rate that the schedule starts from, or that an adaptive batch begins with."""
         return self.optimizer.learning_rate
 
     @property
@@ -157,7 +213,7 @@ class SupervisedConfig:
 
     @property
     def setting(self) -> str:
-        """The momentum, the averaging coefficient and the schedule's parameters, where there are any."""
+        """How an adaptive batch is steered, momentum, averaging coefficient and the schedule's, where there are any."""
         tuned = {
             "momentum": self.optimizer.momentum,
             "ema": self.optimizer.ema,
@@ -168,7 +224,8 @@ class SupervisedConfig:
         if self.schedule.name == "triggered":
             tuned |= {"thresholds": self.schedule.thresholds, "factor": self.schedule.factor}
         linear = ("final_factor", "decay_updates")
-        return " ".join(f"{name}={value!r}" for name, value in tuned.items() if value or name in linear)
+        given = [f"{name}={value!r}" for name, value in tuned.items() if value or name in linear]
+        return " ".join(given if self.adaptive is None else [self.adaptive.setting, *given])
 
     @property
     def run_id(self) -> str:

@@ -72,20 +72,28 @@ def run_together(
         if isinstance(row, Ended):
             yield number, row
         else:
-            yield number, _record(configs[number], row, rates[number], share)
+            size, rate = (first.batch_size, rates[number](row.updates - 1)) if row.updates else (math.nan, math.nan)
+            yield number, _record(row, row.updates * first.batch_size, size, rate, share)
             rates[number].hear(row.training_loss)
 
 
 def run_alone(
-    config: SupervisedConfig, data: Dataset, *, target: float = -math.inf, b_noise_every_rows: int = 0
+    config: SupervisedConfig,
+    data: Dataset,
+    *,
+    target: float = -math.inf,
+    b_noise_every_rows: int = 0,
+    noise_every_updates: int = 0,
 ) -> Iterator[tuple[int, LossRecord | Ended]]:
-    """Train one run of any model, in the form of `run_together`; B_simple is not measured, B_noise if asked for.
+    """Train one run of any model, in the form of `run_together`; noise scales are measured if asked for.
 
     Args:
-        config: any.
+        config: any; only here the batch may be adaptive.
         data: what it trains on.
         target: the run stops when its quantity, of those of its rows, has come down to this.
         b_noise_every_rows: measure B_noise at the first row and then at one in so many; 0: never.
+        noise_every_updates: measure B_simple at one update in so many, in 8 groups; 0: never. An adaptive batch has
+            its own.
 
     Yields:
         (0, row), the first before any update, and at last (0, end).
@@ -99,12 +107,22 @@ def run_alone(
     def seen_enough(row: Progress) -> bool:
         return getattr(row, config.quantity) <= target
 
-    rows = train_alone(config, data, rate, record_every=every, stop=seen_enough, b_noise_every_rows=b_noise_every_rows)
+    rows = train_alone(
+        config,
+        data,
+        rate,
+        record_every=every,
+        stop=seen_enough,
+        b_noise_every_rows=b_noise_every_rows,
+        noise_every_updates=noise_every_updates,
+    )
     for row in rows:
         if isinstance(row, Ended):
             yield 0, row
         else:
-            yield 0, _record(config, row, rate, time.perf_counter() - begun)
+            kept = ("noise_scale", "noise_scale_low", "noise_scale_high")
+            record = _record(row, row.examples, row.batch_size, row.learning_rate, time.perf_counter() - begun)
+            yield 0, dataclasses.replace(record, **{name: getattr(row, name) for name in kept})
             rate.hear(row.training_loss)
 
 
@@ -120,7 +138,7 @@ def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
         require_stackable(model)
     except ConfigError:
         return False
-    return not config.augment
+    return not config.augment and config.adaptive is None
 
 
 def stacked_optimizer(configs: Sequence[OptimizerConfig]) -> tuple[StackedOptimizer, StackedAverage | None]:
@@ -160,6 +178,8 @@ def _require_alike(configs: Sequence[SupervisedConfig]) -> SupervisedConfig:
             raise ConfigError("runs that train together may differ in seed, rate, momentum, average and schedule alone")
     if first.augment:
         raise ConfigError("runs that train together cannot augment their images: leave augment off")
+    if first.adaptive is not None:
+        raise ConfigError("runs that train together keep their batch size: train an adaptive batch alone")
     return first
 
 
@@ -170,8 +190,7 @@ def _trial(config: SupervisedConfig, data: Dataset, rate: LearningRate) -> Trial
     return Trial(model, stream.rows, rate, config.updates)
 
 
-def _record(config: SupervisedConfig, row: Progress, rate: LearningRate, seconds: float) -> LossRecord:
-    examples = row.updates * config.batch_size
+def _record(row: Progress, examples: int, batch_size: float, rate: float, seconds: float) -> LossRecord:
     return LossRecord(
         updates=row.updates,
         examples=examples,
@@ -180,7 +199,8 @@ def _record(config: SupervisedConfig, row: Progress, rate: LearningRate, seconds
         training_loss=row.training_loss,
         validation_loss=row.validation_loss,
         validation_accuracy=row.validation_accuracy,
-        current_learning_rate=rate(row.updates - 1) if row.updates else math.nan,
+        current_learning_rate=rate,
+        current_batch_size=batch_size,
         examples_per_second=examples / seconds if examples and seconds else math.nan,
         noise_measurements=row.noise_measurements,
         grad_sq_norm=row.grad_sq_norm,

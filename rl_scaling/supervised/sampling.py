@@ -33,9 +33,9 @@ class ExampleStream:
         if examples < 1:
             raise ConfigError("there are no examples to train on")
         self._by_epoch = config.sampling == "epoch"
-        if self._by_epoch and config.batch_size > examples:
+        if self._by_epoch and config.largest_batch > examples:
             raise ConfigError(
-                f"a batch of {config.batch_size:,} is larger than the {examples:,} training examples: give at most "
+                f"a batch of {config.largest_batch:,} is larger than the {examples:,} training examples: give at most "
                 "that, or sample with replacement"
             )
         self._examples, self._batch_size, self._seed = examples, config.batch_size, config.seed
