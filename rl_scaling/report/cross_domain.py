@@ -146,7 +146,7 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
         f"{count_of(everything.pairs, 'goal')} of {count_of(everything.tasks, 'task')}, the noise scale of the "
         "best runs predicts the critical batch size within a typical factor of ",
         f"{number(everything.factor.value, 2)}{_interval(everything.factor)}; the critical batch size is "
-        f"{number(everything.bias.value, 2)} times the noise scale in the mean{_interval(everything.bias)}; correlation "
+        f"{number(everything.bias.value, 2)} times it in the mean{_interval(everything.bias)}; the correlation "
         f"of the logarithms: {number(everything.correlation.value, 2)}{_interval(everything.correlation)}.",
     ]
     each = [f"{name}: {number(one.factor.value, 2)}" for name, one in found.items() if name != _ALL]
