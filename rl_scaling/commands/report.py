@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rl_scaling.report import Overview, Section
 
 # The curves of more runs make a page too heavy to open.
-MOST_RUNS_WITH_CURVES = 1_000
+MOST_RUNS_WITH_CURVES = 2_000
 FEWEST_MODEL_SIZES = 4
 
 
@@ -47,7 +47,7 @@ class Report:
     tables: Annotated[Path | None, arg(metavar="DIR")] = None
     """Also write every table here, as CSV, Parquet and Markdown."""
     curves: bool | None = None
-    """Draw the learning curve and the noise scale of every run; by default up to 1,000 runs."""
+    """Draw the learning curve and the noise scale of every run; by default up to 2,000 runs."""
     model: bool = False
     """Fit the noisy quadratic model to the steps of SGD and lay what it predicts over the measured ones; some seconds
     a task."""

@@ -97,7 +97,8 @@ def _figure(fronts: pd.DataFrame, words: Words) -> Figure:
 
 
 def _goal_to_show(fronts: pd.DataFrame, words: Words) -> float:
-    """The hardest goal among those that most tasks reached."""
-    tasks = fronts.groupby("goal")["task"].nunique()
-    shared = tasks.index[tasks == tasks.max()]
-    return float(shared.max() if words.direction == "max" else shared.min())
+    """Of the goals that most tasks reached, the one with most points; of several, the hardest."""
+    counts = fronts.groupby("goal").agg(tasks=("task", "nunique"), points=("task", "size"))
+    hardness = counts.index if words.direction == "max" else -counts.index
+    best = counts.assign(hardness=hardness).sort_values(["tasks", "points", "hardness"])
+    return float(best.index[-1])
