@@ -123,10 +123,9 @@ def overview_html(overview: Overview, identity: str, figures: Sequence[Html]) ->
 def _left_out(tasks: Sequence[str]) -> Html:
     if not tasks:
         return Html("")
-    words = f"Not on this page, for want of goals: {count_of(len(tasks), 'task')} ({', '.join(tasks)})."
-    return tag(
-        "p", words, " Runs of a fixed budget are what ", tag("code", "rl-scaling budgets"), " reads.", class_="soft"
-    )
+    summary = tag("summary", f"Not on this page, for want of goals: {count_of(len(tasks), 'task')}")
+    words = [", ".join(tasks), ". Runs of a fixed budget are what ", tag("code", "rl-scaling budgets"), " reads."]
+    return tag("details", summary, tag("p", *words, class_="soft"))
 
 
 def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> Html:
