@@ -25,6 +25,7 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "B_simple" in done.stdout
+    assert "B_crit nan" not in done.stdout, "an example that resolves nothing shows nothing"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
