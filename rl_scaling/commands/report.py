@@ -46,8 +46,8 @@ class Report:
     """Also write every chart here, as SVG, PDF and PNG."""
     tables: Annotated[Path | None, arg(metavar="DIR")] = None
     """Also write every table here, as CSV, Parquet and Markdown."""
-    curves: bool | None = None
-    """Draw the learning curve and the noise scale of every run; by default up to 2,000 runs."""
+    curves: bool = False
+    """Draw the learning curve and the noise scale of every run also where there are more than 2,000."""
     model: bool = False
     """Fit the noisy quadratic model to the steps of SGD and lay what it predicts over the measured ones; some seconds
     a task."""
@@ -103,7 +103,7 @@ def parts(
     command: str,
     horizon: float = HORIZON,
     explanations: Mapping[str, str] | None = None,
-    curves: bool | None = None,
+    curves: bool = False,
     predictions: pd.DataFrame | None = None,
 ) -> tuple[list[Section], Overview]:
     """What `write_report` takes: a section for each domain, and what is compared over all of them.
@@ -115,7 +115,7 @@ def parts(
         command: that makes the page.
         horizon: of the smoothing of scores.
         explanations: a few sentences for each domain.
-        curves: whether to draw every run's curve; None: where there are no more than MOST_RUNS_WITH_CURVES.
+        curves: whether to draw every run's curve also where there are more than MOST_RUNS_WITH_CURVES.
         predictions: what `predicted_steps` returns.
     """
     from rl_scaling.analysis import domains_of
@@ -124,7 +124,8 @@ def parts(
 
     domains = domains_of(runs)
     number = int(runs.groupby(["store", "run_id"]).ngroups)
-    if curves is None and number > MOST_RUNS_WITH_CURVES:
+    drawn = curves or number <= MOST_RUNS_WITH_CURVES
+    if not drawn:
         say(f"{number:,} runs: their learning curves are left out, --curves draws them")
     sections = []
     for domain in DOMAINS:
@@ -138,7 +139,7 @@ def parts(
                 fit=fit.of_tasks(tasks),
                 provenance=[info.provenance for info in infos if info.identity["task"] in tasks],
                 horizon=horizon,
-                curves=number <= MOST_RUNS_WITH_CURVES if curves is None else curves,
+                curves=drawn,
                 predictions=predictions,
             )
             sections.append(section)

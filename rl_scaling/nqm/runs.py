@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,9 @@ def records(config: NQMConfig, targets: Iterable[float] = ()) -> Iterator[LossRe
     begun = time.perf_counter()
     spectrum = spectrum_of(config)
     updates = np.zeros(1, dtype=np.int64)
-    own = {"optimizer": config.optimizer, "coefficient": config.coefficient, "power": config.power}
-    if not diverges(spectrum, learning_rate=config.learning_rate, **own):
+    settings = _settings(config)
+    del settings["batch_size"]
+    if not diverges(spectrum, **settings):
         even = np.round(np.geomspace(1, config.updates, ROWS)).astype(np.int64)
         hits = [_first_hit(config, spectrum, even, target) for target in targets]
         known = [step for hit in hits if hit is not None for step in (hit - 1, hit)]
@@ -61,17 +63,14 @@ def records(config: NQMConfig, targets: Iterable[float] = ()) -> Iterator[LossRe
         )
 
 
+def _settings(config: NQMConfig) -> dict[str, Any]:
+    """What risks and hits are computed for, but for the average."""
+    names = ("learning_rate", "batch_size", "optimizer", "coefficient", "power")
+    return {name: getattr(config, name) for name in names}
+
+
 def _risks(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) -> NDArray[np.float64]:
-    return risk(
-        spectrum,
-        updates,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer,
-        coefficient=config.coefficient,
-        averaging=config.averaging,
-        power=config.power,
-    )
+    return risk(spectrum, updates, averaging=config.averaging, **_settings(config))
 
 
 def _first_hit(config: NQMConfig, spectrum: Spectrum, even: NDArray[np.int64], target: float) -> int | None:
@@ -80,17 +79,7 @@ def _first_hit(config: NQMConfig, spectrum: Spectrum, even: NDArray[np.int64], t
     Exact, but for averages of momentum, of which a dip between two of the `even` updates may go unnoticed.
     """
     if not find_optimizer(config.optimizer).averaged:
-        first = find_hits(
-            spectrum,
-            target,
-            learning_rate=config.learning_rate,
-            batch_size=config.batch_size,
-            optimizer=config.optimizer,
-            coefficient=config.coefficient,
-            power=config.power,
-            max_steps=config.updates,
-        ).first
-        return first or None
+        return find_hits(spectrum, target, max_steps=config.updates, **_settings(config)).first or None
     while True:
         reached = np.flatnonzero(_risks(config, spectrum, even) <= target)
         if not len(reached) or reached[0] == 0:

@@ -69,11 +69,14 @@ class Overview:
         return float(self.fit.fits["confidence"].iloc[0])
 
     def agreements(self) -> dict[str, Agreement]:
-        """Of all domains together and of each one that has pairs."""
+        """Of all domains together, without the task that is farthest off, and of each domain that has pairs."""
         pairs = self.pairs
         parts = {name: pairs[pairs["domain"] == name] for name in DOMAINS}
         kept = {name: part for name, part in parts.items() if len(part)}
-        return {name: agreement(part, confidence=self.confidence) for name, part in ({_ALL: pairs} | kept).items()}
+        farthest = self.farthest()
+        without = {f"All but {farthest.task}": farthest.without} if farthest else {}
+        everything = {_ALL: agreement(pairs, confidence=self.confidence)}
+        return everything | without | {name: agreement(p, confidence=self.confidence) for name, p in kept.items()}
 
     def farthest(self) -> Farthest | None:
         """The task farthest from the diagonal; None with fewer than three tasks."""
@@ -148,7 +151,7 @@ def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> 
         f"{number(everything.bias.value, 2)} times it in the mean{_interval(everything.bias)}; the correlation "
         f"of the logarithms: {number(everything.correlation.value, 2)}{_interval(everything.correlation)}.",
     ]
-    each = [f"{name}: {number(one.factor.value, 2)}" for name, one in found.items() if name != _ALL]
+    each = [f"{name}: {number(one.factor.value, 2)}" for name, one in found.items() if name in DOMAINS]
     if len(each) > 1:
         words.append(f" By domain the typical factor is: {', '.join(each)}.")
     if farthest is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from rl_scaling.analysis.budgets import best_rates_of_budgets
-from rl_scaling.analysis.fronts import front
+from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.config import ConfigError
 from rl_scaling.store import RunWriter, Store, list_runs, load_runs
 from rl_scaling.supervised.budgets import Budget
@@ -81,9 +81,8 @@ class SupervisedGrid:
 
     def extended(self, store: Store, examples: int) -> list[Cell]:
         """Runs at one more rate beyond each end on which a best rate lies, by what the store holds."""
-        runs = load_runs(store.root)
-        infos = pd.DataFrame([info.identity for info in list_runs(store.root)])
-        best = best_rates_of_budgets(runs) if self.budgets else front(runs, self._goals(runs))
+        _, best = self._best(store)
+        infos = pd.DataFrame([info.identity for info in list_runs(store.root) if not info.config.get("adaptive")])
         cells: list[Cell] = []
         for first in self.cells(examples):
             task, size, name = first[0].task, first[0].batch_size, self._name(first[0])
@@ -98,8 +97,7 @@ class SupervisedGrid:
 
     def remarks(self, store: Store) -> list[str]:
         """Where a best rate is still the first or the last that was tried."""
-        runs = load_runs(store.root)
-        best = best_rates_of_budgets(runs) if self.budgets else front(runs, self._goals(runs))
+        runs, best = self._best(store)
         said: list[str] = []
         for row in best.to_dict("records"):
             tried = runs.loc[(runs["task"] == row["task"]) & (runs["batch_size"] == row["batch_size"]), "learning_rate"]
@@ -111,8 +109,13 @@ class SupervisedGrid:
                 said.append(f"{where}: learning rate {row['learning_rate']:g} is the {end} tried: try {word} ones")
         return said
 
-    def _goals(self, runs: pd.DataFrame) -> dict[str, tuple[float, ...]]:
-        return {str(task): self.targets for task in runs["task"].unique()}
+    def _best(self, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The store's runs with a fixed batch, and their best rates: a batch that changes tries no rate at its size."""
+        runs = load_runs(store.root)
+        runs = runs[~is_adaptive(runs)]
+        if self.budgets:
+            return runs, best_rates_of_budgets(runs)
+        return runs, front(runs, {str(task): self.targets for task in runs["task"].unique()})
 
     def _name(self, config: SupervisedConfig) -> OptimizerName:
         return next(n for n in self.optimizers if optimizer_of(n, 1.0).label == config.optimizer.label)

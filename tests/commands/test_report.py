@@ -59,3 +59,15 @@ def test_tasks_without_goals_are_left_out_with_a_word(
     assert "<h3>NQM momentum</h3>" not in text
     assert (tmp_path / "fits.parquet").exists()
     assert main(["report", str(tmp_path / "other"), "--out", str(page)]) == 2
+
+
+def test_curves_of_very_many_runs_are_drawn_when_asked_for(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rl_scaling.commands.report.MOST_RUNS_WITH_CURVES", 3)
+    page = tmp_path / "page.html"
+    assert main(["report", str(swept), "--out", str(page)]) == 0
+    assert "--curves draws them" in capsys.readouterr().err
+    assert "Learning curves: loss" not in page.read_text()
+    assert main(["report", str(swept), "--curves", "--out", str(page)]) == 0
+    assert "Learning curves: loss" in page.read_text()
