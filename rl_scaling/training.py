@@ -94,7 +94,7 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
         adaptive.set_num_envs(progress.num_envs, progress.updates)
     since = _SinceRecord()
     while progress.frames < config.frames:
-        update = learner.step(**_what_to_measure(config, progress))
+        update = learner.step(**what_to_measure(config, progress.updates))
         progress.updates += update.updates
         progress.frames += update.frames
         progress.frames_used += update.frames * update.epochs
@@ -114,11 +114,14 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
             )
 
 
-def _what_to_measure(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """One update in `every_updates` is measured, of each kind that a rollout has: first use of frames, and reuse."""
+def what_to_measure(config: RunConfig, updates: int) -> dict[str, Any]:
+    """Arguments of `Learner.step` after so many updates.
+
+    One update in `every_updates` is measured, of each kind that a rollout has: first use of frames, and reuse.
+    """
     noise, each = config.noise_scale, config.agent.updates_per_rollout
     measured_together = 2 if config.agent.epochs > 1 else 1
-    if noise.every_updates == 0 or progress.updates % (noise.every_updates * measured_together) >= each:
+    if noise.every_updates == 0 or updates % (noise.every_updates * measured_together) >= each:
         return {}
     return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients, "parts": noise.parts}
 

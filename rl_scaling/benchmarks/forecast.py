@@ -7,7 +7,7 @@ import heapq
 import math
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,7 +39,8 @@ class Speed:
     """What was measured of trials side by side, one thread each.
 
     Attributes:
-        rollout: seconds of a rollout with the updates from it, against its frames.
+        rollout: seconds of a rollout with the updates from it and its share of measuring the noise scale, against its
+            frames.
         start_seconds: per environment: made, reset, and its random start emulated.
         side_by_side: trials that were measured at once.
         game: the game.
@@ -61,6 +62,7 @@ class Forecast:
             grids come on top.
         frames: of these.
         seconds: of all workers' work added up.
+        extension_seconds: on top, if every grid were extended on one side as far as it may be.
         longest_seconds: of the longest trial.
         memory_bytes: of the largest trials side by side.
         kept_bytes: on disk, what stays.
@@ -72,16 +74,17 @@ class Forecast:
     trials: int
     frames: int
     seconds: float
+    extension_seconds: float
     longest_seconds: float
     memory_bytes: float
     kept_bytes: float
     open_bytes: float
 
 
-def wall_seconds(forecasts: Sequence[Forecast], workers: int) -> float:
-    """How long sweeps that share their workers take at least."""
+def wall_seconds(forecasts: Sequence[Forecast], workers: int, *, extended: bool = False) -> float:
+    """How long sweeps that share their workers take at least; `extended`: with the extensions of their grids."""
     longest = max((f.longest_seconds for f in forecasts), default=0.0)
-    return max(longest, sum(f.seconds for f in forecasts) / workers)
+    return max(longest, sum(f.seconds + extended * f.extension_seconds for f in forecasts) / workers)
 
 
 def forecast(plan: SweepPlan, store: Store, speed: Speed, workers: int) -> Forecast:
@@ -91,6 +94,7 @@ def forecast(plan: SweepPlan, store: Store, speed: Speed, workers: int) -> Forec
         StoreError: the store is damaged.
     """
     left = [config for config in _with_best_seeds(plan) if store.status(config.run_id) not in SEALED]
+    further = [config for config in _extensions(plan) if store.status(config.run_id) not in SEALED]
     seconds = [_seconds(config, speed) for config in left]
     memory = heapq.nlargest(workers, (memory_of(config).total for config in left))
     return Forecast(
@@ -99,6 +103,7 @@ def forecast(plan: SweepPlan, store: Store, speed: Speed, workers: int) -> Forec
         trials=len(left),
         frames=sum(config.frames for config in left),
         seconds=sum(seconds),
+        extension_seconds=sum(_seconds(config, speed) for config in further),
         longest_seconds=max(seconds, default=0.0),
         memory_bytes=sum(memory),
         kept_bytes=sum(_kept_bytes(config) for config in left),
@@ -114,6 +119,16 @@ def _with_best_seeds(plan: SweepPlan) -> list[RunConfig]:
         grid = plan.learning_rates.grid(plan.base.agent.batch_size(num_envs))
         further += [plan.trial(num_envs, grid[len(grid) // 2], seed) for seed in plan.best_seeds]
     return list({config.run_id: config for config in [*first, *further]}.values())
+
+
+def _extensions(plan: SweepPlan) -> Iterator[RunConfig]:
+    """Every grid continued upwards."""
+    for num_envs in sorted(set(plan.num_envs)):
+        batch_size = plan.base.agent.batch_size(num_envs)
+        rates = plan.learning_rates.grid(batch_size)
+        while (rate := plan.learning_rates.beyond(rates, max(rates), batch_size)) is not None:
+            rates.append(rate)
+            yield from (plan.trial(num_envs, rate, seed) for seed in plan.seeds)
 
 
 def _seconds(config: RunConfig, speed: Speed) -> float:
@@ -172,6 +187,6 @@ def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float)
     with closing(make_vector(environment, num_threads=1)) as source:
         source.reset(config.seed)
     start = (time.perf_counter() - begun) / numbers[0]
-    rows = probe(config, numbers, seconds=seconds, device=choose_device(device), threads=1)
+    rows = probe(config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True)
     rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows

@@ -39,6 +39,7 @@ def forecast_as_json(plans: Mapping[Path, SweepPlan], *, workers: int, device: s
         "trials": sum(one.trials for one in each),
         "frames": sum(one.frames for one in each),
         "hours": wall_seconds(each, workers) / 3600,
+        "hours_extended": wall_seconds(each, workers, extended=True) / 3600,
         "memory_bytes": max((one.memory_bytes for one in each), default=0.0),
         "memory_free_bytes": psutil.virtual_memory().available,
         "disk_bytes": sum(one.kept_bytes for one in each) + max((one.open_bytes for one in each), default=0.0),
@@ -72,9 +73,10 @@ def show_forecast(found: Mapping[str, Any]) -> None:
         f"{speed:,.0f} frames/s at {frames:,.0f} frames a rollout"
         for speed, frames in zip(measured["frames_per_second"], measured["frames_per_rollout"], strict=True)
     )
+    hours, extended = (duration(3600 * found[name]) for name in ("hours", "hours_extended"))
     say(
-        f"{found['trials']:,} trials, {found['frames']:,} frames: about {duration(3600 * found['hours'])} with"
-        f" {found['workers']} side by side, if no grid is extended"
+        f"{found['trials']:,} trials, {found['frames']:,} frames: about {hours} with {found['workers']} side by side,"
+        f" up to {extended} if every grid is extended"
     )
     say(f"measured on {measured['game']} just now: {speeds}, all trials together; others by a straight line")
     say(

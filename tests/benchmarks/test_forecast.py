@@ -37,6 +37,16 @@ def test_trials_frames_and_seconds_add_up(tmp_path: Path) -> None:
     assert wall_seconds([found], 100) == pytest.approx(found.longest_seconds)
 
 
+def test_extensions_of_grids_come_on_top_and_fixed_rates_have_none(tmp_path: Path) -> None:
+    plan = dataclasses.replace(A2C_PLAN, best_seeds=(), learning_rates=LearningRates(count=3, max_extensions=2))
+    found = forecast(plan, Store(tmp_path), SPEED, workers=2)
+    assert found.trials == 6
+    assert found.extension_seconds == pytest.approx(found.seconds * 2 / 3)
+    assert wall_seconds([found], 2, extended=True) == pytest.approx(found.seconds * 5 / 6)
+    fixed = dataclasses.replace(plan, learning_rates=LearningRates(fixed=(1e-3,), max_extensions=0))
+    assert forecast(fixed, Store(tmp_path), SPEED, workers=2).extension_seconds == 0
+
+
 def test_ppo_takes_its_time_per_rollout(tmp_path: Path) -> None:
     agent = PPOConfig(rollout_steps=10, minibatches=2, epochs=3)
     plan = dataclasses.replace(A2C_PLAN, base=dataclasses.replace(A2C_PLAN.base, agent=agent), best_seeds=())
@@ -70,5 +80,5 @@ def test_what_is_done_is_not_counted_and_the_disk_is_what_it_takes(tmp_path: Pat
 
 
 def test_nothing_left_takes_no_time() -> None:
-    assert wall_seconds([Forecast("t", "s", 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)], 2) == 0
+    assert wall_seconds([Forecast("t", "s", 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)], 2) == 0
     assert np.isfinite(wall_seconds([], 2))

@@ -111,7 +111,15 @@ def test_a_scale_is_forecast_before_it_starts(
 
 def test_a_forecast_says_that_memory_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     measured = {"game": "Pong", "frames_per_second": [1.0], "frames_per_rollout": [20.0]}
-    found = {"sweeps": [], "trials": 0, "frames": 0, "hours": 0.0, "workers": 1, "measured": measured}
+    found = {
+        "sweeps": [],
+        "trials": 0,
+        "frames": 0,
+        "hours": 0.0,
+        "hours_extended": 0.0,
+        "workers": 1,
+        "measured": measured,
+    }
     found |= {"disk_bytes": 1.0, "disk_free_bytes": 2.0, "memory_free_bytes": 2e9}
     forecast.show_forecast(found | {"memory_bytes": 1e9})
     assert "refused" not in capsys.readouterr().err
