@@ -95,7 +95,7 @@ def show_advice(found: dict[str, Any]) -> None:
         print_line(f"Do not trust this blindly: {concern}.")
     print_line(
         "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: on Breakout it "
-        "was too small by factors of 1.2 to 4.4 (docs/advise.md)."
+        "was 1.3 times too large to 6.4 times too small (docs/advise.md)."
     )
 
 
