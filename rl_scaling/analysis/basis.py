@@ -208,7 +208,8 @@ def beside_sweep(
         horizon: of the smoothing of scores, in episodes.
 
     Returns:
-        goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured), and under
+        goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured; updates as the
+        geometric mean of the seeds, of which the run may be one), and under
         predicted_... the same with _low and _high; ratio (updates predicted over measured); critical_batch (fitted) and
         predicted_critical_batch with their intervals. No rows where no goal was reached at another batch size.
     """

@@ -5,7 +5,7 @@ import pytest
 
 from rl_scaling.config import ConfigError
 from rl_scaling.store import list_runs
-from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+from rl_scaling.supervised.config import AdaptiveExamplesConfig, OptimizerConfig, ScheduleConfig, SupervisedConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -35,13 +35,16 @@ def test_what_targets_are_about_is_part_of_the_task() -> None:
 
 
 def test_old_runs_are_still_the_same_question() -> None:
-    """Of every optimiser in the runs that are shipped."""
-    runs = {str(info.config["optimizer"]): info for info in list_runs(RESULTS / "digits-mlp")}
-    assert runs
-    for info in runs.values():
+    """All runs that are shipped, of every optimiser and with a batch that changes."""
+    runs = list_runs(RESULTS / "digits-mlp")
+    assert len({info.identity["task"] for info in runs}) == 6
+    assert any(info.config.get("adaptive") for info in runs)
+    for info in runs:
         parts = {name: value for name, value in info.config.items() if name != "kind"}
         parts["optimizer"] = OptimizerConfig(**parts["optimizer"])
         parts["schedule"] = ScheduleConfig(**parts["schedule"])
+        if parts.get("adaptive"):
+            parts["adaptive"] = AdaptiveExamplesConfig(**parts["adaptive"])
         config = SupervisedConfig(**parts)
         assert (config.run_id, config.task) == (info.run_id, info.identity["task"])
 
