@@ -62,8 +62,9 @@ def find_basis(
     Args:
         runs: rows of one task in the form of `rl_scaling.store.load_runs`.
         goals: of the task.
-        run_id: beginning of the run's id; None: of the runs that came first to the hardest goal at their batch size,
-            the one whose noise scale is known best; without goals reached, the longest.
+        run_id: beginning of the run's id; None: of the runs at the settings that came first to the hardest goal at
+            their batch size, whatever their seed, the one whose noise scale is known best; without goals reached, the
+            longest.
         examples: only so many of the run's are used.
         horizon: of the smoothing of scores, in episodes.
 
@@ -118,9 +119,10 @@ def _chosen(runs: pd.DataFrame, split: list[Run], reached: pd.DataFrame, run_id:
     if there.empty:
         return max(fixed, key=lambda n: split[n].examples[-1])
     hardest = there.groupby("goal", sort=False)["updates"].min().idxmax()
-    first = there[there["goal"] == hardest].sort_values("updates").drop_duplicates("batch_size")
+    there = there[there["goal"] == hardest].sort_values("updates")
+    best = there.drop_duplicates("batch_size")[["batch_size", "learning_rate", "setting"]]
     noise = NoiseRows(runs)
-    return min((int(n) for n in first["run"]), key=lambda n: _relative_error(noise, split[n]))
+    return min((int(n) for n in there.merge(best)["run"]), key=lambda n: _relative_error(noise, split[n]))
 
 
 def _relative_error(noise: NoiseRows, run: Run) -> float:

@@ -94,8 +94,8 @@ def show_advice(found: dict[str, Any]) -> None:
     for concern in found["concerns"]:
         print_line(f"Do not trust this blindly: {concern}.")
     print_line(
-        "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: on Breakout it "
-        "was 1.3 times too large to 6.4 times too small (docs/advise.md)."
+        "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: how far off the "
+        "predictions were on Breakout is in docs/advise.md."
     )
 
 

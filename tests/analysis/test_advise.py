@@ -188,6 +188,15 @@ def test_the_sweep_stands_beside_the_prediction() -> None:
     assert beside_sweep(basis, line(), run_of(80.0), confidence=0.95, horizon=50).empty
 
 
+def test_a_slower_seed_whose_noise_scale_is_known_better_is_the_one() -> None:
+    """The fastest seed of a setting is luck, and says no more than the others."""
+    fast, slow = run_of(80.0, 0.5, seed=0), run_of(80.0, 0.05, seed=1).assign(seed=1, run_id="slow")
+    slow[["updates", "examples"]] *= 1.1
+    off = run_of(80.0, seed=2).assign(seed=2, run_id="off", learning_rate=fast["learning_rate"].iloc[0] / 2)
+    off[["updates", "examples"]] *= 1.2
+    assert find_basis(pd.concat([fast, slow, off], ignore_index=True), GOALS).run["run_id"] == "slow"
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_the_shipped_sweep(seeds: list[int]) -> None:
     """With one seed, where what was measured is the run itself, a prediction passes through it: docs/advise.md."""
