@@ -18,7 +18,7 @@ from rl_scaling.agents.rmsprop import RMSpropInsideRoot
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.agents.update import Update
 from rl_scaling.config import A2CConfig
-from rl_scaling.noise.groups import PartNorms, whole_environments
+from rl_scaling.noise.torch.groups import PartNorms, whole_environments
 
 
 class A2C(Agent[A2CConfig]):

@@ -16,7 +16,7 @@ from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import A2CConfig, PPOConfig
 from rl_scaling.envs import VectorSource
-from rl_scaling.noise.groups import PartNorms
+from rl_scaling.noise.torch.groups import PartNorms
 from rl_scaling.records import PARTS
 
 Losses = tuple[Tensor, Tensor, Tensor]

@@ -21,7 +21,7 @@ from rl_scaling.agents.returns import generalized_advantages
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.agents.update import GradientGroups, Update
 from rl_scaling.config import PPOConfig
-from rl_scaling.noise.groups import PartNorms
+from rl_scaling.noise.torch.groups import PartNorms
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.networks import pixel_layout
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.groups import PartNorms, convolution_input_gradient, convolution_weight_gradient, is_measurable
+from rl_scaling.noise.torch.groups import (
+    PartNorms,
+    convolution_input_gradient,
+    convolution_weight_gradient,
+    is_measurable,
+)
 
 
 class Tape:

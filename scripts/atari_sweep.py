@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_scaling.cli import main as rl_scaling
-from rl_scaling.commands.sweep_atari import SweepAtari
+from rl_scaling.cli.sweep_atari import SweepAtari
 from rl_scaling.config import ConfigError
 from rl_scaling.sweeps.scales import SCALES
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.experiments.digits import load_digits, small_mlp, train
-from rl_scaling.noise.hessian import Curvature, HessianNoiseScale, hessian_noise_scale
-from rl_scaling.noise.line_search import LineSearchNoiseScale, draw_examples, line_search_noise_scale
+from rl_scaling.noise.torch.hessian import Curvature, HessianNoiseScale, hessian_noise_scale
+from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, draw_examples, line_search_noise_scale
 from rl_scaling.report.data import Tables
 from rl_scaling.report.page import export_figure
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
 
 BATCH_SIZES = [2**power for power in range(1, 12)]
 Data = tuple[Tensor, Tensor]

@@ -20,14 +20,14 @@ import torch
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.precision import MOST_GRADIENT_ERROR
-from rl_scaling.benchmarks.atari import Settings, emulator_frames_per_second
-from rl_scaling.commands.interrupt import Interruptible
+from rl_scaling.cli.interrupt import Interruptible
 from rl_scaling.config import A2CConfig, AtariConfig, ConfigError, PPOConfig, RunConfig
 from rl_scaling.envs import available_cpus, find_game, make_vector
 from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT, Verdict
 from rl_scaling.sweeps.trial import Faster, choose_device, run_trial
+from rl_scaling.validation.benchmarks.atari import Settings, emulator_frames_per_second
 
 
 def arguments() -> argparse.Namespace:

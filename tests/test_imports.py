@@ -33,12 +33,12 @@ def test_contracts_see_the_linked_folders() -> None:
 @pytest.mark.parametrize(
     ("imported", "left_out"),
     [
-        ("config, records, ratio, store, analysis, report", ["torch", "ale_py", "gymnasium", "stable_baselines3"]),
+        ("config, records, statistics, store, analysis, report", ["torch", "ale_py", "gymnasium", "stable_baselines3"]),
         ("noise", ["torch", "ale_py", "gymnasium", "stable_baselines3", "pandas"]),
         ("analysis", ["altair", "vl_convert"]),
         ("nqm", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
         ("envs", ["torch", "stable_baselines3"]),
-        ("training, sweeps", ["stable_baselines3", "altair"]),
+        ("domains.rl.training, sweeps", ["stable_baselines3", "altair"]),
         ("cli", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas", "stable_baselines3"]),
     ],
 )

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from rl_scaling.ratio import RatioEstimate
+from rl_scaling.statistics.jackknife import RatioEstimate
 
 FloatArray = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rl_scaling.analysis.fronts import Run, split_runs
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
-from rl_scaling.ratio import RatioEstimate, invert, ratio_of_means
+from rl_scaling.statistics.jackknife import RatioEstimate, invert, ratio_of_means
 
 NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_examples")
 

@@ -6,21 +6,21 @@ Names that need torch, or another library that is not always there, are imported
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rl_scaling.noise.batch_rule import next_size
 from rl_scaling.noise.clusters import cluster_groups
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
-from rl_scaling.noise.follow import next_size
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.parts import PartMeters
 
 if TYPE_CHECKING:
-    from rl_scaling.noise.adapters.accumulation import MicroBatchNoise
-    from rl_scaling.noise.adapters.ddp import RankNoise
-    from rl_scaling.noise.adapters.loop import GradientNoise
-    from rl_scaling.noise.adapters.per_example import PerExampleNoise
-    from rl_scaling.noise.adapters.sb3 import NoiseScaleCallback
-    from rl_scaling.noise.hessian import HessianNoiseScale, hessian_noise_scale
-    from rl_scaling.noise.line_search import LineSearchNoiseScale, line_search_noise_scale
+    from rl_scaling.noise.integrations.ddp import RankNoise
+    from rl_scaling.noise.integrations.sb3 import NoiseScaleCallback
+    from rl_scaling.noise.torch.accumulation import MicroBatchNoise
+    from rl_scaling.noise.torch.hessian import HessianNoiseScale, hessian_noise_scale
+    from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, line_search_noise_scale
+    from rl_scaling.noise.torch.loop import GradientNoise
+    from rl_scaling.noise.torch.per_example import PerExampleNoise
 
 __all__ = [
     "GradientNoise",
@@ -43,15 +43,15 @@ __all__ = [
 ]
 
 _LAZY = {
-    "GradientNoise": "rl_scaling.noise.adapters.loop",
-    "HessianNoiseScale": "rl_scaling.noise.hessian",
-    "LineSearchNoiseScale": "rl_scaling.noise.line_search",
-    "MicroBatchNoise": "rl_scaling.noise.adapters.accumulation",
-    "NoiseScaleCallback": "rl_scaling.noise.adapters.sb3",
-    "PerExampleNoise": "rl_scaling.noise.adapters.per_example",
-    "RankNoise": "rl_scaling.noise.adapters.ddp",
-    "hessian_noise_scale": "rl_scaling.noise.hessian",
-    "line_search_noise_scale": "rl_scaling.noise.line_search",
+    "GradientNoise": "rl_scaling.noise.torch.loop",
+    "HessianNoiseScale": "rl_scaling.noise.torch.hessian",
+    "LineSearchNoiseScale": "rl_scaling.noise.torch.line_search",
+    "MicroBatchNoise": "rl_scaling.noise.torch.accumulation",
+    "NoiseScaleCallback": "rl_scaling.noise.integrations.sb3",
+    "PerExampleNoise": "rl_scaling.noise.torch.per_example",
+    "RankNoise": "rl_scaling.noise.integrations.ddp",
+    "hessian_noise_scale": "rl_scaling.noise.torch.hessian",
+    "line_search_noise_scale": "rl_scaling.noise.torch.line_search",
 }
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_scaling.blocks import MOST_BLOCKS
 from rl_scaling.noise.clusters import design_effect, effective_sample_size
-from rl_scaling.ratio import invert, ratio_of_means
+from rl_scaling.statistics.block_length import MOST_BLOCKS
+from rl_scaling.statistics.jackknife import invert, ratio_of_means
 
 FloatArray = NDArray[np.float64]
 
@@ -21,8 +21,7 @@ class NoiseScaleEstimate:
     """What a series of measurements says about the noise scale.
 
     Attributes:
-        b_simple: trace_cov / grad_sq_norm less the bias of that ratio (`rl_scaling.ratio.invert`), in examples
-            (frames); NaN while unresolved.
+        b_simple: trace_cov / grad_sq_norm less the bias of that ratio (`jackknife.invert`), in examples (frames); NaN while unresolved.
         low, high: its interval at `confidence`. While unresolved high is infinite and low is what B_simple exceeds
             (0: nothing is known).
         grad_sq_norm: mean of the unbiased estimates of |G|^2; may be negative while unresolved.

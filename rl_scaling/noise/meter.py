@@ -44,7 +44,7 @@ class NoiseScaleMeter:
 
     With a window, measurements weigh exp(-age / window) and the oldest are dropped; without one all count
     alike and 40 bytes are kept per measurement. Neighbouring measurements may depend on each other: how far is read off
-    the measurements, and the interval is as long as that makes it (`rl_scaling.ratio`).
+    the measurements, and the interval is as long as that makes it (`rl_scaling.statistics.jackknife`).
 
     >>> meter = NoiseScaleMeter(group_size=2)
     >>> meter.update([1.0, 2.0, 2.0], 1.0)

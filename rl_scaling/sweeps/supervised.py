@@ -14,12 +14,12 @@ import pandas as pd
 from rl_scaling.analysis.budgets import best_rates_of_budgets
 from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.budgets import Budget
+from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, updates_of_epochs
+from rl_scaling.domains.supervised.tasks import OptimizerName, find_task, optimizer_of, rate_power
 from rl_scaling.store import RunWriter, Store, list_runs, load_runs
-from rl_scaling.supervised.budgets import Budget
-from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, updates_of_epochs
-from rl_scaling.supervised.tasks import OptimizerName, find_task, optimizer_of, rate_power
+from rl_scaling.store.provenance import provenance
 from rl_scaling.sweeps.plan import LearningRates
-from rl_scaling.sweeps.provenance import provenance
 
 # B* of A.3 and the batch size of the centres in `TASKS`.
 _TURN = 64
@@ -199,9 +199,9 @@ def run_cell(root: Path, configs: Sequence[SupervisedConfig], target: float, noi
     """Train runs of one optimiser and batch size into a store, in a process of its own; what became of them."""
     import torch
 
-    from rl_scaling.supervised.batched import Ended, together_pays
-    from rl_scaling.supervised.data import load_dataset
-    from rl_scaling.supervised.runs import run_together
+    from rl_scaling.domains.supervised.batched import Ended, together_pays
+    from rl_scaling.domains.supervised.data import load_dataset
+    from rl_scaling.domains.supervised.runs import run_together
 
     torch.set_num_threads(1)
     first = configs[0]

@@ -9,9 +9,9 @@ from typing import Any
 
 from rl_scaling.analysis.fronts import front
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+from rl_scaling.domains.supervised.tasks import OptimizerName, optimizer_of
 from rl_scaling.store import Store, list_runs, load_runs
-from rl_scaling.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
-from rl_scaling.supervised.tasks import OptimizerName, optimizer_of
 from rl_scaling.sweeps.search import Dimension, remarks, sobol_points
 from rl_scaling.sweeps.supervised import Cell, SupervisedGrid
 

@@ -14,13 +14,13 @@ import torch
 from rl_scaling.agents import make_agent
 from rl_scaling.agents.agent import Agent
 from rl_scaling.config import ConfigError, RunConfig
+from rl_scaling.domains.rl.memory import require_memory
+from rl_scaling.domains.rl.training import Diverged, Progress, run
 from rl_scaling.envs import VectorSource, make_vector
 from rl_scaling.records import Status, TrainingRecord
 from rl_scaling.store import RunWriter, Store
+from rl_scaling.store.provenance import provenance
 from rl_scaling.sweeps import INTERRUPT, Verdict
-from rl_scaling.sweeps.memory import require_memory
-from rl_scaling.sweeps.provenance import provenance
-from rl_scaling.training import Diverged, Progress, run
 
 CHECKPOINT_SECONDS = 60.0
 

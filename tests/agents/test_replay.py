@@ -10,7 +10,7 @@ from rl_scaling.agents import A2C
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import A2CConfig, ConfigError
-from rl_scaling.noise.groups import PartNorms
+from rl_scaling.noise.torch.groups import PartNorms
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 
 Network = Literal["small", "nature", "mlp"]

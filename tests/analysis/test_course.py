@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rl_scaling.analysis.course import Course, predicted, predicted_gamma
-from rl_scaling.ratio import ratio_of_means
+from rl_scaling.statistics.jackknife import ratio_of_means
 
 K = 400
 MIDDLES = (np.arange(K) + 0.5) / K

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rl_scaling.published.drawing import Axis, line_figure
 from rl_scaling.report.gallery import Check, Exhibit, write_gallery
+from rl_scaling.validation.published.drawing import Axis, line_figure
 
 
 def test_a_page_has_charts_checks_and_numbers(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rl_scaling.commands.sweep_atari import SweepAtari
+from rl_scaling.cli.sweep_atari import SweepAtari
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "atari_sweep.py"
 

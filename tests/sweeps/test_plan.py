@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.commands.adaptive import adaptive_between
+from rl_scaling.cli.adaptive import adaptive_between
 from rl_scaling.config import A2CConfig, ConfigError, GymnasiumConfig, RunConfig
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 

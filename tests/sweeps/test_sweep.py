@@ -265,7 +265,7 @@ def test_a_killed_sweep_finishes_when_called_again(tmp_path: Path, number: signa
     command = [
         sys.executable, "-c",
         "import sys; from pathlib import Path; from tests.sweeps.test_sweep import *;"
-        "from rl_scaling.commands.sweep import run_sweeps;"
+        "from rl_scaling.cli.sweep import run_sweeps;"
         "run_sweeps([(cartpole(frames=20_000, num_envs=(4,)), Store(Path(sys.argv[1])))], workers=2)",
         str(tmp_path),
     ]  # fmt: skip

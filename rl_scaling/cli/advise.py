@@ -1,0 +1,145 @@
+"""`rl-scaling advise`: which batch size, on this hardware, from one run, and how sure.
+
+Analysis is imported where it is used, for `--help`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, goals_of_task
+from rl_scaling.cli.options import Count, Folders, at_least, print_json, say
+from rl_scaling.config import ConfigError
+from rl_scaling.store import load_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.analysis.advise import Forecast
+    from rl_scaling.analysis.basis import Basis
+    from rl_scaling.analysis.throughput import Throughput
+
+
+@dataclass(frozen=True)
+class Advise:
+    """From one run: what every number of environments takes, and which is fastest, cheapest and balanced."""
+
+    folders: Folders
+    """Stores of runs, or folders that hold some."""
+    run_id: Annotated[str | None, arg(name="run")] = None
+    """Rest on this run (its id, or how that begins); by default on the tuned one whose noise scale is known best."""
+    sweep: Annotated[tuple[Path, ...], arg(metavar="DIR")] = ()
+    """A sweep of the same task elsewhere, to compare with; one in DIR is found without this."""
+    frames: Count = 0
+    """Use only so many of the run's frames, as if it had ended there; 0: all."""
+    goals: tuple[float, ...] = ()
+    """Scores whose costs are wanted; by default those kept with the sweep, or the game's own."""
+    horizon: float = HORIZON
+    """Episodes over which scores are smoothed before they are compared with a goal."""
+    confidence: float = CONFIDENCE
+    """Of the intervals."""
+    probe: tuple[int, ...] = ()
+    """Measure the time of an update on this machine at these numbers of environments, two or more, instead of taking
+    it from the runs."""
+    probe_seconds: float = 5.0
+    """Seconds of each of these measurements."""
+    device: str = "auto"
+    """Of the probe: cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Of the probe: threads for torch and for the emulator, each; 0: every core this process may use."""
+    max_envs: int = 0
+    """The most environments to name; 0: four times the most that were measured."""
+    json: bool = False
+    """Print everything as JSON on stdout."""
+
+    def run(self) -> int:
+        at_least(0, frames=self.frames, threads=self.threads, max_envs=self.max_envs, probe_seconds=self.probe_seconds)
+        if not 0 < self.confidence < 1:
+            raise ConfigError(f"--confidence is {self.confidence}: give a number between 0 and 1, such as 0.95")
+        if not self.folders:
+            raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
+        from rl_scaling.analysis.basis import find_basis
+        from rl_scaling.cli.advise_table import advice_as_json, show_advice
+
+        runs = load_runs(*self.folders, *self.sweep, allow_empty=False)
+        task = self._task(runs)
+        runs = runs[runs["task"] == task].reset_index(drop=True)
+        goals = self.goals or goals_of_task(task, runs)
+        try:
+            basis = find_basis(runs, goals, run_id=self.run_id, examples=self.frames or math.inf, horizon=self.horizon)
+            forecast = self._forecast(basis, self._throughput(basis, runs))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        found = advice_as_json(basis, forecast, runs, horizon=self.horizon)
+        if self.json:
+            print_json(found)
+        else:
+            show_advice(found)
+        return 0
+
+    def _task(self, runs: pd.DataFrame) -> str:
+        """The task of the run that is asked for; of all runs where there is one.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        asked = runs
+        if self.run_id:
+            asked = runs[runs["run_id"].str.startswith(self.run_id)]
+            if asked.empty:
+                raise ConfigError(
+                    f"no run {self.run_id!r} in {', '.join(map(str, self.folders))}: see rl-scaling status"
+                )
+        tasks = sorted(asked["task"].unique())
+        if len(tasks) > 1:
+            raise ConfigError(f"runs of several tasks: name one by --run ({'; '.join(tasks)})")
+        return tasks[0]
+
+    def _forecast(self, basis: Basis, throughput: Throughput | None) -> Forecast:
+        from rl_scaling.analysis.advise import Forecast
+
+        steps = basis.run["rollout_steps"]
+        return Forecast(
+            basis.course,
+            throughput,
+            smallest=2 * steps if steps else 1.0,
+            largest=self.max_envs * (steps or 1) or None,
+            confidence=self.confidence,
+        )
+
+    def _throughput(self, basis: Basis, runs: pd.DataFrame) -> Throughput | None:
+        """The line through measured times; None, said aloud, where only one batch size has any."""
+        from rl_scaling.analysis.throughput import fit_throughput, measured_throughput
+
+        points = self._probed(basis) if self.probe else measured_throughput(runs)
+        try:
+            return fit_throughput(points)
+        except ValueError as error:
+            if self.probe:
+                raise
+            say(f"no hours: {error}")
+            return None
+
+    def _probed(self, basis: Basis) -> pd.DataFrame:
+        from rl_scaling.config import run_config_from_dict
+        from rl_scaling.envs import available_cpus
+        from rl_scaling.store import list_runs
+        from rl_scaling.sweeps.probe import probe
+        from rl_scaling.sweeps.trial import choose_device
+
+        if len(set(self.probe)) < 2 or min(self.probe) < 2:
+            raise ConfigError("give --probe two different numbers of environments or more, of 2 or more each")
+        info = next(info for info in list_runs(*self.folders, *self.sweep) if info.run_id == basis.run["run_id"])
+        return probe(
+            run_config_from_dict(info.config),
+            sorted(set(self.probe)),
+            seconds=self.probe_seconds,
+            device=choose_device(self.device),
+            threads=self.threads or available_cpus(),
+            say=say,
+        )

@@ -1,0 +1,174 @@
+"""What `rl-scaling advise` found, as plain data and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from rl_scaling.cli.options import as_json, print_line, print_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.analysis.advise import Cost, Forecast
+    from rl_scaling.analysis.basis import Basis
+    from rl_scaling.analysis.course import Estimate
+
+
+def advice_as_json(basis: Basis, forecast: Forecast, runs: pd.DataFrame, *, horizon: float) -> dict[str, Any]:
+    """Everything: the run, S_min, E_min, B_crit, the line of times, choices, the curve, doubts, and what was measured.
+
+    Numbers with an interval are {"value", "low", "high"}; what is not known is null. An environment count is there
+    where the runs have environments.
+    """
+    from rl_scaling.analysis.advise import curve
+    from rl_scaling.analysis.basis import beside_sweep, concerns
+
+    steps, line = basis.run["rollout_steps"], forecast.throughput
+    measured = beside_sweep(basis, line, runs, confidence=forecast.confidence, horizon=horizon)
+    choices = [
+        {
+            "name": choice.name,
+            **_cost(choice.cost, steps),
+            "batch_size_interval": _estimate(choice.batch_size),
+            "note": choice.note,
+        }
+        for choice in forecast.choices()
+    ]
+    times = None
+    if line is not None:
+        times = {
+            "overhead_seconds": line.overhead,
+            f"seconds_per_{basis.run['unit'].removesuffix('s')}": line.per_example,
+            "batch_sizes": line.batch.tolist(),
+            "seconds_per_update": line.seconds.tolist(),
+        }
+    return {
+        "run": as_json(basis.run),
+        "confidence": forecast.confidence,
+        "steps_min": _estimate(forecast.steps_min),
+        "examples_min": _estimate(forecast.examples_min),
+        "critical_batch": _estimate(forecast.critical_batch),
+        "throughput": times,
+        "choices": choices,
+        "curve": [_cost(cost, steps) for cost in curve(forecast, steps or 1)],
+        "concerns": concerns(forecast, basis),
+        "measured": [as_json({str(name): value for name, value in row.items()}) for row in measured.to_dict("records")],
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    return as_json(estimate._asdict())
+
+
+def _cost(cost: Cost, steps: int) -> dict[str, Any]:
+    environments = {"num_envs": max(1, round(cost.batch_size / steps))} if steps else {}
+    named = {name: _estimate(getattr(cost, name)) for name in ("updates", "examples", "hours")}
+    return environments | {"batch_size": cost.batch_size} | named
+
+
+def show_advice(found: dict[str, Any]) -> None:
+    """Print it for people."""
+    run = found["run"]
+    unit, steps = run["unit"], run["rollout_steps"]
+    target = f"to a {run['quantity']} of {run['goal']:g}" if run["goals"] else "to where the run ended"
+    print_line(
+        f"{run['task']}, run {run['run_id']}: batch {run['batch_size']:,} {unit}, learning rate "
+        f"{run['learning_rate']:g}; {run['updates']:,.0f} updates and {run['examples']:,.0f} {unit} {target}."
+    )
+    times = found["throughput"]
+    print_line(
+        f"By its noise scale: S_min {_interval(found['steps_min'])} updates, E_min {_interval(found['examples_min'])} "
+        f"{unit}, B_crit {_interval(found['critical_batch'])} {unit} ({100 * found['confidence']:g} % intervals)."
+    )
+    if times:
+        per = 1000 * times[f"seconds_per_{unit.removesuffix('s')}"]
+        print_line(f"An update takes {1000 * times['overhead_seconds']:.3g} ms + {per:.3g} ms for each of the {unit}.")
+    print_table(_choices(found, unit, steps))
+    print_table(_curve(found, unit, steps))
+    if found["measured"]:
+        print_table(_measured(found, unit))
+        print_table(_turns(found, unit))
+    for concern in found["concerns"]:
+        print_line(f"Do not trust this blindly: {concern}.")
+    print_line(
+        "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: how far off the "
+        "predictions were on Breakout is in docs/advise.md."
+    )
+
+
+def _choices(found: dict[str, Any], unit: str, steps: int) -> Table:
+    table = Table("", *(["environments"] if steps else []), f"batch ({unit})", "updates", unit, "hours", "", box=None)
+    for choice in found["choices"]:
+        interval = choice["batch_size_interval"]
+        environments = {end: size and max(1, round(size / steps)) for end, size in interval.items()} if steps else {}
+        first = [_interval(environments)] if steps else []
+        table.add_row(choice["name"], *first, _interval(interval), *_costs(choice), choice["note"])
+    return table
+
+
+def _curve(found: dict[str, Any], unit: str, steps: int) -> Table:
+    table = Table(*(["environments"] if steps else []), f"batch ({unit})", "updates", unit, "hours", box=None)
+    for cost in found["curve"]:
+        environments = [f"{cost['num_envs']:,}"] if steps else []
+        table.add_row(*environments, f"{cost['batch_size']:,.0f}", *_costs(cost))
+    return table
+
+
+def _costs(cost: dict[str, Any]) -> list[str]:
+    return [_interval(cost[name]) for name in ("updates", "examples", "hours")]
+
+
+def _measured(found: dict[str, Any], unit: str) -> Table:
+    """Every batch size of the sweep at the hardest goal that both have."""
+    goal = found["measured"][-1]["goal"]
+    table = Table(
+        *(f"to {goal:g}: batch ({unit})", "updates\nmeasured", "updates\npredicted", "predicted /\nmeasured"),
+        *("hours\nmeasured", "hours\npredicted"),
+        box=None,
+    )
+    for row in found["measured"]:
+        if row["goal"] == goal:
+            table.add_row(
+                f"{row['batch_size']:,}" + (" (the run's)" if row["own"] else ""),
+                _number(row["updates"]),
+                _interval(_ends(row, "predicted_updates")),
+                f"{row['ratio']:.2f}",
+                _number(row["hours"]),
+                _interval(_ends(row, "predicted_hours")),
+            )
+    return table
+
+
+def _turns(found: dict[str, Any], unit: str) -> Table:
+    """B_crit of every goal, as the sweep's front has it and as the run's noise scale predicts it."""
+    table = Table("goal", f"B_crit fitted to the sweep\n({unit})", f"B_crit predicted\n({unit})", box=None)
+    for row in {row["goal"]: row for row in found["measured"]}.values():
+        fitted, predicted = _ends(row, "critical_batch"), _ends(row, "predicted_critical_batch")
+        table.add_row(f"{row['goal']:g}", _interval(fitted), _interval(predicted))
+    return table
+
+
+def _ends(row: dict[str, Any], name: str) -> dict[str, float | None]:
+    return {end: row[f"{name}{suffix}"] for end, suffix in _ENDS.items()}
+
+
+_ENDS = {"value": "", "low": "_low", "high": "_high"}
+
+
+def _interval(estimate: Mapping[str, float | None]) -> str:
+    """A number with its interval, or the side that is known, or nothing."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is not None and high is not None:
+        return f"{_number(value)} ({_number(low)} - {_number(high)})"
+    if low:
+        return f"> {_number(low)}"
+    return f"< {_number(high)}" if high is not None else ""
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

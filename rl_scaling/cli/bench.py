@@ -1,0 +1,222 @@
+"""`rl-scaling bench`: throughput, and the price of measuring, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.table import Table
+
+from rl_scaling.cli.options import at_least, print_json, print_line, print_table, say
+from rl_scaling.config import ConfigError
+
+if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
+    from rl_scaling.validation.benchmarks.atari import Settings, Throughput
+
+
+@dataclass(frozen=True)
+class BenchAtari:
+    """Frames per second of A2C, of Stable-Baselines3's, of the bare emulator and of the network's arithmetic."""
+
+    game: str = "Breakout"
+    """Atari game."""
+    network: Literal["nature", "small"] = "nature"
+    """The network everywhere."""
+    num_envs: int = 16
+    """Environments everywhere."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    seconds: float = 8.0
+    """Seconds for each figure in each round."""
+    rounds: int = 5
+    """Rounds; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2 or self.num_envs % 2:
+            raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
+        from rl_scaling.envs import available_cpus, find_game
+        from rl_scaling.sweeps.trial import choose_device
+        from rl_scaling.validation.benchmarks.atari import Settings, measure
+
+        game = find_game(self.game).name
+
+        settings = Settings(
+            game=game,
+            network=self.network,
+            num_envs=self.num_envs,
+            device=str(choose_device(self.device)),
+            threads=self.threads or available_cpus(),
+            seconds=self.seconds,
+            rounds=self.rounds,
+        )
+        try:
+            t = measure(settings, say)
+        except ImportError as error:
+            raise ConfigError(
+                f"the benchmark needs Stable-Baselines3 ({error}): pip install 'rl-scaling[bench]'"
+            ) from error
+        if self.json:
+            print_json(_as_json(t))
+            return 0
+        print_table(_table(settings, t))
+        for label, figure in _ratios(t).items():
+            print_line(f"{label:33} {figure}")
+        return 0
+
+
+def _as_json(t: Throughput) -> dict[str, Any]:
+    return {
+        "ratio_to_sb3": t.ratio_to_sb3,
+        "fraction_of_limit": t.fraction_of_limit,
+        "noise_scale_overhead": t.noise_scale_overhead,
+        "side_by_side_ratio_to_sb3": t.side_by_side_ratio,
+        "alternating_ratio": t.alternating_ratio,
+        "alternating_ratio_to_sb3": t.alternating_ratio_to_sb3,
+        "fraction_of_emulator": t.fraction_of_emulator,
+        "frames_per_second": {
+            name: getattr(t, name) for name in ("ours", "sb3", "emulator", "network", "alternating", "side_by_side")
+        },
+    }
+
+
+def _table(settings: Settings, t: Throughput) -> Table:
+    threads = settings.threads
+    title = f"{settings.game}, {settings.network} network, {settings.num_envs} environments, {settings.device}"
+    table = Table(title, "frames/s", box=None)
+    rows = {
+        f"this A2C, {threads} threads": t.ours,
+        "the same, acting for two halves in turns": t.alternating,
+        "Stable-Baselines3's A2C": t.sb3,
+        "the bare emulator": t.emulator,
+        "the network alone, forward and backward": t.network,
+        f"{threads} trials of this A2C side by side, 1 thread each": t.side_by_side,
+    }
+    for label, figure in rows.items():
+        if figure is not None:
+            table.add_row(label, f"{figure:,.0f}")
+    return table
+
+
+def _ratios(t: Throughput) -> dict[str, str]:
+    together = {} if t.side_by_side_ratio is None else {"the same, trials side by side": f"{t.side_by_side_ratio:.2f}"}
+    return {
+        "ratio to Stable-Baselines3": f"{t.ratio_to_sb3:.2f}",
+        "the same, two halves in turns": f"{t.alternating_ratio_to_sb3:.2f}",
+        **together,
+        "fraction of the limit": f"{t.fraction_of_limit:.2f}",
+        "two halves, to the bare emulator": f"{t.fraction_of_emulator:.2f}",
+        "two halves, to all at once": f"{t.alternating_ratio:.2f}",
+        "noise scale, share of the time": f"{t.noise_scale_overhead:.1%}",
+    }
+
+
+Workload = Literal["a2c-16", "a2c-64", "transformer", "mlp"]
+
+
+@dataclass(frozen=True)
+class BenchNoise:
+    """Time that measuring the noise scale adds to training, at the default cadence and at every step."""
+
+    workloads: tuple[Workload, ...] = ("a2c-16", "a2c-64", "transformer", "mlp")
+    """A2C with the Nature CNN and so many environments; a small transformer; a plain network."""
+    game: str = "Breakout"
+    """Atari game of A2C."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 0
+    """Threads for torch and for the emulator, each; 0: every core this process may use."""
+    rounds: int = 20
+    """Rounds of twenty steps without measuring, at the default cadence and at every step; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        if self.rounds < 1 or not self.workloads:
+            raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
+        from rl_scaling.envs import available_cpus, find_game
+        from rl_scaling.sweeps.trial import choose_device
+        from rl_scaling.validation.benchmarks.noise import Settings, measure
+
+        settings = Settings(
+            workloads=self.workloads,
+            game=find_game(self.game).name,
+            device=str(choose_device(self.device)),
+            threads=self.threads or available_cpus(),
+            rounds=self.rounds,
+        )
+        found = measure(settings, say)
+        if self.json:
+            print_json([asdict(overhead) for overhead in found])
+            return 0
+        table = Table("workload", "ms per step", "measured", "adds", "quartiles of the rounds", box=None)
+        for o in found:
+            cadence = "every step" if o.every == 1 else f"every {o.every} steps"
+            spread = f"{o.low_percent:.1f} to {o.high_percent:.1f} %"
+            table.add_row(o.workload, f"{o.step_milliseconds:.1f}", cadence, f"{o.percent:.1f} %", spread)
+        print_table(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class BenchSupervised:
+    """Trials per hour one at a time and many together in one batched program, for each batch size, on the digits."""
+
+    model: Literal["mlp", "small-cnn", "cnn", "resnet8", "wide-resnet-skipinit"] = "mlp"
+    """A model that can train together with others; cnn: 32-64 channels, 1,024 units; small-cnn: 8-16, 64 units."""
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    """Images per update and trial."""
+    trials: int = 64
+    """Trials in the batched program."""
+    updates: int = 1_000
+    """Updates that make one trial."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    threads: int = 1
+    """Threads for torch: one, as in a sweep, whose trials fill the cores side by side."""
+    seconds: float = 0.5
+    """Seconds of each way in each round."""
+    rounds: int = 7
+    """Rounds, in which the two ways take turns; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        at_least(1, trials=self.trials, updates=self.updates, threads=self.threads, rounds=self.rounds)
+        if self.seconds <= 0 or not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ConfigError("give --seconds above 0 and --batch-sizes of 1 or more")
+        import torch
+
+        from rl_scaling.domains.supervised.batched import last_that_pays, measure_gain
+        from rl_scaling.domains.supervised.data import load_dataset
+        from rl_scaling.domains.supervised.models import make_model
+        from rl_scaling.sweeps.trial import choose_device
+
+        torch.set_num_threads(self.threads)
+        data = load_dataset("digits", device=choose_device(self.device))
+        shape, classes = data.image_shape, data.num_classes
+        models = [make_model(self.model, shape, classes, seed=seed) for seed in range(self.trials)]
+        gains = []
+        for batch_size in sorted(set(self.batch_sizes)):
+            gains.append(measure_gain(models, data, batch_size, rounds=self.rounds, seconds=self.seconds))
+            say(f"batch size {batch_size}: {gains[-1].ratio:.1f} times")
+        per_hour = 3600 / self.updates
+        ends = last_that_pays(gains)
+        if self.json:
+            rows = [
+                {**asdict(g), "alone_per_hour": per_hour * g.alone, "together_per_hour": per_hour * g.together}
+                for g in gains
+            ]
+            print_json({"model": self.model, "updates": self.updates, "last_that_pays": ends, "rows": rows})
+            return 0
+        table = Table("batch size", "one at a time", f"{self.trials} together", "gain", "quartiles", box=None)
+        for g in gains:
+            rates = (f"{per_hour * rate:,.0f}" for rate in (g.alone, g.together))
+            table.add_row(str(g.batch_size), *rates, f"{g.ratio:.1f}", f"{g.low:.1f}-{g.high:.1f}")
+        print_table(table)
+        print_line(f"trials of {self.updates:,} updates per hour; {self.model} on the digits, {data.train.device}")
+        print_line("the gain ends " + ("before the first" if ends is None else f"after batch size {ends}"))
+        return 0

@@ -1,0 +1,93 @@
+"""`rl-scaling budgets`: what a fixed budget of training buys at each batch size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.table import Table
+from tyro.conf import arg
+
+from rl_scaling.cli.options import Folders, as_json, print_json, print_line, print_table, say
+from rl_scaling.store import StoreError, load_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Best learning rates by training loss and by validation, for runs of `sweep supervised --budget`."""
+
+    folders: Folders
+    """Stores of runs, or folders that hold some."""
+    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write charts here, as SVG, PNG and PDF."""
+    json: bool = False
+    """Print the tables as JSON on stdout."""
+
+    def run(self) -> int:
+        from rl_scaling.analysis.budgets import against_sgd, best_rates_of_budgets, turns, unlimited
+
+        best = best_rates_of_budgets(load_runs(*self.folders, allow_empty=False))
+        if best.empty:
+            raise StoreError("no run there has a budget: make some with sweep supervised --budget epochs")
+        beyond = unlimited(best)
+        tables = {"best": best, "unlimited": beyond, "turns": turns(best), "against_sgd": against_sgd(best)}
+        if self.figures is not None:
+            from rl_scaling.report.budgets import budget_figures
+            from rl_scaling.report.page import export_figure
+
+            for figure in budget_figures(best):
+                for path in export_figure(figure, self.figures / figure.name):
+                    say(f"wrote {path}")
+        if self.json:
+            print_json({name: _rows(table) for name, table in tables.items()})
+        else:
+            _print(tables)
+        return 0
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [as_json({str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
+
+
+def _print(tables: dict[str, pd.DataFrame]) -> None:
+    heads = (
+        "task",
+        "budget",
+        "optimiser",
+        "batch",
+        "quantity",
+        "best rate",
+        "within an error",
+        "effective",
+        "value",
+        "",
+    )
+    shown = Table(*heads, box=None)
+    for row in [*_rows(tables["best"]), *_rows(tables["unlimited"])]:
+        value = f"{row['value']:.4g}" + (f" ± {row['standard_error']:.1g}" if row["standard_error"] is not None else "")
+        notes = [f"{row['at_edge']}est rate tried: a better one may lie beyond"] if row["at_edge"] else []
+        if "epochs" in row:
+            notes.append(f"after {row['epochs']:g} epochs" + (", the longest tried" if row["longest"] else ""))
+        shown.add_row(
+            *(row["subject"], row["budget"], row["optimizer"], f"{row['batch_size']:,}"),
+            *(row["quantity"].replace("_", " "), f"{row['learning_rate']:g}"),
+            *(f"{row['rate_low']:g} - {row['rate_high']:g}", f"{row['effective_rate']:.3g}", value, "; ".join(notes)),
+        )
+    print_table(shown)
+    for row in tables["turns"].to_dict("records"):
+        who = f"{row['subject']} {row['optimizer']}, {row['budget']}, {row['quantity'].replace('_', ' ')}"
+        print_line(f"{who}: the best rate stops growing around {_turn(row['turn'], row['turn_low'], row['turn_high'])}")
+
+
+def _turn(turn: float, low: float, high: float) -> str:
+    """A batch size with its interval, in words where it is beyond those that were tried."""
+    ends = [
+        "below the smallest" if e == 0 else "beyond the largest" if math.isinf(e) else f"{e:,.0f}" for e in (low, high)
+    ]
+    at = "no batch size tried" if turn == 0 or math.isinf(turn) else f"{turn:,.0f} examples"
+    return f"{at} (95 %: {ends[0]} - {ends[1]})"

@@ -1,0 +1,44 @@
+"""`rl-scaling export`: the runs of stores, handed to TensorBoard or to Weights & Biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from rl_scaling.cli.options import Folders, print_line
+from rl_scaling.config import ConfigError
+from rl_scaling.store import Store, list_runs
+from rl_scaling.sweeps.trackers import Trackers, require_installed
+
+
+@dataclass(frozen=True)
+class Export:
+    """Hand the records of stored runs to a tracker; the store stays as it is."""
+
+    folders: Folders
+    """Stores of runs, or folders that hold some."""
+    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write TensorBoard event files here, one folder per run."""
+    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    """Log to this project of Weights & Biases; WANDB_MODE=offline keeps it on this machine."""
+
+    def run(self) -> int:
+        if not self.folders:
+            raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
+        if self.tensorboard is None and self.wandb is None:
+            raise ConfigError("say where to: --tensorboard DIR or --wandb PROJECT")
+        require_installed(tensorboard=self.tensorboard, wandb=self.wandb)
+        infos = list_runs(*self.folders)
+        for info in infos:
+            store = Store(info.directory.parent)
+            if self.tensorboard is not None:
+                for old in (self.tensorboard / info.run_id).glob("events.out.tfevents.*"):
+                    old.unlink()
+            with Trackers(store, info.run_id, self.tensorboard, self.wandb) as trackers:
+                for record in store.read_rows(info.run_id):
+                    trackers.write(record)
+        print_line(f"{len(infos)} runs exported")
+        return 0

@@ -1,0 +1,107 @@
+"""How much memory a run takes, estimated before it starts, and the refusal of runs that there is no room for.
+
+What was measured (peak resident memory of A2C and PPO with 8 to 32 environments on a CPU) is within a tenth of the
+estimate; `tests/domains/rl/test_memory.py` measures again. On a GPU nothing was measured.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from rl_scaling.config import AtariConfig, ConfigError, RunConfig
+
+# Python with torch, its libraries' own buffers included.
+PROCESS_BYTES = 360e6
+ENVIRONMENT_BYTES = 1.8e6
+OBSERVATION_BYTES = 4 * 84 * 84
+# Numbers that the layers of a network give for one frame (see `rl_scaling.agents.networks`).
+LAYER_UNITS = {
+    "nature": 32 * 20 * 20 + 64 * 9 * 9 + 64 * 7 * 7 + 512,
+    "small": 16 * 20 * 20 + 32 * 9 * 9 + 256,
+    "mlp": 4 * 64,
+}
+# What layers give is kept as such and after the ReLUs, and again as a gradient.
+_COPIES_OF_LAYERS = 3.5
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run takes at most.
+
+    Attributes:
+        process: the program itself.
+        environments: the emulators.
+        rollout: observations of all frames of a rollout, as bytes: where they are made and where they are learned from.
+        learning: the network's inputs and layers for the frames of one update, and their gradients.
+    """
+
+    process: float
+    environments: float
+    rollout: float
+    learning: float
+
+    @property
+    def total(self) -> float:
+        return self.process + self.environments + self.rollout + self.learning
+
+    def on(self, device: torch.device) -> tuple[float, float]:
+        """(host, GPU) bytes: with a GPU what is learned from is there, with half of the two copies of the rollout."""
+        if device.type != "cuda":
+            return self.total, 0.0
+        moved = self.rollout / 2 + self.learning
+        return self.total - moved, moved
+
+
+def memory_of(config: RunConfig) -> Memory:
+    """The estimate for one run; an adaptive batch counts with the most environments it may have."""
+    agent = config.agent
+    num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
+    batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
+    atari = isinstance(config.environment, AtariConfig)
+    observation = OBSERVATION_BYTES if atari else 0
+    minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
+    layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
+    return Memory(
+        process=PROCESS_BYTES,
+        environments=num_envs * ENVIRONMENT_BYTES if atari else 0,
+        rollout=2 * frames * observation,
+        learning=batch * (minibatch + 4 * observation + layers),
+    )
+
+
+def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_by_side: int = 1) -> None:
+    """Refuse runs that need more memory than is free.
+
+    Args:
+        configs: the runs.
+        device: where they learn.
+        side_by_side: so many run at once; the largest are counted.
+
+    Raises:
+        ConfigError: they need more.
+    """
+    largest = heapq.nlargest(side_by_side, configs, key=lambda config: memory_of(config).total)
+    if not largest:
+        return
+    needed = [memory_of(config).on(device) for config in largest]
+    free = [("memory", float(psutil.virtual_memory().available))]
+    if device.type == "cuda":
+        free.append(("the GPU's memory", float(torch.cuda.mem_get_info(device)[0])))
+    for place, (name, available) in enumerate(free):
+        total = sum(each[place] for each in needed)
+        if total > available:
+            raise ConfigError(
+                f"{_runs(largest)} about {total / 1e9:,.1f} GB of {name}, and {available / 1e9:,.1f} GB are free: give"
+                + (" fewer environments" if len(largest) == 1 else " fewer environments or --workers")
+            )
+
+
+def _runs(largest: list[RunConfig]) -> str:
+    num_envs = max(c.adaptive.max_envs if c.adaptive else c.environment.num_envs for c in largest)
+    what = f"{num_envs:,} environments"
+    return f"a run of {what} needs" if len(largest) == 1 else f"{len(largest)} runs of up to {what} need"

@@ -1,0 +1,242 @@
+"""A supervised run: data, model, optimiser, schedule and budget, for the store. It imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from rl_scaling.config import (
+    AdaptiveConfig,
+    as_declared,
+    require,
+    require_fraction,
+    require_positive,
+    run_id_of,
+)
+from rl_scaling.records import Measure
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
+WITH_MOMENTUM = ("momentum", "nesterov", "adam")
+SCHEDULES = ("constant", "linear", "halving", "triggered")
+QUANTITIES = ("validation_loss", "training_loss", "loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """An optimiser of torch with its coefficients.
+
+    Attributes:
+        name: one of `OPTIMIZERS`; "momentum" is heavy ball.
+        momentum: of heavy ball, Nesterov and Adam (beta_1; 0: Adam without momentum); 0 for the others.
+        second_moment: decay of the squared gradients in Adam (beta_2) and RMSProp (alpha).
+        epsilon: of Adam and RMSProp, outside the root.
+        ema: decay of an average of the weights, which is what is evaluated; 0: none.
+    """
+
+    name: str = "sgd"
+    learning_rate: float
+    momentum: float = 0.0
+    second_moment: float = 0.99
+    epsilon: float = 1e-8
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require(self.name in OPTIMIZERS, f"no optimizer {self.name!r}: {', '.join(OPTIMIZERS)}")
+        require_positive(self, "learning_rate", "epsilon")
+        for name in ("momentum", "second_moment", "ema"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} is {value}: give a number from 0 to below 1")
+        if self.name in ("momentum", "nesterov"):
+            require(self.momentum > 0, f"{self.name} with a momentum of 0 is sgd: give a momentum such as 0.9")
+        require(self.name in WITH_MOMENTUM or self.momentum == 0, f"{self.name} has no momentum: leave it at 0")
+
+    @property
+    def label(self) -> str:
+        """What tells optimisers apart whatever their tuned coefficients: "sgd+ema", "adam-without-momentum"."""
+        without = "-without-momentum" if self.name == "adam" and self.momentum == 0 else ""
+        return self.name + without + ("+ema" if self.ema else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate changes; see `rl_scaling.domains.supervised.schedules`.
+
+    Attributes:
+        name: "constant"; "linear" decay to `final_factor` of the rate over `decay_updates`; or "halving": constant for
+            the first half of the budget, then halved every further twentieth (Smith, Elsen and De 2020); or "triggered"
+            by the training loss (McCandlish et al. 2018, A.4.1).
+        final_factor: kappa of the linear decay.
+        decay_updates: T of the linear decay.
+        warmup_updates: over which the rate first rises linearly; 0: none.
+        thresholds: training losses, falling, at each of which the triggered rate is multiplied by `factor`.
+        factor: of the triggered decay.
+    """
+
+    name: str = "constant"
+    final_factor: float = 1.0
+    decay_updates: int = 0
+    warmup_updates: int = 0
+    thresholds: tuple[float, ...] = field(default=(), metadata={"added_later": True})
+    factor: float = field(default=0.1, metadata={"added_later": True})
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require(self.name in SCHEDULES, f"no schedule {self.name!r}: {', '.join(SCHEDULES)}")
+        require_fraction(self, "final_factor")
+        require(self.warmup_updates >= 0, f"warmup_updates is {self.warmup_updates}: give 0 (none) or more")
+        given = self.decay_updates > 0
+        require(given == (self.name == "linear"), "decay_updates belongs to the linear schedule, which needs 1 or more")
+        given = len(self.thresholds) > 0
+        require(given == (self.name == "triggered"), "thresholds belong to the triggered schedule, which needs some")
+        falling = all(a > b for a, b in pairwise(self.thresholds)) and all(map(math.isfinite, self.thresholds))
+        require(falling, f"thresholds are {self.thresholds}: give losses that fall, such as 0.5 0.1")
+        require(0 < self.factor < 1, f"factor is {self.factor}: give a number between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveExamplesConfig(AdaptiveConfig):
+    """An adaptive batch of examples; the noise scale is measured in the run itself.
+
+    Attributes:
+        min_batch_size, max_batch_size: bounds, in examples.
+        measure_every_updates: one update in this many is measured.
+        groups: groups of examples whose gradients are compared.
+        window_measurements: time constant of the moving average that the estimate is.
+    """
+
+    change_every_updates: int = 20
+    rate_turn: float = 64.0
+    rate_power: float = 1.0
+    min_batch_size: int = 8
+    max_batch_size: int = 1_024
+    measure_every_updates: int = 1
+    groups: int = 8
+    window_measurements: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "measure_every_updates", "window_measurements")
+        require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
+        require(
+            self.groups <= self.min_batch_size <= self.max_batch_size,
+            f"batches from {self.min_batch_size} to {self.max_batch_size} examples: give a min_batch_size of "
+            f"{self.groups} or more, one example for each group, and a max_batch_size not below it",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """One training run on labelled images.
+
+    Attributes:
+        dataset, model: names that `load_dataset` and `make_model` know.
+        dropout: of models that have it.
+        batch_size: examples per update.
+        sampling: batches drawn with "replacement", or by "epoch": each example once before any comes again.
+        augment: random crops and flips.
+        label_smoothing: of the loss that is trained; evaluation has none.
+        updates: after which the run is done; an adaptive batch sees the same examples in other numbers of updates.
+        budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
+        quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
+        adaptive: changes the batch size while training; `batch_size` is where it begins.
+    """
+
+    kind: ClassVar[str] = "supervised"
+    dataset: str = "digits"
+    model: str = "mlp"
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    dropout: float = 0.0
+    batch_size: int = 64
+    sampling: Literal["replacement", "epoch"] = "replacement"
+    augment: bool = False
+    label_smoothing: float = 0.0
+    updates: int = 1_000
+    budget: str = ""
+    quantity: str = "validation_loss"
+    seed: int = 0
+    adaptive: AdaptiveExamplesConfig | None = field(default=None, metadata={"added_later": True})
+
+    def __post_init__(self) -> None:
+        as_declared(self)
+        require_positive(self, "batch_size", "updates")
+        require_fraction(self, "dropout", "label_smoothing")
+        require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        require(self.sampling in ("replacement", "epoch"), f"no sampling {self.sampling!r}: replacement or epoch")
+        require(self.quantity in QUANTITIES, f"no targets of {self.quantity!r}: {', '.join(QUANTITIES)}")
+        if self.adaptive is not None:
+            low, high = self.adaptive.min_batch_size, self.adaptive.max_batch_size
+            inside = low <= self.batch_size <= high
+            require(inside, f"batch_size is {self.batch_size}, where an adaptive batch begins: give {low} to {high}")
+            constant = self.schedule == ScheduleConfig()
+            require(constant, "an adaptive batch sets the learning rate by itself: give a constant schedule")
+
+    @property
+    def examples(self) -> int:
+        """Seen by the end, whatever the batch size does on the way."""
+        return self.updates * self.batch_size
+
+    @property
+    def largest_batch(self) -> int:
+        """The most examples that an update may have."""
+        return self.batch_size if self.adaptive is None else self.adaptive.max_batch_size
+
+    @property
+    def measure(self) -> Measure:
+        """Examples, and targets of a loss."""
+        return Measure("examples", self.quantity)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the schedule starts from, or that an adaptive batch begins with."""
+        return self.optimizer.learning_rate
+
+    @property
+    def task(self) -> str:
+        """Data, model, optimiser and what else differs from its default, without what is tuned or varied."""
+        parts = [f"{self.dataset}-{self.model}", self.optimizer.label]
+        for owner, names in (
+            (self.optimizer, ("second_moment", "epsilon")),
+            (self, ("dropout", "sampling", "augment", "label_smoothing", "quantity")),
+        ):
+            defaults = {f.name: f.default for f in dataclasses.fields(owner)}
+            parts += [f"{n}={getattr(owner, n)}" for n in names if getattr(owner, n) != defaults[n]]
+        if self.schedule.name != "constant" or self.schedule.warmup_updates:
+            parts.append(f"schedule={self.schedule.name}")
+        if self.schedule.name == "halving":
+            parts.append(f"budget={self.budget or f'{self.updates} updates'}")
+        return " ".join(parts)
+
+    @property
+    def setting(self) -> str:
+        """How an adaptive batch is steered, momentum, averaging coefficient and the schedule's, where there are any."""
+        tuned = {
+            "momentum": self.optimizer.momentum,
+            "ema": self.optimizer.ema,
+            "warmup_updates": self.schedule.warmup_updates,
+        }
+        if self.schedule.name == "linear":
+            tuned |= {"final_factor": self.schedule.final_factor, "decay_updates": self.schedule.decay_updates}
+        if self.schedule.name == "triggered":
+            tuned |= {"thresholds": self.schedule.thresholds, "factor": self.schedule.factor}
+        linear = ("final_factor", "decay_updates")
+        given = [f"{name}={value!r}" for name, value in tuned.items() if value or name in linear]
+        return " ".join(given if self.adaptive is None else [self.adaptive.setting, *given])
+
+    @property
+    def run_id(self) -> str:
+        """See `rl_scaling.config.run_id_of`."""
+        return run_id_of(self)
+
+
+def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:
+    """Updates that see the data so many times, at least one.
+
+    >>> updates_of_epochs(10, 1200, 64)
+    188
+    """
+    return max(1, math.ceil(epochs * examples / batch_size))

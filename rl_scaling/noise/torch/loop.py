@@ -1,0 +1,155 @@
+"""The noise scale of any training loop, from one backward pass: a context manager around it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rl_scaling.noise.clusters import cluster_groups
+from rl_scaling.noise.torch.adapter import Adapter, as_list
+from rl_scaling.noise.torch.groups import sq_norm
+from rl_scaling.noise.torch.layers import Rows, measurable_layers, watching
+from rl_scaling.noise.torch.model_parts import plain_name
+
+
+class GradientNoise(Adapter):
+    """Measures B_simple (McCandlish et al. 2018, eq. 2.9, A.2) from groups of the rows of one batch.
+
+    Layers add up their gradients group by group while autograd computes them (`rl_scaling.noise.torch.layers`), so
+    that `.grad` is as always and a measurement costs little. The model may consist of Linear, Conv1d to 3d, Embedding,
+    LayerNorm, RMSNorm and GroupNorm layers, each used once in a pass, and of anything without parameters. The
+    first dimension of what each layer is given must be the rows: (n, features) or (n, T, features), never (T, n,
+    features). Everything else is refused by name. A compiled model runs uncompiled in the steps that are measured.
+
+    Args:
+        model: whose loss is differentiated.
+        groups: groups into which the rows are divided, 2 or more.
+        loss: "mean" over examples or "sum".
+        options: parts, every, window, optimizer, scaler: as `Adapter`.
+
+    Raises:
+        ValueError: fewer than two groups, a model that cannot be measured, or as `Adapter`.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> noise = GradientNoise(model, every=1, parts="layers")
+    >>> for inputs in torch.randn(20, 32, 3):
+    ...     with noise.measure(len(inputs)):
+    ...         ((model(inputs) - 1) ** 2).mean().backward()
+    >>> noise.estimate().resolved
+    True
+    >>> list(noise.estimates())
+    ['total', '0', '2']
+    """
+
+    def __init__(self, model: nn.Module, *, groups: int = 8, loss: Literal["mean", "sum"] = "mean", **options: Any):
+        if groups < 2:
+            raise ValueError(f"groups is {groups}: the noise scale compares groups and needs 2 or more")
+        if loss not in ("mean", "sum"):
+            raise ValueError(f'loss is {loss!r}: give "mean" or "sum" (over examples)')
+        if options.get("preconditioner") is not None:
+            raise ValueError(
+                "the groups' gradients are never at hand here, so that they cannot be preconditioned: use"
+                " MicroBatchNoise or PerExampleNoise"
+            )
+        super().__init__(model, **options)
+        self._layers = {plain_name(name): layer for name, layer in measurable_layers(model).items()}
+        self._groups, self._loss = groups, loss
+
+    def _configuration(self) -> dict[str, Any]:
+        return {**super()._configuration(), "groups": self._groups, "loss": self._loss}
+
+    @contextmanager
+    def measure(self, rows: int | Sequence[Any], *, examples: Iterable[float] | None = None) -> Generator[None]:
+        """Put forward and backward pass inside; most steps are not measured and nothing happens.
+
+        Args:
+            rows: how many rows the batch has; or (n,) a key for each row (its environment, its document), of which none
+                is divided between groups.
+            examples: (n,) how many examples each row counts for in the loss (its tokens that are not padding); None: 1.
+
+        Raises:
+            ValueError: at the end, what could not be measured; it is measured rightly or not at all.
+        """
+        if not self._measuring:
+            yield
+            self._steps += 1
+            return
+        self._require_same_parameters()
+        groups, order, n = self._grouped(rows)
+        taken = Rows(groups, order, n)
+        handles = [p.register_hook(_tell(taken, name, p)) for name, p in self.parameters.items()]
+        try:
+            with _uncompiled(), watching(self._layers, taken):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._take(taken, _sizes(groups, order, n, examples))
+        self._steps += 1
+
+    def _grouped(self, rows: int | Sequence[Any]) -> tuple[list[slice], Tensor | None, int]:
+        """Slices of rows, the order in which they are meant, and the number of rows."""
+        if isinstance(rows, int | Integral):
+            n = int(rows)
+            edges = np.linspace(0, n, min(self._groups, n) + 1).round().astype(int)
+            return [slice(int(a), int(b)) for a, b in pairwise(edges)], None, n
+        keys = as_list(rows)
+        groups = min(self._groups, len(set(keys)))
+        of_row = cluster_groups(keys, groups) if groups > 1 else np.zeros(len(keys), dtype=int)
+        _, counts = np.unique(of_row, return_counts=True)
+        edges = np.concatenate([[0], np.cumsum(counts)])
+        order = torch.from_numpy(np.argsort(of_row, kind="stable"))
+        device = next(iter(self.parameters.values())).device
+        return [slice(int(a), int(b)) for a, b in pairwise(edges)], order.to(device), len(of_row)
+
+    def _take(self, taken: Rows, sizes: list[float]) -> None:
+        if taken.problem:
+            raise ValueError(taken.problem)
+        if not taken.batch_sq_norms:
+            if self._steps == 0:
+                raise ValueError("no gradients inside measure(): put loss.backward() inside the with block")
+            # A loop may leave out the backward pass of a batch gone wrong: skipped and counted.
+            nothing = torch.full((len(self.parameters), len(sizes)), torch.nan)
+            self._record(nothing, nothing[:, 0], sizes)
+            return
+        norms, some = taken.group_sq_norms, next(iter(taken.batch_sq_norms.values()))
+        none, zero = some.new_zeros(len(sizes)), some.new_zeros(())
+        n, scale, per_group = sum(sizes), self._scale(), some.new_tensor(sizes)
+        of_share, of_batch = (n / per_group, 1.0) if self._loss == "mean" else (1 / per_group, 1 / n)
+        self._record(
+            torch.stack([norms.get(p, none) for p in self.parameters.values()]) * (of_share / scale) ** 2,
+            torch.stack([taken.batch_sq_norms.get(p, zero) for p in self.parameters.values()])
+            * (of_batch / scale) ** 2,
+            sizes,
+        )
+
+
+def _sizes(groups: list[slice], order: Tensor | None, n: int, examples: Iterable[float] | None) -> list[float]:
+    """Examples in each group."""
+    if examples is None:
+        return [float(group.stop - group.start) for group in groups]
+    counts = np.array([float(count) for count in examples])
+    if counts.shape != (n,):
+        raise ValueError(f"examples has shape {counts.shape}: give one number for each of the {n} rows")
+    ordered = counts if order is None else counts[order.cpu().numpy()]
+    return [float(ordered[group].sum()) for group in groups]
+
+
+def _tell(taken: Rows, name: str, parameter: nn.Parameter) -> Any:
+    return lambda gradient: taken.arrived(name, parameter, gradient, sq_norm(gradient.detach()))
+
+
+def _uncompiled() -> Any:
+    """Compiled code does not notice that a layer's forward was replaced."""
+    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and loading it would take seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")

@@ -1,6 +1,0 @@
-"""Networks for images, by name."""
-
-from rl_scaling.supervised.models.channel_norm import project_channels
-from rl_scaling.supervised.models.make import MODELS, make_model
-
-__all__ = ["MODELS", "make_model", "project_channels"]

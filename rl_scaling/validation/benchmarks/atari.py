@@ -1,0 +1,306 @@
+"""How fast A2C trains on Atari, beside Stable-Baselines3 and beside the limit its two parts set.
+
+The bare emulator and the network's arithmetic each run alone on the whole machine. A program that does first the one
+and then the other for every frame, and nothing else, would reach 1 / (1 / emulator + 1 / network): the limit.
+Machines drift, so everything is measured in turns, round after round, and ratios are made within a round.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+import torch
+from ale_py.vector_env import AtariVectorEnv
+
+from rl_scaling.agents import A2C, make_network
+from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig
+from rl_scaling.envs import make_vector
+from rl_scaling.envs.games import find_game
+from rl_scaling.noise import NoiseScaleMeter
+
+# Advances by some frames and returns how many.
+Step = Callable[[], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured and on what; `threads` are torch's and the emulator's, each."""
+
+    game: str
+    network: str
+    num_envs: int
+    device: str
+    threads: int
+    seconds: float
+    rounds: int
+
+    @property
+    def environment(self) -> AtariConfig:
+        return AtariConfig(game=self.game, num_envs=self.num_envs, max_start_steps=0)
+
+    @property
+    def agent(self) -> A2CConfig:
+        return A2CConfig(network="nature" if self.network == "nature" else "small")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Medians over the rounds; frames are counted as the agent sees them.
+
+    Attributes:
+        ours, sb3, emulator, network: frames per second. The emulator runs alone; the network's is forward and backward
+            of whole batches of 5 steps.
+        alternating: frames per second of ours where one half of the environments is emulated while the network acts for
+            the other.
+        side_by_side: frames per second of several trials with one thread each, together; None on a GPU, which trials
+            would only share.
+        noise_scale_overhead: share of the wall time that measuring takes at the default setting.
+        ratio_to_sb3, fraction_of_limit, side_by_side_ratio: medians of the rounds' own ratios.
+        alternating_ratio, alternating_ratio_to_sb3: of alternating to ours and to Stable-Baselines3's.
+        fraction_of_emulator: of alternating to the emulator.
+    """
+
+    ours: float
+    sb3: float
+    emulator: float
+    network: float
+    alternating: float
+    side_by_side: float | None
+    noise_scale_overhead: float
+    ratio_to_sb3: float
+    fraction_of_limit: float
+    side_by_side_ratio: float | None
+    alternating_ratio: float
+    alternating_ratio_to_sb3: float
+    fraction_of_emulator: float
+
+
+def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
+    """Run all parts in turns.
+
+    Args:
+        settings: what to measure.
+        say: hears a line for every figure.
+
+    Raises:
+        ImportError: Stable-Baselines3 is not installed.
+    """
+    torch.set_num_threads(settings.threads)
+    rounds: list[dict[str, float]] = []
+    with ExitStack() as stack:
+        parts: dict[str, Step] = {}
+        for name, open_part in _PARTS.items():
+            say(f"starting {name}")
+            parts[name] = stack.enter_context(open_part(settings))
+        overhead = _noise_overhead(parts["ours"], settings)
+        together = None
+        if settings.device == "cpu":
+            say("starting trials side by side")
+            together = stack.enter_context(_side_by_side(settings))
+        for i in range(settings.rounds):
+            figures = {name: _frames_per_second(step, settings.seconds) for name, step in parts.items()}
+            if together is not None:
+                figures["side_by_side"] = together()
+            rounds.append(figures)
+            say(f"round {i + 1}: " + ", ".join(f"{name} {figure:,.0f}" for name, figure in figures.items()))
+    return _summary(rounds, overhead)
+
+
+def _summary(rounds: list[dict[str, float]], overhead: float) -> Throughput:
+    def median(figure: Callable[[dict[str, float]], float]) -> float:
+        return statistics.median(figure(r) for r in rounds)
+
+    together = all("side_by_side" in r for r in rounds)
+    return Throughput(
+        **{name: median(lambda r, name=name: r[name]) for name in _PARTS},
+        side_by_side=median(lambda r: r["side_by_side"]) if together else None,
+        noise_scale_overhead=overhead,
+        ratio_to_sb3=median(lambda r: r["ours"] / r["sb3"]),
+        fraction_of_limit=median(lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
+        side_by_side_ratio=median(lambda r: r["side_by_side"] / r["sb3"]) if together else None,
+        alternating_ratio=median(lambda r: r["alternating"] / r["ours"]),
+        alternating_ratio_to_sb3=median(lambda r: r["alternating"] / r["sb3"]),
+        fraction_of_emulator=median(lambda r: r["alternating"] / r["emulator"]),
+    )
+
+
+def _frames_per_second(step: Step, seconds: float) -> float:
+    step()  # wakes what has slept while other parts were measured
+    begun, frames = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        frames += step()
+    return frames / elapsed
+
+
+@contextmanager
+def _emulator(s: Settings) -> Generator[Step]:
+    """The bare C++ environments with random actions."""
+    envs = AtariVectorEnv(find_game(s.game).rom, s.num_envs, num_threads=min(s.threads, s.num_envs))
+    envs.reset(seed=0)
+    random = np.random.default_rng(0)
+    count = len(envs.ale.get_action_set())
+
+    def step() -> int:
+        for _ in range(5):
+            envs.step(random.integers(count, size=s.num_envs))
+        return 5 * s.num_envs
+
+    yield step
+
+
+@contextmanager
+def _network(s: Settings) -> Generator[Step]:
+    """Forward and backward over batches of the size of an update."""
+    network = make_network(s.network, (4, 84, 84), 4).to(s.device)
+    frames = s.num_envs * s.agent.rollout_steps
+    batch = torch.randint(0, 255, (frames, 4, 84, 84), dtype=torch.uint8, device=s.device)
+    parameters = list(network.parameters())
+
+    def step() -> int:
+        logits, values = network(batch)
+        torch.autograd.grad(logits.sum() + values.sum(), parameters)
+        _synchronize(s.device)
+        return frames
+
+    yield step
+
+
+@contextmanager
+def _ours(s: Settings, *, alternate: bool = False) -> Generator[Step]:
+    with closing(make_vector(s.environment, num_threads=s.threads, alternate=alternate)) as source:
+        agent = A2C(s.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=s.device)
+        agent.begin(source, source.reset(0))
+        for _ in range(2):  # the second captures CUDA graphs where there are any
+            agent.step()
+        yield _Update(agent, s.device)
+
+
+class _Update:
+    """One update of our A2C; with `groups`, measured."""
+
+    def __init__(self, agent: A2C, device: str):
+        self._agent, self._device = agent, device
+
+    def __call__(self, **measure: Any) -> int:
+        update = self._agent.step(**measure)
+        if update.groups is not None:
+            meter = NoiseScaleMeter(group_size=1)
+            meter.update(update.groups.sq_norms, update.groups.batch_sq_norm, group_sizes=update.groups.sizes)
+        _synchronize(self._device)
+        return update.frames
+
+
+def _noise_overhead(update: Step, s: Settings) -> float:
+    """From updates with and without measuring in turns: the difference of their medians, one in `every_updates`."""
+    assert isinstance(update, _Update)
+    noise = NoiseScaleConfig()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < max(2 * s.seconds, 1.0):
+        for measured in (False, True):
+            before = time.perf_counter()
+            update(**({"num_groups": noise.groups, "frame_gradients": noise.frame_gradients} if measured else {}))
+            seconds[measured].append(time.perf_counter() - before)
+    plain, with_noise = (statistics.median(seconds[measured]) for measured in (False, True))
+    return (with_noise - plain) / (noise.every_updates * plain)
+
+
+@contextmanager
+def _sb3(s: Settings) -> Generator[Step]:
+    """Stable-Baselines3's A2C as its users run it: subprocess environments, frame stack, CnnPolicy."""
+    from stable_baselines3 import A2C as TheirA2C
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
+
+    from rl_scaling.validation.benchmarks.sb3_network import SmallCNN
+
+    make = partial(_make_game, f"{s.game}NoFrameskip-v4")
+    envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
+    policy = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {}} if s.network == "small" else None
+    with closing(VecFrameStack(envs, n_stack=4)) as stacked:
+        model = TheirA2C("CnnPolicy", stacked, ent_coef=0.01, vf_coef=0.25, policy_kwargs=policy, device=s.device)
+        frames = 10 * s.num_envs * model.n_steps  # several updates a call, so that its preparations do not count
+
+        def step() -> int:
+            model.learn(frames, reset_num_timesteps=False)
+            return frames
+
+        yield step
+
+
+_PARTS: dict[str, Callable[[Settings], AbstractContextManager[Step]]] = {
+    "emulator": _emulator,
+    "network": _network,
+    "sb3": _sb3,
+    "ours": _ours,
+    "alternating": partial(_ours, alternate=True),
+}
+
+
+def emulator_frames_per_second(settings: Settings) -> float:
+    """What the bare emulators reach alone, measured for `settings.seconds`."""
+    with _emulator(settings) as step:
+        return _frames_per_second(step, settings.seconds)
+
+
+def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
+    """Runs in a process of its own, where nobody has registered the games yet."""
+    gymnasium.register_envs(ale_py)
+    return gymnasium.make(env_id)
+
+
+@contextmanager
+def _side_by_side(s: Settings) -> Generator[Callable[[], float]]:
+    """One trial per thread, each in a process of its own with one thread; their throughputs added."""
+    context = multiprocessing.get_context("spawn")
+    alone = Settings(**{**s.__dict__, "threads": 1})
+    connections: list[Connection] = []
+    processes = []
+    for _ in range(s.threads):
+        ours, theirs = context.Pipe()
+        processes.append(context.Process(target=_trial, args=(theirs, alone), daemon=True))
+        processes[-1].start()
+        theirs.close()
+        connections.append(ours)
+    for connection in connections:
+        connection.recv()
+
+    def together() -> float:
+        for connection in connections:
+            connection.send("go")
+        return sum(connection.recv() for connection in connections)
+
+    try:
+        yield together
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.join(timeout=10)
+
+
+def _trial(connection: Connection, s: Settings) -> None:
+    torch.set_num_threads(1)
+    with _ours(s) as step:
+        connection.send("ready")
+        try:
+            while connection.recv():
+                connection.send(_frames_per_second(step, s.seconds))
+        except EOFError:
+            return
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

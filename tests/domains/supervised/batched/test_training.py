@@ -1,0 +1,257 @@
+"""Trials trained together go the way that each goes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.batched import (
+    StackedAdam,
+    StackedAverage,
+    StackedRMSprop,
+    StackedSGD,
+    StackedTraining,
+    require_stackable,
+)
+from rl_scaling.domains.supervised.batched import training as module
+from rl_scaling.domains.supervised.batched.optimizers import StackedOptimizer
+from rl_scaling.domains.supervised.data import Dataset, load_dataset
+from rl_scaling.domains.supervised.models import make_model
+from rl_scaling.domains.supervised.models.autoencoder import Autoencoder
+from tests.domains.supervised.batched.reference import train_alone
+
+TRIALS, STEPS, BATCH = 4, 25, 8
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "cnn": {"channels": (4, 6), "hidden": 32},
+    "resnet8": {},
+    "wide-resnet-skipinit": {"depth": 10, "width": 1},
+    "autoencoder": {"hidden": (40, 20, 8)},
+}
+
+
+def digits(name: str) -> Dataset:
+    return load_dataset("digits", scale="unit" if name == "autoencoder" else "standard")
+
+
+def rows_of(trial: int, steps: int, batch: int, n: int) -> list[Tensor]:
+    """Each trial draws its own batches."""
+    generator = torch.Generator().manual_seed(100 + trial)
+    return [torch.randint(n, (batch,), generator=generator) for _ in range(steps)]
+
+
+def rate(trial: int) -> Callable[[int], float]:
+    """Each trial has a learning rate of its own that falls."""
+    return lambda step: 0.02 * (trial + 1) * (1 - step / 50)
+
+
+def models_of(name: str, count: int = TRIALS) -> list[nn.Module]:
+    return [make_model(name, (1, 8, 8), 10, seed=seed, **SMALL[name]) for seed in range(count)]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_takes_the_same_way_as_alone(name: str, label_smoothing: float) -> None:
+    data = digits(name)
+    scale = 0.02 if name == "autoencoder" else 1.0  # its loss is summed over pixels
+    together = StackedTraining(
+        models_of(name),
+        data.train,
+        StackedSGD(momentum=0.9),
+        average=StackedAverage(0.9),
+        label_smoothing=label_smoothing,
+    )
+    batches = [rows_of(trial, STEPS, BATCH, len(data.train)) for trial in range(TRIALS)]
+    losses = []
+    for step in range(STEPS):
+        rates = torch.tensor([scale * rate(trial)(step) for trial in range(TRIALS)])
+        losses.append(together.step(torch.stack([rows[step] for rows in batches]), rates).losses)
+    for trial, model in enumerate(models_of(name)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        alone = train_alone(
+            model,
+            data.train,
+            optimizer,
+            batches[trial],
+            lambda step, trial=trial: scale * rate(trial)(step),
+            label_smoothing=label_smoothing,
+        )
+        got = torch.stack(losses)[:, trial]
+        torch.testing.assert_close(got, torch.tensor(alone.losses), rtol=1e-5, atol=1e-5)
+        for own, averaged in ((alone.model, False), (alone.average, True)):
+            state = together.state(trial, averaged=averaged)
+            assert list(state) == [key for key, _ in own.named_parameters()]
+            for key, value in own.named_parameters():
+                torch.testing.assert_close(state[key], value.detach(), rtol=1e-5, atol=1e-5)
+
+
+Make = tuple[StackedOptimizer, Callable[[Any, int], torch.optim.Optimizer]]
+BETA = torch.tensor([0.0, 0.5, 0.9, 0.99])
+OPTIMIZERS: dict[str, Callable[[], Make]] = {
+    "sgd": lambda: (StackedSGD(), lambda p, _: torch.optim.SGD(p)),
+    "heavy ball": lambda: (StackedSGD(momentum=BETA), lambda p, i: torch.optim.SGD(p, momentum=float(BETA[i]))),
+    "nesterov": lambda: (
+        StackedSGD(momentum=0.9, nesterov=True),
+        lambda p, _: torch.optim.SGD(p, momentum=0.9, nesterov=True),
+    ),
+    "weight decay": lambda: (
+        StackedSGD(weight_decay=BETA),
+        lambda p, i: torch.optim.SGD(p, weight_decay=float(BETA[i])),
+    ),
+    "adam": lambda: (
+        StackedAdam(beta1=BETA, eps=1e-6),
+        lambda p, i: torch.optim.Adam(p, betas=(float(BETA[i]), 0.999), eps=1e-6),
+    ),
+    "adam without momentum": lambda: (
+        StackedAdam(beta1=0.0, beta2=BETA),
+        lambda p, i: torch.optim.Adam(p, betas=(0.0, float(BETA[i]))),
+    ),
+    "rmsprop": lambda: (StackedRMSprop(alpha=BETA), lambda p, i: torch.optim.RMSprop(p, alpha=float(BETA[i]))),
+    "rmsprop with momentum": lambda: (
+        StackedRMSprop(momentum=0.5),
+        lambda p, _: torch.optim.RMSprop(p, momentum=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimisers_are_torchs(name: str) -> None:
+    """In float64, on given gradients, for hyperparameters and learning rates that differ from trial to trial."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(TRIALS, 30, dtype=torch.float64, generator=generator)
+    gradients = torch.randn(40, TRIALS, 30, dtype=torch.float64, generator=generator)
+    rates = torch.rand(40, TRIALS, generator=generator) * 0.1
+    ours, torchs = OPTIMIZERS[name]()
+    matrix = start.clone()
+    for step in range(40):
+        ours.step(matrix, gradients[step], rates[step])
+    for trial in range(TRIALS):
+        parameter = nn.Parameter(start[trial].clone())
+        optimizer = torchs([parameter], trial)
+        for step in range(40):
+            optimizer.param_groups[0]["lr"] = float(rates[step, trial])
+            parameter.grad = gradients[step, trial].clone()
+            optimizer.step()
+        torch.testing.assert_close(matrix[trial], parameter.detach(), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_trials_that_leave_take_their_numbers_and_memory_along(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(TRIALS, 30, generator=generator)
+    gradients = torch.randn(10, TRIALS, 30, generator=generator)
+    rates = torch.full((TRIALS,), 0.01)
+    (whole, _), (less, _) = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    one, other, kept = start.clone(), start.clone(), torch.tensor([3, 1])
+    for step in range(10):
+        whole.step(one, gradients[step], rates)
+        if step == 5:
+            less.keep(kept)
+            other = other[kept]
+        less.step(other, gradients[step] if step < 5 else gradients[step, kept], rates[: len(other)])
+    assert torch.equal(other, one[kept])
+
+
+def test_a_diverged_trial_harms_no_other_and_can_leave() -> None:
+    data = digits("cnn")
+    batches = torch.stack([torch.stack(rows_of(trial, STEPS, BATCH, len(data.train))) for trial in range(TRIALS)])
+    rates = torch.tensor([0.01, 1e9, 0.02, 0.03])
+    mixed = StackedTraining(models_of("cnn"), data.train, StackedSGD(momentum=0.9), average=StackedAverage(0.5))
+    sound = StackedTraining(
+        [m for i, m in enumerate(models_of("cnn")) if i != 1],
+        data.train,
+        StackedSGD(momentum=0.9),
+        average=StackedAverage(0.5),
+    )
+    left, ended = torch.tensor([0, 2, 3]), torch.zeros(0)
+    for step in range(STEPS):
+        chosen = batches[:, step] if len(mixed) == TRIALS else batches[left, step]
+        ended = mixed.step(chosen, rates if len(mixed) == TRIALS else rates[left]).losses
+        expected = sound.step(batches[left, step], rates[left]).losses
+        if step == 10:
+            assert not math.isfinite(float(ended[1]))
+            mixed.keep(left)
+            ended = ended[left]
+        torch.testing.assert_close(ended if len(ended) == 3 else ended[left], expected, rtol=1e-5, atol=1e-6)
+    for trial in range(3):
+        for key, value in sound.state(trial).items():
+            torch.testing.assert_close(mixed.state(trial)[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8", "autoencoder"])
+def test_evaluation_is_that_of_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 400)  # several parts, the last not full
+    data = digits(name)
+    # Smoothing of labels is of what is trained, not of what is evaluated.
+    together = StackedTraining(models_of(name), data.train, StackedSGD(), label_smoothing=0.1)
+    found = together.evaluate(data.validation)
+    inputs, targets = data.validation.batch(slice(None))
+    for trial, model in enumerate(models_of(name)):
+        outputs = model(inputs).detach()
+        loss = (
+            model.loss(outputs, inputs)
+            if isinstance(model, Autoencoder)
+            else nn.functional.cross_entropy(outputs, targets)
+        )
+        assert float(found.losses[trial]) == pytest.approx(float(loss), rel=1e-5)
+        if name == "autoencoder":
+            assert math.isnan(float(found.accuracies[trial]))
+        else:
+            assert float(found.accuracies[trial]) == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8"])
+def test_groups_give_norms_and_the_same_update(name: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GROUP_BYTES", at_once)
+    data, rates = digits(name), torch.tensor([0.1, 0.05])
+    rows = torch.stack([rows_of(trial, 1, 12, len(data.train))[0] for trial in range(2)])
+    plain, measured = (StackedTraining(models_of(name, 2), data.train, StackedSGD()) for _ in range(2))
+    first, second = plain.step(rows, rates), measured.step(rows, rates, groups=4)
+    torch.testing.assert_close(first.losses, second.losses)
+    torch.testing.assert_close(plain.parameters.matrix, measured.parameters.matrix, rtol=1e-5, atol=1e-6)
+    assert second.group_sq_norms is not None
+    assert second.batch_sq_norms is not None
+    for trial, model in enumerate(models_of(name, 2)):
+        for group, part in enumerate([rows[trial], *rows[trial].view(4, 3)]):
+            inputs, targets = data.train.batch(part)
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            expected = sum(float(g.double().square().sum()) for g in gradients)
+            got = second.batch_sq_norms[trial] if group == 0 else second.group_sq_norms[trial, group - 1]
+            assert float(got) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_batch_that_does_not_divide_into_groups_is_refused() -> None:
+    data = digits("mlp")
+    training = StackedTraining(models_of("mlp", 1), data.train, StackedSGD())
+    with pytest.raises(ValueError, match="a batch of 5 does not divide into 2 groups"):
+        training.step(torch.zeros(1, 5, dtype=torch.int64), torch.ones(1), groups=2)
+    with pytest.raises(ValueError, match="2 batches, 1 learning rates for 1 trials"):
+        training.step(torch.zeros(2, 5, dtype=torch.int64), torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("wide-resnet", {"depth": 10, "width": 1}, "BatchNorm2d are trained one at a time"),
+        ("resnet32", {}, "GhostBatchNorm2d are trained one at a time"),
+        ("cnn", {"dropout": 0.4}, "dropout are trained one at a time"),
+    ],
+)
+def test_models_that_cannot_train_together_say_why(name: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        require_stackable(make_model(name, (1, 8, 8), 10, seed=0, **options))
+
+
+def test_an_average_has_a_decay_from_0_to_1() -> None:
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        StackedAverage(1.5)
+    with pytest.raises(ConfigError, match="finite"):
+        StackedSGD(momentum=math.nan)

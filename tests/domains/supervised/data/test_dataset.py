@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.data import dataset as module
+from rl_scaling.domains.supervised.data import load_dataset
+from rl_scaling.domains.supervised.data.dataset import Dataset, Pixels, make_dataset
+from rl_scaling.domains.supervised.data.digits import read_digits
+
+RNG = np.random.default_rng(0)
+
+
+def colourful(n: int = 60, classes: int = 3) -> Pixels:
+    """Random pictures whose channels differ in mean and spread."""
+    images = RNG.integers(0, [100, 200, 256], (n, 5, 4, 3)).astype(np.uint8).transpose(0, 3, 1, 2)
+    return Pixels(images, np.arange(n) % classes)
+
+
+def test_digits_are_split_in_proportion_and_every_image_is_used_once() -> None:
+    digits, every = load_dataset("digits"), read_digits()
+    parts = digits.train, digits.validation, digits.test
+    assert [len(part) for part in parts] == [1200, 297, 300]
+    assert digits.held_out == ("test", "validation")
+    assert (digits.num_classes, digits.image_shape) == (10, (1, 8, 8))
+    unit = load_dataset("digits", scale="unit")
+    pixels = torch.cat([part.batch(slice(None))[0] for part in (unit.train, unit.validation, unit.test)])
+    got = sorted(map(tuple, (pixels * 16).round().int().flatten(1).tolist()))
+    assert got == sorted(map(tuple, every.images.reshape(1797, 64).tolist()))
+    for part in parts:
+        shares = torch.bincount(part.targets) / len(part)
+        assert float((shares - torch.from_numpy(np.bincount(every.targets) / 1797)).abs().max()) < 0.005
+
+
+def test_training_images_have_mean_0_and_deviation_1_in_every_channel() -> None:
+    pixels = colourful()
+    made = make_dataset("made", {"train": pixels}, {"validation": 6, "test": 12}, num_classes=3)
+    inputs, targets = made.train.batch(slice(None))
+    assert inputs.dtype == torch.float32
+    assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+    assert len(targets) == 42
+    assert abs(float(made.test.batch(slice(None))[0].mean())) > 1e-6  # the others are measured by the same rod
+
+
+def test_one_seed_for_all_runs_holds_out_the_same_images() -> None:
+    load_dataset.__globals__["_digits"].cache_clear()
+    first = load_dataset("digits")
+    assert load_dataset("digits") is first
+    load_dataset.__globals__["_digits"].cache_clear()
+    again = load_dataset("digits")
+    assert again is not first
+    assert torch.equal(first.test.inputs, again.test.inputs)
+
+
+def test_bytes_normalised_batch_by_batch_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> Dataset:
+        return make_dataset("made", {"train": pixels}, {"validation": 6, "test": 12}, num_classes=3)
+
+    pixels = colourful()
+    floats = made()
+    monkeypatch.setattr(module, "_FLOAT_BYTES", 100)
+    small = made()
+    assert (floats.train.inputs.dtype, small.train.inputs.dtype) == (torch.float32, torch.uint8)
+    rows = torch.tensor([[3, 3, 0], [41, 7, 9]])
+    for left, right in zip(floats.train.batch(rows), small.train.batch(rows), strict=True):
+        assert torch.equal(left, right)
+    assert small.train.batch(rows)[0].shape == (2, 3, 3, 5, 4)
+
+
+def test_a_class_missing_from_the_training_images_is_named() -> None:
+    pixels = colourful(classes=2)
+    with pytest.raises(ConfigError, match="made: no training image is of class 2, 3 of 4"):
+        make_dataset("made", {"train": pixels}, {"validation": 6, "test": 6}, num_classes=4)
+
+
+def test_a_class_too_rare_to_be_held_out_is_refused_in_one_line() -> None:
+    pixels = Pixels(np.zeros((9, 1, 2, 2), np.uint8), np.array([0] * 8 + [1]))
+    with pytest.raises(ConfigError, match="made: 2 of 9 images cannot be held out") as caught:
+        make_dataset("made", {"train": pixels}, {"validation": 2, "test": 2}, num_classes=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_channel_without_contrast_stays_finite() -> None:
+    made = make_dataset("made", {"train": Pixels(np.full((9, 1, 2, 2), 7, np.uint8), np.arange(9) % 2)},
+                        {"validation": 2, "test": 2}, num_classes=2)  # fmt: skip
+    assert torch.equal(made.train.inputs, torch.zeros(5, 1, 2, 2))
+
+
+@pytest.mark.gpu
+def test_batches_are_on_the_gpu_whether_or_not_the_images_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([5, 1])
+    here = load_dataset("digits").train.batch(rows)
+    fits = load_dataset("digits", device="cuda").train
+    monkeypatch.setattr(module, "_MOST_OF_DEVICE", 0.0)
+    load_dataset.__globals__["_digits"].cache_clear()
+    large = load_dataset("digits", device="cuda").train
+    assert (fits.inputs.device.type, large.inputs.device.type) == ("cuda", "cpu")
+    for split in (fits, large):
+        for got, expected in zip(split.batch(rows), here, strict=True):
+            assert got.device.type == "cuda"
+            assert torch.equal(got.cpu(), expected)
+
+
+def test_the_training_loss_is_measured_on_a_fixed_sample_where_images_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = colourful()
+
+    def made() -> Dataset:
+        return make_dataset("made", {"train": pixels}, {"validation": 6, "test": 12}, num_classes=3)
+
+    whole = made()
+    assert whole.training_sample is whole.train
+    monkeypatch.setattr(module, "TRAINING_SAMPLE", 10)
+    sample, again = made().training_sample, made().training_sample
+    assert len(sample) == 10
+    assert torch.equal(sample.inputs, again.inputs)
+    same = (sample.inputs[:, None] == whole.train.inputs).flatten(2).all(2)  # pictures are random: each is there once
+    assert same.sum(1).tolist() == [1] * 10
+    assert torch.equal(whole.train.targets[same.nonzero()[:, 1]], sample.targets)

@@ -1,0 +1,92 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.config import (
+    AdaptiveExamplesConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SupervisedConfig,
+)
+from rl_scaling.store import list_runs
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def _config(**changes: object) -> SupervisedConfig:
+    return dataclasses.replace(SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.1)), **changes)
+
+
+def test_optimisers_are_tasks_and_coefficients_are_settings() -> None:
+    config = _config(optimizer=OptimizerConfig(name="momentum", learning_rate=0.1, momentum=0.9, ema=0.99))
+    assert config.task == "digits-mlp momentum+ema"
+    assert config.setting == "momentum=0.9 ema=0.99"
+    assert _config().task == "digits-mlp sgd"
+    assert _config().setting == ""
+    assert _config(optimizer=OptimizerConfig(name="adam", learning_rate=1)).task == "digits-mlp adam-without-momentum"
+
+
+def test_one_and_1_0_are_one_question_and_another_seed_is_another() -> None:
+    assert _config(updates=1e3).run_id == _config(updates=1000).run_id
+    assert _config(seed=1).run_id != _config().run_id
+
+
+def test_what_targets_are_about_is_part_of_the_task() -> None:
+    config = _config(quantity="training_loss")
+    assert config.task == "digits-mlp sgd quantity=training_loss"
+    assert (config.measure.quantity, config.measure.direction) == ("training_loss", "min")
+
+
+def test_old_runs_are_still_the_same_question() -> None:
+    """All runs that are shipped, of every optimiser and with a batch that changes."""
+    runs = list_runs(RESULTS / "digits-mlp")
+    assert len({info.identity["task"] for info in runs}) == 6
+    assert any(info.config.get("adaptive") for info in runs)
+    for info in runs:
+        parts = {name: value for name, value in info.config.items() if name != "kind"}
+        parts["optimizer"] = OptimizerConfig(**parts["optimizer"])
+        parts["schedule"] = ScheduleConfig(**parts["schedule"])
+        if parts.get("adaptive"):
+            parts["adaptive"] = AdaptiveExamplesConfig(**parts["adaptive"])
+        config = SupervisedConfig(**parts)
+        assert (config.run_id, config.task) == (info.run_id, info.identity["task"])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: OptimizerConfig(name="lion", learning_rate=1), "no optimizer 'lion'"),
+        (lambda: OptimizerConfig(name="momentum", learning_rate=1), "such as 0.9"),
+        (lambda: OptimizerConfig(learning_rate=1, momentum=0.9), "sgd has no momentum"),
+        (lambda: OptimizerConfig(learning_rate=float("nan")), "learning_rate is nan"),
+        (lambda: ScheduleConfig(name="linear"), "needs 1 or more"),
+        (lambda: _config(quantity="score"), "no targets of 'score'"),
+        (lambda: _config(batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(make: object, says: str) -> None:
+    assert callable(make)
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_fields_that_were_added_leave_the_ids_of_runs_as_they_were() -> None:
+    # A run of results/digits-mlp.
+    config = SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.0103, ema=0.95), batch_size=4, updates=6000)
+    assert config.run_id == "0a0200aa267c"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "complaint"),
+    [
+        ({"name": "triggered"}, "needs some"),
+        ({"thresholds": (0.5,)}, "belong to the triggered"),
+        ({"name": "triggered", "thresholds": (0.1, 0.5)}, "losses that fall"),
+        ({"name": "triggered", "thresholds": (0.5,), "factor": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_triggers_that_make_no_sense_are_refused(schedule: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        ScheduleConfig(**schedule)  # pyright: ignore[reportArgumentType]
