@@ -21,7 +21,8 @@ class NoiseScaleEstimate:
     """What a series of measurements says about the noise scale.
 
     Attributes:
-        b_simple: trace_cov / grad_sq_norm less the bias of that ratio (`jackknife.invert`), in examples (frames); NaN while unresolved.
+        b_simple: trace_cov / grad_sq_norm less the bias of that ratio (`jackknife.invert`), in examples (frames); NaN
+            while unresolved.
         low, high: its interval at `confidence`. While unresolved high is infinite and low is what B_simple exceeds
             (0: nothing is known).
         grad_sq_norm: mean of the unbiased estimates of |G|^2; may be negative while unresolved.

@@ -70,8 +70,8 @@ def steps_to_target(
     - method "optimum": over all real learning rates and coefficients, from the best point of the grid on.
     - method "grid": over a grid. By default learning rates in 9 decades below the stability limit, 40 a decade for SGD
       and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20); 3 times 9 times 10 where momentum is
-      averaged. An underdamped point counts with the crossing of the target that bisection finds, which may be later than
-      its first (`find_hits`).
+      averaged. An underdamped point counts with the crossing of the target that bisection finds, which may be
+      later than its first (`find_hits`).
     - method "published": as in the published figures (see `published`), but with the exact risk of SGD (no floor in its
       denominator), on the published grid and, unless another is given, the published spectrum.
 

@@ -1,0 +1,112 @@
+"""A number with its interval, and numbers as people write them: the one type and the one formatter of the project."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number and its interval.
+
+    Attributes:
+        value: NaN while unresolved.
+        low: lower end of the interval; while unresolved, what the quantity exceeds. NaN where nothing is known.
+        high: upper end; infinite where it is open.
+        reason: why there is no value, in a few words; empty where there is one.
+
+    >>> print(Estimate(382.0, 230.0, 1500.0))
+    382 (230–1,500)
+    >>> print(Estimate(math.nan, 210.0, math.inf))
+    > 210
+    """
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is a value."""
+        return math.isfinite(self.value)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, digits: int = 3) -> str:
+        """The value with its interval, the side that is known, or a dash."""
+        if self.resolved and self.low == self.high:
+            return number(self.value, digits)
+        if self.resolved:
+            return f"{number(self.value, digits)} ({interval(self.low, self.high, digits)})"
+        known_low, known_high = math.isfinite(self.low) and self.low > 0, math.isfinite(self.high)
+        if known_low and known_high:
+            return interval(self.low, self.high, digits)
+        if known_low:
+            return f"> {number(self.low, digits)}"
+        return f"< {number(self.high, digits)}" if known_high else DASH
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value rounded to significant digits, thousands separated; a dash for NaN.
+
+    From ten million on it is written in millions or billions; what is larger still, or below a thousandth, with a power
+    of ten.
+
+    >>> number(12345.6), number(2.5e7)
+    ('12,300', '25 million')
+    """
+    if math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else MINUS + "∞"
+    for word, size in (("billion", 1e9), ("million", 1e6)):
+        if max(size, 1e7) <= abs(value) < 1e13:
+            return f"{number(value / size, digits)} {word}"
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(power)
+    if value != 0 and not -3 <= exponent < 7:
+        text = f"{_without_zeros(mantissa)} \N{MULTIPLICATION SIGN} 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    else:
+        decimals = max(0, digits - 1 - exponent)
+        text = _without_zeros(f"{float(f'{mantissa}e{power}'):,.{decimals}f}")
+    return text.replace("-", MINUS)
+
+
+def _without_zeros(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """An interval as "low–high"."""
+    return f"{number(low, digits)}{DASH}{number(high, digits)}"
+
+
+def count_of(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> count_of(1, "run"), count_of(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> duration(61), duration(3 * 3600)
+    ('61 s', '3 h')
+    """
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds)} s"
