@@ -1,23 +1,23 @@
-"""Agents: networks, returns and one file per algorithm."""
+"""Agents: networks, returns and one file per algorithm; imported when they are asked for."""
 
 if __name__ != "rl_scaling.agents":
     raise ImportError("import rl_scaling.agents: the folder agents/ is part of the package rl_scaling")
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from rl_scaling.agents.a2c import A2C
-from rl_scaling.agents.agent import Agent
-from rl_scaling.agents.networks import ActorCritic, make_network
-from rl_scaling.agents.ppo import PPO
-from rl_scaling.config import A2CConfig, AgentConfig, PPOConfig
+if TYPE_CHECKING:
+    from rl_scaling.agents.a2c import A2C
+    from rl_scaling.agents.agent import Agent
+    from rl_scaling.agents.networks import ActorCritic, make_network
+    from rl_scaling.agents.ppo import PPO
 
-__all__ = ["A2C", "PPO", "ActorCritic", "Agent", "make_agent", "make_network"]
+__all__ = ["A2C", "PPO", "ActorCritic", "Agent", "make_network"]
 
-
-def make_agent(config: AgentConfig, observation_shape: tuple[int, ...], num_actions: int, **options: Any) -> Agent[Any]:
-    """The agent of the algorithm whose settings these are; arguments as `Agent`."""
-    return _AGENTS[config.kind](config, observation_shape, num_actions, **options)
+_HOMES = {"A2C": "a2c", "PPO": "ppo", "Agent": "agent", "ActorCritic": "networks", "make_network": "networks"}
 
 
-# By the kind of their config.
-_AGENTS: dict[str, type[Agent[Any]]] = {A2CConfig.kind: A2C, PPOConfig.kind: PPO}
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"rl_scaling.agents.{_HOMES[name]}"), name)

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.returns import n_step_returns
 from rl_scaling.agents.rmsprop import RMSpropInsideRoot
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.agents.update import Update
-from rl_scaling.config import A2CConfig
 from rl_scaling.noise.torch.groups import PartNorms, whole_environments
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.pipeline import make_actor
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.agents.update import GradientGroups, Update
-from rl_scaling.config import A2CConfig, PPOConfig
 from rl_scaling.envs import VectorSource
 from rl_scaling.noise.torch.groups import PartNorms
 from rl_scaling.records import PARTS

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.returns import generalized_advantages
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.agents.update import GradientGroups, Update
-from rl_scaling.config import PPOConfig
 from rl_scaling.noise.torch.groups import PartNorms
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rl_scaling.config import ConfigError, EnvironmentConfig
+from rl_scaling.config import ConfigError
 from rl_scaling.envs.atari import AtariVector, Progress
+from rl_scaling.envs.config import EnvironmentConfig
 from rl_scaling.envs.grouped import GroupedVector
 from rl_scaling.envs.vector import Transition, VectorSource, check_actions
 

@@ -22,7 +22,8 @@ from typing import Literal
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 
-from rl_scaling.config import AtariConfig, ConfigError
+from rl_scaling.config import ConfigError
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
 from rl_scaling.envs.processors import available_cpus
 from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions

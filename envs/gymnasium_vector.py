@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rl_scaling.config import ConfigError, GymnasiumConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
 
 

@@ -1,8 +1,8 @@
-"""What a run says while it goes: typed rows with the units in their names.
+"""What a run is and what it says as it trains: its identity, and typed rows with the units in their names.
 
 A domain has its own type of row, and columns that mean the same have the same name in all of them but one: what
 reinforcement learning counts in frames others count in examples. Side by side in one table (`COLUMNS`) both are
-examples, and the `Measure` of the task says what an example is there and what its goals are about.
+examples, and the run's `Identity` says what an example is there and what its goals are about.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Measure:
     """What a task counts, and what its goals are about.
 
     Attributes:
-        unit: of the batch size and of all totals: "frames" as an agent sees them, or "examples".
+        unit: of the batch size and of all totals: "frames" as an agent sees them, "examples" or "tokens".
         quantity: the column that is compared with the goals: "score" (reached from below), "loss",
             "training_loss" or "validation_loss" (reached from above).
 
@@ -62,6 +62,62 @@ class Measure:
     def words(self) -> str:
         """The quantity for people."""
         return self.quantity.replace("_", " ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What tells runs apart: columns of every table, never read back out of a label.
+
+    Runs that agree in the fields up to `quantity` are of one task and are compared with each other.
+
+    Attributes:
+        domain: "rl", "supervised" or "nqm".
+        problem: what is learned: "Breakout", "digits-mlp".
+        algorithm: what learns it: "a2c", "sgd+ema".
+        variant: settings that differ from their defaults and make a task of its own, for display.
+        budget_amount, budget_unit: the fixed budget that the schedule is stretched over, "epochs" or "steps"; NaN and
+            "" where there is none.
+        unit, quantity: see `Measure`.
+        batch_size: units per update; of an adaptive batch, at the start.
+        learning_rate: at the start.
+        setting: what is tuned beside the learning rate, for display: "momentum=0.9".
+        exchange_rate: r of an adaptive batch in units per update (M18, D.3); NaN of a fixed one.
+        seed: of everything that is random.
+    """
+
+    domain: str
+    problem: str
+    algorithm: str
+    variant: str = ""
+    budget_amount: float = NAN
+    budget_unit: str = ""
+    unit: str = "frames"
+    quantity: str = "score"
+    batch_size: int
+    learning_rate: float
+    setting: str = ""
+    exchange_rate: float = NAN
+    seed: int = 0
+
+    @property
+    def measure(self) -> Measure:
+        return Measure(self.unit, self.quantity)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the batch size follows the noise scale."""
+        return self.exchange_rate == self.exchange_rate
+
+    @property
+    def budget(self) -> str:
+        """The budget for people."""
+        return f"{self.budget_amount:.10g} {self.budget_unit}" if self.budget_unit else ""
+
+    @property
+    def task(self) -> str:
+        """The task for people, and a key that is unique to it."""
+        budget = f"budget={self.budget}" if self.budget else ""
+        return " ".join(part for part in (self.problem, self.algorithm, self.variant, budget) if part)
 
 
 # The prefix of what is measured where frames are used again.
@@ -188,7 +244,7 @@ class LossRecord:
 
 
 Record = TrainingRecord | LossRecord
-RECORD_TYPES: dict[str, type[Record]] = {"frames": TrainingRecord, "examples": LossRecord}
+RECORD_TYPES: dict[str, type[Record]] = {"frames": TrainingRecord, "examples": LossRecord, "tokens": LossRecord}
 
 # Fields of `TrainingRecord` under the names they have in a table of runs of every domain.
 IN_A_TABLE = {

@@ -24,9 +24,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pandas as pd
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis import noise_over_training
-from rl_scaling.config import A2CConfig, AtariConfig, ConfigError, NoiseScaleConfig, RunConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.envs import GAMES, available_cpus, find_game
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.store import Store, StoreError, load_runs
 
 COLUMNS = ["game", "batch", "frames", "updates", "B_simple", "low", "high", "design_effect"]

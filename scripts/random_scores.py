@@ -15,8 +15,9 @@ import time
 
 import numpy as np
 
-from rl_scaling.config import AtariConfig, ConfigError
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import GAMES, AtariVector
+from rl_scaling.envs.config import AtariConfig
 
 
 def random_play(game: str, num_envs: int, games_each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

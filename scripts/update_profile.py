@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from rl_scaling.agents import A2C
-from rl_scaling.config import A2CConfig, AtariConfig
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.envs import VectorSource, available_cpus, make_vector
+from rl_scaling.envs.config import AtariConfig
 
 
 def median_ms(work: Callable[[], object], times: int) -> float:

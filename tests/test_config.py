@@ -7,18 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.config import (
-    A2CConfig,
-    AdaptiveBatchConfig,
-    AtariConfig,
-    ConfigError,
-    GymnasiumConfig,
-    NoiseScaleConfig,
-    PPOConfig,
-    RunConfig,
-    run_config_from_dict,
-    to_dict,
-)
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.config import ConfigError, to_dict
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig, run_config_from_dict
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
 
 RUN = RunConfig(environment=AtariConfig(game="Pong"), agent=A2CConfig())
 
@@ -82,7 +74,7 @@ def test_an_adaptive_batch_is_another_run_of_the_same_task() -> None:
 @given(run=runs)
 def test_sizes_follow(run: RunConfig) -> None:
     rollout = run.environment.num_envs * run.agent.rollout_steps
-    assert run.batch_size * run.agent.updates_per_rollout == rollout * run.agent.epochs
+    assert run.batch_size * run.agent.updates_per_rollout == rollout * run.agent.frame_uses
     rollouts, rest = divmod(run.updates, run.agent.updates_per_rollout)
     assert rest == 0
     assert (rollouts - 1) * rollout < run.frames <= rollouts * rollout

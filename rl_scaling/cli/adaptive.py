@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_scaling.config import AdaptiveBatchConfig, ConfigError
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig
 from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig
 
 

@@ -126,7 +126,7 @@ class Advise:
             return None
 
     def _probed(self, basis: Basis) -> pd.DataFrame:
-        from rl_scaling.config import run_config_from_dict
+        from rl_scaling.domains.rl.config import run_config_from_dict
         from rl_scaling.envs import available_cpus
         from rl_scaling.store import list_runs
         from rl_scaling.sweeps.probe import probe

@@ -74,12 +74,12 @@ _STATUS_IDENTITY = ("task", "batch_size", "learning_rate", "seed")
 
 
 def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
-    examples, seconds, unit = 0, 0.0, info.identity["unit"]
+    examples, seconds, unit = 0, 0.0, info.identity.unit
     if info.run_id in last.index:
         examples, seconds = int(last["examples"][info.run_id]), float(last["wall_seconds"][info.run_id])
     return {
         "run_id": info.run_id,
-        **{name: info.identity[name] for name in _STATUS_IDENTITY},
+        **{name: getattr(info.identity, name) for name in _STATUS_IDENTITY},
         "status": info.status,
         unit: examples,
         f"{unit}_planned": _planned(info),
@@ -91,7 +91,7 @@ def _planned(info: RunInfo) -> int | None:
     """Frames or examples that the run was meant to take at the most; None where its config does not say."""
     config = info.config
     updates = config.get("updates")
-    return config.get(info.identity["unit"], None if updates is None else updates * info.identity["batch_size"])
+    return config.get(info.identity.unit, None if updates is None else updates * info.identity.batch_size)
 
 
 def _show_status(rows: list[dict[str, object]]) -> None:

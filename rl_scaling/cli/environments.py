@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.cli.analyse import load_and_fit
 from rl_scaling.cli.options import Count, at_least, say
 from rl_scaling.cli.report import known_runs, parts
 from rl_scaling.cli.sweep import run_sweeps
 from rl_scaling.cli.sweep_nqm import SweepNQM
 from rl_scaling.cli.sweep_supervised import SweepSupervised
-from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 

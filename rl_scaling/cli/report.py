@@ -137,13 +137,13 @@ def parts(
                 command=command,
                 runs=runs[runs["task"].isin(tasks)],
                 fit=fit.of_tasks(tasks),
-                provenance=[info.provenance for info in infos if info.identity["task"] in tasks],
+                provenance=[info.provenance for info in infos if info.identity.task in tasks],
                 horizon=horizon,
                 curves=drawn,
                 predictions=predictions,
             )
             sections.append(section)
-    left_out = sorted({str(info.identity["task"]) for info in infos} - set(domains))
+    left_out = sorted({str(info.identity.task) for info in infos} - set(domains))
     return sections, Overview(fit=fit, domains=domains, runs=number, command=command, left_out=left_out)
 
 

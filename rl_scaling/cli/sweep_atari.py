@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.cli.adaptive import adaptive_between
 from rl_scaling.cli.environments import AtariOptions, environment_config
 from rl_scaling.cli.forecast import forecast_as_json, show_forecast
 from rl_scaling.cli.options import Count, at_least, print_json
 from rl_scaling.cli.sweep import report_outcome, run_sweeps
-from rl_scaling.config import A2CConfig, AgentConfig, ConfigError, NoiseScaleConfig, PPOConfig, RunConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 from rl_scaling.sweeps.scales import PLAIN, SCALES, Algorithm, ScaleName
@@ -160,7 +162,7 @@ class SweepAtari:
         scale = SCALES[self.scale] if self.scale else PLAIN
         return scale.num_envs[self.algorithm] if name == "num_envs" else getattr(scale, name)
 
-    def _agent(self) -> AgentConfig:
+    def _agent(self) -> AlgorithmConfig:
         shared: dict[str, Any] = {
             "network": self._sized("network"),
             "learning_rate_schedule": self.learning_rate_schedule,

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.cli.adaptive import AdaptiveOptions
 from rl_scaling.cli.environments import AtariOptions, environment_config
 from rl_scaling.cli.interrupt import Interruptible
 from rl_scaling.cli.options import Count, as_json, at_least, print_json, say
-from rl_scaling.config import A2CConfig, AgentConfig, NoiseScaleConfig, PPOConfig, RunConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
@@ -66,7 +67,7 @@ class Training(ABC):
             ConfigError: they describe none.
         """
 
-    def _config(self, agent: AgentConfig) -> RunConfig:
+    def _config(self, agent: AlgorithmConfig) -> RunConfig:
         return RunConfig(
             environment=environment_config(self.game, self.env_id, self.num_envs, self.played),
             agent=agent,
@@ -141,7 +142,7 @@ class TrainPPO(Training):
 def noise_scales(rows: Sequence[Record], config: RunConfig) -> dict[str, Any]:
     """B_simple in frames over all of a run's records: of the gradient's terms, and where frames were used again."""
     measured: dict[str, Any] = {}
-    if config.noise_scale.every_updates and config.agent.epochs > 1:
+    if config.noise_scale.every_updates and config.agent.frame_uses > 1:
         pooled = _pooled(rows, config.batch_size, (None, REUSE))
         measured["epochs"] = {"first": pooled[None], "later": pooled[REUSE]}
     if config.noise_scale.parts:

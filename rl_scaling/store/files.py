@@ -1,7 +1,7 @@
 """The files in one run's folder: how each is written, read back and checked.
 
-config.json            {"schema", "run_id", "identity", "config", "provenance", "resumed"}; "identity" is that of
-                       `identity_of`, so that a reader needs no config classes
+config.json            {"schema", "run_id", "identity", "config", "provenance", "resumed"}; "identity" is an
+                       `Identity`, so that a reader needs no config classes
 records.jsonl          rows so far, one a line (see `rl_scaling.store.rows`)
 records.dropped.jsonl  rows that a resumed run took back because they came after its checkpoint
 records.parquet        the sealed run: all rows, and under the schema's metadata key "rl_scaling" all of
@@ -22,11 +22,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_scaling.config import SCHEMA_VERSION, ConfigError, StorableConfig, run_config_from_dict, to_dict
-from rl_scaling.records import Measure, Record, Status
+from rl_scaling.config import SCHEMA_VERSION, ConfigError, StorableConfig, to_dict
+from rl_scaling.records import Identity, Record, Status
 from rl_scaling.store.disk import StoreError, read_json, replace_file, storage_errors
 from rl_scaling.store.lock import is_locked
 from rl_scaling.store.rows import known_columns, read_rows_file, to_table, warn_of_partial_line
+from rl_scaling.store.upgrade import identity_of_document, identity_to_plain
 
 CONFIG_FILE = "config.json"
 ROWS_FILE = "records.jsonl"
@@ -56,27 +57,10 @@ class RunInfo:
     run_id: str
     status: Status
     note: str
-    identity: dict[str, Any]
+    identity: Identity
     config: dict[str, Any]
     provenance: dict[str, Any]
     resumed: tuple[dict[str, Any], ...]
-
-
-# What files of schema 1 leave out: all their runs count frames, have goals of the score and tune the rate alone.
-_SINCE_SCHEMA_2 = {"setting": "", "unit": "frames", "quantity": "score"}
-
-
-def identity_of(config: StorableConfig) -> dict[str, Any]:
-    """What runs are told apart by: task, batch_size per update, learning_rate, setting, seed; and how they count."""
-    return {
-        "task": config.task,
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "setting": config.setting,
-        "seed": config.seed,
-        "unit": config.measure.unit,
-        "quantity": config.measure.quantity,
-    }
 
 
 def new_document(config: StorableConfig, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +68,7 @@ def new_document(config: StorableConfig, provenance: dict[str, Any]) -> dict[str
     return {
         "schema": SCHEMA_VERSION,
         "run_id": config.run_id,
-        "identity": identity_of(config),
+        "identity": identity_to_plain(config.identity),
         "config": to_dict(config),
         # As it will be read back, so that a later attempt's can be compared with it.
         "provenance": json.loads(json.dumps(provenance, default=str)),
@@ -186,15 +170,12 @@ def check_schema(document: dict[str, Any], path: Path) -> None:
 
 def _info_from(document: dict[str, Any], directory: Path, path: Path, status: Status | None = None) -> RunInfo:
     check_schema(document, path)
-    identity = document.get("identity") or identity_of(run_config_from_dict(document["config"]))
-    identity = _SINCE_SCHEMA_2 | identity
-    Measure(identity["unit"], identity["quantity"])  # refuses what this version cannot read
     return RunInfo(
         directory=directory,
         run_id=document["run_id"],
         status=status or document["status"],
         note=document.get("note", ""),
-        identity=identity,
+        identity=identity_of_document(document),
         config=document["config"],
         provenance=document["provenance"],
         resumed=tuple(document.get("resumed", ())),

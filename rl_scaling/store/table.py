@@ -5,6 +5,7 @@ pandas is imported where a table is made, so that commands which only write a st
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from rl_scaling.records import SEALED
+from rl_scaling.records import SEALED, Identity
 from rl_scaling.store.disk import StoreError, StoreWarning
 from rl_scaling.store.files import CONFIG_FILE, SEALED_FILE, RunInfo, read_info, read_run
 from rl_scaling.store.rows import concat_tables
@@ -23,13 +24,14 @@ from rl_scaling.store.rows import concat_tables
 if TYPE_CHECKING:
     import pandas as pd
 
-IDENTITY_COLUMNS = (
-    *("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"),
-    *("unit", "quantity"),
-)
+_OWN = ("run_id", "store", "status", "note", "task")
+IDENTITY_COLUMNS = (*_OWN, *(f.name for f in dataclasses.fields(Identity)))
 REPLACED = re.compile(r"\.replaced-\d+$")
 
-_IDENTITY_TYPES = {"batch_size": "int64", "learning_rate": "float64", "seed": "int64"}
+_IDENTITY_TYPES = {
+    **dict.fromkeys(("batch_size", "seed"), "int64"),
+    **dict.fromkeys(("learning_rate", "budget_amount", "exchange_rate"), "float64"),
+}
 _Read = TypeVar("_Read")
 
 
@@ -46,9 +48,8 @@ def load_runs(*paths: Path | str, allow_empty: bool = True) -> pd.DataFrame:
         allow_empty: whether no row at all gives an empty frame or an error.
 
     Returns:
-        The columns run_id, store (the folder of the run's folder), status, note, task, batch_size (per update),
-        learning_rate, setting (what else was tuned, as text), seed, unit ("frames" or "examples", of all sizes and
-        totals) and quantity (the column that goals are about); the config's fields under dotted names
+        The columns run_id, store (the folder of the run's folder), status, note, task (a label) and the fields of
+        `rl_scaling.records.Identity`; the config's fields under dotted names
         ("environment.num_envs", "agent.rollout_steps", "config.frames" for the run's own), which are missing values
         for runs that lack the field; and those of `rl_scaling.records.COLUMNS`, where frames and examples are both
         called examples. The runs come one after the other, sorted by folder; their rows in order.
@@ -157,8 +158,8 @@ def _identity_frame(infos: Sequence[RunInfo]) -> pd.DataFrame:
 
 def _identity_row(info: RunInfo) -> dict[str, Any]:
     parent = info.directory.parent if info.directory.name not in ("", "..") else info.directory.resolve().parent
-    own = {"run_id": info.run_id, "store": str(parent), "status": info.status, "note": info.note}
-    return own | {name: info.identity[name] for name in IDENTITY_COLUMNS[len(own) :]} | dict(_flatten(info.config))
+    own = (info.run_id, str(parent), info.status, info.note, info.identity.task)
+    return dict(zip(_OWN, own, strict=True)) | vars(info.identity) | dict(_flatten(info.config))
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis.throughput import Throughput, fit_throughput
-from rl_scaling.config import A2CConfig, RunConfig
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import memory_of
 from rl_scaling.envs import make_vector
 from rl_scaling.records import SEALED

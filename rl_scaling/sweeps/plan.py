@@ -8,16 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl_scaling.config import (
-    AdaptiveBatchConfig,
-    ConfigError,
-    RunConfig,
-    rate_ratio,
-    require,
-    run_config_from_dict,
-    to_dict,
-)
+from rl_scaling.config import ConfigError, rate_ratio, require, to_dict
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig, run_config_from_dict
 from rl_scaling.store import Store, StoreError
+from rl_scaling.store.upgrade import label_of_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +168,7 @@ def kept_goals(store: Store) -> dict[str, tuple[float, ...]]:
     """
     plain = store.load_plan()
     if plain and isinstance(plain.get("goals_by_task"), dict):
-        return {task: tuple(map(float, goals)) for task, goals in plain["goals_by_task"].items()}
+        return {label_of_plan(task): tuple(map(float, goals)) for task, goals in plain["goals_by_task"].items()}
     plan = read_plan(store)
     return {plan.base.task: plan.goals} if plan else {}
 

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 
 from rl_scaling.agents import Agent, make_agent
-from rl_scaling.config import AtariConfig, RunConfig
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs import make_vector
+from rl_scaling.envs.config import AtariConfig
 
 _WARM_UP_UPDATES = 2
 _PARTS = 6

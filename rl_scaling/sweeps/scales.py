@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rl_scaling.config import NoiseScaleConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.sweeps.plan import LearningRates
 
 Algorithm = Literal["a2c", "ppo"]

@@ -78,7 +78,7 @@ class SupervisedSearch:
         """Where the best point of a target lies near a bound of the search: which, and how to move it."""
         runs = load_runs(store.root)
         first = {
-            (i.identity["task"], i.identity["batch_size"], i.identity["setting"], i.identity["learning_rate"]): i
+            (i.identity.task, i.identity.batch_size, i.identity.setting, i.identity.learning_rate): i
             for i in list_runs(store.root)
         }
         goals = {str(task): self.grid.targets for task in runs["task"].unique()}

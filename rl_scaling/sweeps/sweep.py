@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rl_scaling.analysis import GoalTracker, Progress, leading_rates, rate_can_still_win
-from rl_scaling.config import RunConfig
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.records import SEALED, Status, TrainingRecord
 from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from rl_scaling.agents import make_agent
 from rl_scaling.agents.agent import Agent
-from rl_scaling.config import ConfigError, RunConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import require_memory
+from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import Diverged, Progress, run
 from rl_scaling.envs import VectorSource, make_vector
 from rl_scaling.records import Status, TrainingRecord

@@ -16,7 +16,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from rl_scaling.config import RunConfig, run_config_from_dict, to_dict
+from rl_scaling.config import to_dict
+from rl_scaling.domains.rl.config import RunConfig, run_config_from_dict
 from rl_scaling.records import Status, TrainingRecord
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.rollout import Rollout
-from rl_scaling.config import A2CConfig
 from rl_scaling.records import PARTS
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 

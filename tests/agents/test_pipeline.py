@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from rl_scaling.agents import A2C, PPO, Agent
+from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.networks import make_network
 from rl_scaling.agents.pipeline import PipelinedActor
 from rl_scaling.agents.rollout import Actor, Rollout
-from rl_scaling.config import A2CConfig, AtariConfig, EnvironmentConfig, GymnasiumConfig, PPOConfig
 from rl_scaling.envs import AlternatingVector, GroupedVector, Transition, VectorSource, make_vector
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 
 CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)
 BREAKOUT = AtariConfig(game="Breakout", num_envs=4, max_start_steps=20)

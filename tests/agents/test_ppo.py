@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents import PPO
+from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.ppo import Frames
 from rl_scaling.agents.rollout import Rollout
-from rl_scaling.config import PPOConfig
 from rl_scaling.records import PARTS
 from tests.agents.reference import TapeSource, naive_advantages, sq_norm
 

@@ -10,7 +10,7 @@ from stable_baselines3 import PPO as TheirPPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rl_scaling.agents import PPO
-from rl_scaling.config import PPOConfig
+from rl_scaling.agents.config import PPOConfig
 from tests.agents.test_stable_baselines3_parity import (
     DISCOUNT,
     NUM_ENVS,

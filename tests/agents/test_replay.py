@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Actor, Rollout
-from rl_scaling.config import A2CConfig, ConfigError
+from rl_scaling.config import ConfigError
 from rl_scaling.noise.torch.groups import PartNorms
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 

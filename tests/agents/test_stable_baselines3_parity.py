@@ -11,8 +11,8 @@ from stable_baselines3 import PPO as TheirPPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rl_scaling.agents import A2C, PPO
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.rollout import Rollout
-from rl_scaling.config import A2CConfig
 from rl_scaling.envs import Transition
 from tests.agents.reference import TapeSource
 

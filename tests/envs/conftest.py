@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rl_scaling.config import AtariConfig
 from rl_scaling.envs import AtariVector, atari
+from rl_scaling.envs.config import AtariConfig
 
 from .reference import Recorder
 

@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, GroupedVector, join_transitions, make_vector
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 
 CONFIGS = (
     GymnasiumConfig(env_id="CartPole-v1", num_envs=4),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rl_scaling.config import AtariConfig
 from rl_scaling.envs import AtariVector, atari
+from rl_scaling.envs.config import AtariConfig
 
 from .reference import Recorder, episodes, play, play_from
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ale_py.roms import get_rom_path
 
-from rl_scaling.config import AtariConfig, ConfigError
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import AtariVector, atari, available_cpus
+from rl_scaling.envs.config import AtariConfig
 
 from .reference import Recorder, episodes, play, play_from
 
@@ -108,7 +109,7 @@ def test_an_interrupted_step_is_never_continued(
 def test_closing_and_leaving_between_send_and_recv_do_not_hang() -> None:
     code = """
 import numpy as np
-from rl_scaling.config import AtariConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs import AtariVector
 for close in (True, True, False):
     vector = AtariVector(AtariConfig(game="Pong", num_envs=3, max_start_steps=0), num_threads=2)

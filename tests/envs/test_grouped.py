@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_scaling.config import AtariConfig, ConfigError, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import GroupedVector, Transition, make_vector
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 
 PONG = AtariConfig(game="Pong", num_envs=4, max_start_steps=5)
 CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)

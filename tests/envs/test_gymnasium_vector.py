@@ -8,8 +8,9 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rl_scaling.config import ConfigError, GymnasiumConfig
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import GymnasiumVector, Transition, make_vector
+from rl_scaling.envs.config import GymnasiumConfig
 
 
 class Corridor(gymnasium.Env[np.ndarray, np.int64]):

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis import fit_runs
-from rl_scaling.config import A2CConfig, AtariConfig, RunConfig
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import IN_A_TABLE, TrainingRecord, fields_of
 from rl_scaling.report import Section, write_report
 from rl_scaling.report.page import page_html

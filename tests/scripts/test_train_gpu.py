@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rl_scaling.config import A2CConfig, AtariConfig, RunConfig
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.store import list_runs, load_runs
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train_gpu.py"

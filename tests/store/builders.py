@@ -10,8 +10,11 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
-from rl_scaling.config import A2CConfig, AtariConfig, GymnasiumConfig, RunConfig, run_id_of
-from rl_scaling.records import RECORD_TYPES, LossRecord, Measure, Record, TrainingRecord, fields_of
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.config import run_id_of
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
+from rl_scaling.records import RECORD_TYPES, Identity, LossRecord, Record, TrainingRecord, fields_of
 from rl_scaling.store.rows import integers
 
 PROVENANCE = {"torch": "2.13.0", "machine": "a test"}
@@ -56,12 +59,19 @@ class Descent:
     momentum: float = 0.9
     seed: int = 0
 
-    task = "a slope"
-    measure = Measure("examples", "loss")
-
     @property
-    def setting(self) -> str:
-        return f"momentum={self.momentum}"
+    def identity(self) -> Identity:
+        return Identity(
+            domain="descent",
+            problem="a slope",
+            algorithm="",
+            unit="examples",
+            quantity="loss",
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            setting=f"momentum={self.momentum}",
+            seed=self.seed,
+        )
 
     @property
     def run_id(self) -> str:

@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.config import A2CConfig, AtariConfig, RunConfig, to_dict
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.config import to_dict
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import COLUMNS, IN_A_TABLE, LossRecord, Record, TrainingRecord, fields_of, to_row
 from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning, disk, list_runs, load_runs
 from rl_scaling.store.files import new_document, write_sealed

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.config import SCHEMA_VERSION, run_config_from_dict
+from rl_scaling.config import SCHEMA_VERSION
+from rl_scaling.domains.rl.config import run_config_from_dict
 from rl_scaling.records import Record
 from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning
 from rl_scaling.store.rows import encode_record

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.analysis.throughput import fit_throughput
-from rl_scaling.config import A2CConfig, AtariConfig, PPOConfig, RunConfig
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.store import Store
 from rl_scaling.sweeps.forecast import Forecast, Speed, forecast, wall_seconds
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.cli.adaptive import adaptive_between
-from rl_scaling.config import A2CConfig, ConfigError, GymnasiumConfig, RunConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 
 BASE = RunConfig(

@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from rl_scaling.config import A2CConfig, GymnasiumConfig, NoiseScaleConfig, PPOConfig, RunConfig
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.training import what_to_measure
+from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.sweeps import probe as module
 
 A2C = RunConfig(

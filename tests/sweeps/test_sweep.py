@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis import GoalTracker, fit_runs
-from rl_scaling.config import A2CConfig, AdaptiveBatchConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan

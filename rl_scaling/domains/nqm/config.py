@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_scaling.config import ConfigError, added_later, run_id_of
-from rl_scaling.records import Measure
+from rl_scaling.config import ConfigError, RunDescription, added_later, variant_of
+from rl_scaling.records import Identity
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema")
 _VARIED = {"optimizer", "batch_size", "learning_rate", "coefficient", "averaging", "updates", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NQMConfig:
+class NQMConfig(RunDescription):
     """One optimiser with constant rates on the noisy quadratic model (Zhang et al. 2019, section 3).
 
     The eigenvalues are h_i = i^-spectrum_exponent, the noise of one example has covariance
@@ -36,6 +37,7 @@ class NQMConfig:
         ConfigError: a value out of its range.
     """
 
+    domain: ClassVar[str] = "nqm"
     kind: ClassVar[str] = "nqm"
     optimizer: str
     power: float = 0.0
@@ -50,7 +52,8 @@ class NQMConfig:
     seed: int = 0
     averaging: float = added_later(0.0)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See `Config.check`."""
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"no optimizer {self.optimizer!r}: {', '.join(OPTIMIZERS)}")
         for name in ("batch_size", "learning_rate", "updates", "dimension", "noise_scale"):
@@ -66,19 +69,25 @@ class NQMConfig:
             raise ConfigError(f"{self.optimizer} takes no averaging: choose momentum-ema or nesterov-ema")
 
     @property
-    def measure(self) -> Measure:
-        """Examples, and targets of the risk."""
-        return Measure("examples", "loss")
+    def identity(self) -> Identity:
+        """The optimiser and the model; what is varied makes no task of its own."""
+        return Identity(
+            domain=self.domain,
+            problem="NQM",
+            algorithm=self.optimizer,
+            variant=variant_of(f"{name}={value:g}" for name, value in self._model_settings()),
+            unit="examples",
+            quantity="loss",
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            setting=self.setting,
+            seed=self.seed,
+        )
 
-    @property
-    def task(self) -> str:
-        """The optimiser and the model, without what is varied: "NQM momentum power=0.5"."""
-        parts = ["NQM", self.optimizer]
+    def _model_settings(self) -> Iterator[tuple[str, float]]:
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.name not in _VARIED and value != f.default:
-                parts.append(f"{f.name}={value:g}")
-        return " ".join(parts)
+            if f.name not in _VARIED and (value := getattr(self, f.name)) != f.default:
+                yield f.name, value
 
     @property
     def setting(self) -> str:
@@ -87,8 +96,3 @@ class NQMConfig:
             return ""
         own = f"{'averaging' if self.optimizer == 'ema' else 'momentum'}={self.coefficient!r}"
         return own + (f" averaging={self.averaging!r}" if self.optimizer.endswith("-ema") else "")
-
-    @property
-    def run_id(self) -> str:
-        """See `rl_scaling.config.run_id_of`."""
-        return run_id_of(self)

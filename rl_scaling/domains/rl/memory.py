@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from rl_scaling.config import AtariConfig, ConfigError, RunConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs.config import AtariConfig
 
 # Python with torch, its libraries' own buffers included.
 PROCESS_BYTES = 360e6

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rl_scaling.agents.adaptive import AdaptiveBatch
 from rl_scaling.agents.update import GradientGroups, Update
-from rl_scaling.config import RunConfig
+from rl_scaling.domains.rl.adaptive import AdaptiveBatch
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import VectorSource
 from rl_scaling.noise import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
@@ -120,7 +120,7 @@ def what_to_measure(config: RunConfig, updates: int) -> dict[str, Any]:
     One update in `every_updates` is measured, of each kind that a rollout has: first use of frames, and reuse.
     """
     noise, each = config.noise_scale, config.agent.updates_per_rollout
-    measured_together = 2 if config.agent.epochs > 1 else 1
+    measured_together = 2 if config.agent.frame_uses > 1 else 1
     if noise.every_updates == 0 or updates % (noise.every_updates * measured_together) >= each:
         return {}
     return {"num_groups": noise.groups, "frame_gradients": noise.frame_gradients, "parts": noise.parts}

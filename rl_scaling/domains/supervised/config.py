@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,22 +9,29 @@ from typing import ClassVar, Literal
 
 from rl_scaling.config import (
     AdaptiveConfig,
-    as_declared,
+    Config,
+    RunDescription,
+    added_later,
+    differing,
     require,
     require_fraction,
     require_positive,
-    run_id_of,
+    variant_of,
 )
-from rl_scaling.records import Measure
+from rl_scaling.records import Identity
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
 WITH_MOMENTUM = ("momentum", "nesterov", "adam")
+# Of Adam the default of `OptimizerConfig` is another, which old run ids rest on.
+CUSTOMARY_SECOND_MOMENT = {"adam": 0.999}
 SCHEDULES = ("constant", "linear", "halving", "triggered")
 QUANTITIES = ("validation_loss", "training_loss", "loss")
+# What is tuned, varied, or told by a column of its own.
+_NO_VARIANT = ("dataset", "model", "schedule", "batch_size", "updates", "budget", "seed", "adaptive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Config):
     """An optimiser of torch with its coefficients.
 
     Attributes:
@@ -43,8 +49,8 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     ema: float = 0.0
 
-    def __post_init__(self) -> None:
-        as_declared(self)
+    def check(self) -> None:
+        """See `Config.check`."""
         require(self.name in OPTIMIZERS, f"no optimizer {self.name!r}: {', '.join(OPTIMIZERS)}")
         require_positive(self, "learning_rate", "epsilon")
         for name in ("momentum", "second_moment", "ema"):
@@ -62,7 +68,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleConfig(Config):
     """How the learning rate changes; see `rl_scaling.domains.supervised.schedules`.
 
     Attributes:
@@ -80,11 +86,11 @@ class ScheduleConfig:
     final_factor: float = 1.0
     decay_updates: int = 0
     warmup_updates: int = 0
-    thresholds: tuple[float, ...] = field(default=(), metadata={"added_later": True})
-    factor: float = field(default=0.1, metadata={"added_later": True})
+    thresholds: tuple[float, ...] = added_later(())
+    factor: float = added_later(0.1)
 
-    def __post_init__(self) -> None:
-        as_declared(self)
+    def check(self) -> None:
+        """See `Config.check`."""
         require(self.name in SCHEDULES, f"no schedule {self.name!r}: {', '.join(SCHEDULES)}")
         require_fraction(self, "final_factor")
         require(self.warmup_updates >= 0, f"warmup_updates is {self.warmup_updates}: give 0 (none) or more")
@@ -117,8 +123,9 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
     groups: int = 8
     window_measurements: int = 50
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """See `Config.check`."""
+        super().check()
         require_positive(self, "measure_every_updates", "window_measurements")
         require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
         require(
@@ -129,7 +136,7 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
+class SupervisedConfig(RunDescription):
     """One training run on labelled images.
 
     Attributes:
@@ -145,6 +152,7 @@ class SupervisedConfig:
         adaptive: changes the batch size while training; `batch_size` is where it begins.
     """
 
+    domain: ClassVar[str] = "supervised"
     kind: ClassVar[str] = "supervised"
     dataset: str = "digits"
     model: str = "mlp"
@@ -159,10 +167,10 @@ class SupervisedConfig:
     budget: str = ""
     quantity: str = "validation_loss"
     seed: int = 0
-    adaptive: AdaptiveExamplesConfig | None = field(default=None, metadata={"added_later": True})
+    adaptive: AdaptiveExamplesConfig | None = added_later(None)
 
-    def __post_init__(self) -> None:
-        as_declared(self)
+    def check(self) -> None:
+        """See `Config.check`."""
         require_positive(self, "batch_size", "updates")
         require_fraction(self, "dropout", "label_smoothing")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
@@ -186,30 +194,9 @@ class SupervisedConfig:
         return self.batch_size if self.adaptive is None else self.adaptive.max_batch_size
 
     @property
-    def measure(self) -> Measure:
-        """Examples, and targets of a loss."""
-        return Measure("examples", self.quantity)
-
-    @property
     def learning_rate(self) -> float:
         """The rate that the schedule starts from, or that an adaptive batch begins with."""
         return self.optimizer.learning_rate
-
-    @property
-    def task(self) -> str:
-        """Data, model, optimiser and what else differs from its default, without what is tuned or varied."""
-        parts = [f"{self.dataset}-{self.model}", self.optimizer.label]
-        for owner, names in (
-            (self.optimizer, ("second_moment", "epsilon")),
-            (self, ("dropout", "sampling", "augment", "label_smoothing", "quantity")),
-        ):
-            defaults = {f.name: f.default for f in dataclasses.fields(owner)}
-            parts += [f"{n}={getattr(owner, n)}" for n in names if getattr(owner, n) != defaults[n]]
-        if self.schedule.name != "constant" or self.schedule.warmup_updates:
-            parts.append(f"schedule={self.schedule.name}")
-        if self.schedule.name == "halving":
-            parts.append(f"budget={self.budget or f'{self.updates} updates'}")
-        return " ".join(parts)
 
     @property
     def setting(self) -> str:
@@ -228,9 +215,33 @@ class SupervisedConfig:
         return " ".join(given if self.adaptive is None else [self.adaptive.setting, *given])
 
     @property
-    def run_id(self) -> str:
-        """See `rl_scaling.config.run_id_of`."""
-        return run_id_of(self)
+    def identity(self) -> Identity:
+        """Settings that differ from their defaults make a variant; what is tuned or varied does not."""
+        variant = differing(self.optimizer, "name", "momentum", "ema", "second_moment")
+        if self.optimizer.second_moment != CUSTOMARY_SECOND_MOMENT.get(self.optimizer.name, 0.99):
+            variant.append(f"second_moment={self.optimizer.second_moment}")
+        variant += differing(self, *_NO_VARIANT)
+        if self.schedule.name != "constant" or self.schedule.warmup_updates:
+            variant.append(f"schedule={self.schedule.name}")
+        amount, unit = math.nan, ""
+        if self.schedule.name == "halving":
+            words = (self.budget or f"{self.updates} updates").split()
+            amount, unit = float(words[0]), words[1]
+        return Identity(
+            domain=self.domain,
+            problem=f"{self.dataset}-{self.model}",
+            algorithm=self.optimizer.label,
+            variant=variant_of(variant),
+            budget_amount=amount,
+            budget_unit=unit,
+            unit="examples",
+            quantity=self.quantity,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            setting=self.setting,
+            exchange_rate=self.adaptive.exchange_rate if self.adaptive else math.nan,
+            seed=self.seed,
+        )
 
 
 def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:

@@ -21,7 +21,7 @@ class TensorBoardSink:
     def __init__(self, info: RunInfo, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._unit = str(info.identity["unit"])
+        self._unit = str(info.identity.unit)
         self._writer = SummaryWriter(str(folder / info.run_id))
         self._writer.add_text("config", "    " + json.dumps(info.config, indent=2).replace("\n", "\n    "))
 

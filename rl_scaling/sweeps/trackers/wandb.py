@@ -24,8 +24,8 @@ class WandbSink:
     def __init__(self, info: RunInfo, project: str) -> None:
         import wandb
 
-        task = str(info.identity["task"])
-        name = f"{task} B={info.identity['batch_size']:,} lr={info.identity['learning_rate']:.3g}"
+        task = str(info.identity.task)
+        name = f"{task} B={info.identity.batch_size:,} lr={info.identity.learning_rate:.3g}"
         try:
             self._run = wandb.init(
                 project=project,
@@ -39,7 +39,7 @@ class WandbSink:
         except wandb.Error as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"wandb cannot start: {first}; WANDB_MODE=offline needs no account") from error
-        self._run.define_metric("*", step_metric=str(info.identity["unit"]))
+        self._run.define_metric("*", step_metric=str(info.identity.unit))
 
     def write(self, record: Record) -> None:
         """See `rl_scaling.sweeps.trackers.Sink`."""

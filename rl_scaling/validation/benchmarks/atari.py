@@ -24,8 +24,10 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 
 from rl_scaling.agents import A2C, make_network
-from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs import make_vector
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
 from rl_scaling.noise import NoiseScaleMeter
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
-from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs import make_vector
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.noise import NoiseScaleMeter
 from rl_scaling.noise.torch.loop import GradientNoise
 

@@ -13,16 +13,20 @@ import pytest
 import torch
 
 from rl_scaling.agents import make_network
-from rl_scaling.config import A2CConfig, AdaptiveBatchConfig, AtariConfig, ConfigError, PPOConfig, RunConfig
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig
 from rl_scaling.domains.rl.memory import ENVIRONMENT_BYTES, LAYER_UNITS, memory_of, require_memory
+from rl_scaling.envs.config import AtariConfig
 
 CPU = torch.device("cpu")
 
 # Resident bytes after each of three lots of 6 environments, then while 6 of them are trained for ever longer.
 GROWTH = """
 import json, psutil, torch
-from rl_scaling.agents import make_agent
-from rl_scaling.config import A2CConfig, AtariConfig
+from rl_scaling.domains.rl.registry import make_agent
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs import make_vector
 
 torch.set_num_threads(1)
@@ -44,7 +48,7 @@ print(json.dumps([lots, lengths]))
 
 PEAK = """
 import sys, torch
-from rl_scaling.agents import make_agent
+from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.envs import make_vector
 from tests.domains.rl.test_memory import CONFIGS
 

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from rl_scaling.agents import make_agent
-from rl_scaling.config import (
-    A2CConfig,
-    AdaptiveBatchConfig,
-    AtariConfig,
-    GymnasiumConfig,
-    NoiseScaleConfig,
-    PPOConfig,
-    RunConfig,
-)
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import Diverged, Progress, run
 from rl_scaling.envs import make_vector
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
 from rl_scaling.records import PARTS, TrainingRecord
 
 CARTPOLE = RunConfig(
@@ -162,7 +156,7 @@ def test_goes_on_from_a_checkpoint_where_it_was(config: RunConfig) -> None:
     assert rest[0].updates > records[-1].updates
     assert rest[0].wall_seconds > records[-1].wall_seconds
     assert rest[-1].frames >= config.frames
-    assert rest[-1].frames_used == rest[-1].frames * config.agent.epochs
+    assert rest[-1].frames_used == rest[-1].frames * config.agent.frame_uses
     # The environments begin anew, and not with the games the run began with.
     assert rest[0].score != records[0].score
 

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from rl_scaling.config import ConfigError
+from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.supervised.config import (
-    AdaptiveExamplesConfig,
     OptimizerConfig,
     ScheduleConfig,
     SupervisedConfig,
@@ -36,22 +35,18 @@ def test_one_and_1_0_are_one_question_and_another_seed_is_another() -> None:
 def test_what_targets_are_about_is_part_of_the_task() -> None:
     config = _config(quantity="training_loss")
     assert config.task == "digits-mlp sgd quantity=training_loss"
-    assert (config.measure.quantity, config.measure.direction) == ("training_loss", "min")
+    assert (config.identity.quantity, config.identity.measure.direction) == ("training_loss", "min")
 
 
 def test_old_runs_are_still_the_same_question() -> None:
     """All runs that are shipped, of every optimiser and with a batch that changes."""
     runs = list_runs(RESULTS / "digits-mlp")
-    assert len({info.identity["task"] for info in runs}) == 6
+    assert len({info.identity.task for info in runs}) == 6
     assert any(info.config.get("adaptive") for info in runs)
     for info in runs:
         parts = {name: value for name, value in info.config.items() if name != "kind"}
-        parts["optimizer"] = OptimizerConfig(**parts["optimizer"])
-        parts["schedule"] = ScheduleConfig(**parts["schedule"])
-        if parts.get("adaptive"):
-            parts["adaptive"] = AdaptiveExamplesConfig(**parts["adaptive"])
-        config = SupervisedConfig(**parts)
-        assert (config.run_id, config.task) == (info.run_id, info.identity["task"])
+        config = parse(SupervisedConfig, parts, "run's config")
+        assert (config.run_id, repr(config.identity)) == (info.run_id, repr(info.identity))
 
 
 @pytest.mark.parametrize(

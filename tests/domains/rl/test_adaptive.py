@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rl_scaling.agents.adaptive import AdaptiveBatch
-from rl_scaling.config import A2CConfig, AdaptiveBatchConfig, GymnasiumConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.domains.rl.adaptive import AdaptiveBatch
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.envs import VectorSource, make_vector
+from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.noise import NoiseScaleMeter
 
 RULE = AdaptiveBatchConfig(exchange_rate=200, min_envs=8, max_envs=128, group_envs=8)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rl_scaling.config import RunConfig
+from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import GroupedVector, VectorSource
 from rl_scaling.noise import NoiseScaleMeter, next_size
 

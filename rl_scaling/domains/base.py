@@ -1,0 +1,175 @@
+"""What a domain tells the rest of the house: how its runs train, and how a sweep makes them.
+
+In return it has, with no code of its own: grids by A.3 with extended edges, further seeds at the best rates, Sobol
+search, early stopping, resuming after a kill, live progress with an end time, a dry run, trackers and the report.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from rl_scaling.config import Config, LearningRates, RunDescription, parse, require
+from rl_scaling.records import Record
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What runs run on: kept with a run as provenance, and no part of the question that it answers.
+
+    Attributes:
+        device: "cpu", "cuda" or "auto".
+        threads: of torch and of the emulator, each.
+        alternate: act for one half of the environments while the other half is emulated.
+        compute_dtype: what the network's layers compute in, under autocast.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    alternate: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass
+class Control:
+    """What whoever listens asks of runs that train; looked at after every update.
+
+    Attributes:
+        checkpoint: yield a checkpoint of every run at the next record; the domain sets it back.
+        interrupt: yield a record and a checkpoint of every run now, however few updates the record stands for; then
+            nobody asks for more.
+        stop: numbers of runs that end here, each with a checkpoint if the domain has any.
+    """
+
+    checkpoint: bool = False
+    interrupt: bool = False
+    stop: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A run is being set up, which takes a while: `done` of `total` steps."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to continue after its latest record, as plain data and tensors.
+
+    Attributes:
+        updates: the updates so far, those of the latest record.
+        state: what `Domain.run` gets back as `resume`.
+    """
+
+    updates: int
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run is over: all its updates are done, or a loss or gradient was no longer finite."""
+
+    status: Literal["done", "diverged"] = "done"
+    note: str = ""
+
+
+Event = Starting | Record | Checkpoint | Ended
+AnyConfig = TypeVar("AnyConfig", bound=RunDescription)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan(Config, ABC):
+    """One task of a sweep: which configs it is made of.
+
+    Attributes:
+        batch_sizes: in the task's unit per update.
+        learning_rates: where the rates of each batch size are looked for.
+        goals: of the task's quantity; their Pareto fronts are wanted.
+    """
+
+    kind: ClassVar[str]
+
+    batch_sizes: tuple[int, ...]
+    learning_rates: LearningRates
+    goals: tuple[float, ...] = ()
+
+    def check(self) -> None:
+        """See `Config.check`."""
+        require(len(self.batch_sizes) > 0, "no batch sizes: give at least one")
+
+    @abstractmethod
+    def config(self, batch_size: int, learning_rate: float, seed: int, **tuned: float) -> RunDescription:
+        """The run of a batch size, a rate and a seed; `tuned` are the values of a point of a search.
+
+        Raises:
+            ConfigError: there can be none.
+        """
+
+    def adaptive_configs(self, seed: int) -> Sequence[RunDescription]:
+        """Runs whose batch follows the noise scale, which a sweep makes after the fixed ones."""
+        return ()
+
+    @property
+    def task(self) -> str:
+        """The label of the task."""
+        return self.config(self.batch_sizes[0], self.learning_rates.centre(self.batch_sizes[0]), 0).task
+
+
+class Domain(ABC, Generic[AnyConfig]):
+    """A domain's side of the plug."""
+
+    name: ClassVar[str]
+    config: ClassVar[type[RunDescription]]
+
+    def parse(self, plain: Mapping[str, Any]) -> AnyConfig:
+        """A run's config from what a store or another process has of it.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        own = {name: value for name, value in plain.items() if name != "kind"}
+        return parse(self.config, own, "run's config")  # pyright: ignore[reportReturnType]
+
+    def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
+        """Split runs into those that one call of `run` trains at once; by default each trains alone."""
+        return [[config] for config in configs]
+
+    def length(self, config: AnyConfig) -> int:
+        """What a run takes, in the unit that it counts."""
+        raise NotImplementedError
+
+    def refuse(self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int) -> None:
+        """Refuse what this machine cannot run, before anything is written.
+
+        Raises:
+            ConfigError: too little memory, no such device.
+        """
+
+    @abstractmethod
+    def run(
+        self,
+        configs: Sequence[AnyConfig],
+        resume: Sequence[Mapping[str, Any] | None],
+        control: Control,
+        hardware: Hardware,
+    ) -> Iterator[tuple[int, Event]]:
+        """Train runs and say what happens; it opens no file.
+
+        Args:
+            configs: one run, or several of one group of `together`.
+            resume: for each, the state of its last checkpoint, or None to begin at the beginning. Those of a group are
+                at the same number of updates.
+            control: what is asked of the runs while they train.
+            hardware: what they run on.
+
+        Yields:
+            (number of the run, what happened): records in order, checkpoints as `control` asks, and at last `Ended`,
+            unless the run was interrupted or stopped. A resumed run yields no record that its checkpoint's run had.
+
+        Raises:
+            ConfigError: runs that cannot be run; before anything is yielded.
+        """

@@ -1,0 +1,44 @@
+"""The algorithms by name: an algorithm of one's own is one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rl_scaling.agents.config import AlgorithmConfig
+from rl_scaling.config import ConfigError, one_of_kinds
+
+if TYPE_CHECKING:
+    from rl_scaling.agents import Agent
+
+# Where each algorithm's config and agent are; loaded when they are needed.
+ALGORITHMS: dict[str, tuple[str, str]] = {
+    "a2c": ("rl_scaling.agents.config:A2CConfig", "rl_scaling.agents.a2c:A2C"),
+    "ppo": ("rl_scaling.agents.config:PPOConfig", "rl_scaling.agents.ppo:PPO"),
+}
+
+
+def find_algorithm(kind: str) -> type[AlgorithmConfig]:
+    """The config of an algorithm.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if kind not in ALGORITHMS:
+        raise ConfigError(f"no algorithm {kind!r}: {', '.join(ALGORITHMS)}, or a newer rl-scaling is needed")
+    return _load(ALGORITHMS[kind][0])
+
+
+def make_agent(
+    config: AlgorithmConfig, observation_shape: tuple[int, ...], num_actions: int, **options: Any
+) -> Agent[Any]:
+    """The agent of the algorithm whose settings these are; arguments as `Agent`."""
+    return _load(ALGORITHMS[config.kind][1])(config, observation_shape, num_actions, **options)
+
+
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+one_of_kinds(AlgorithmConfig, find_algorithm)
