@@ -24,12 +24,14 @@ class Hardware:
         threads: of torch and of the emulator, each.
         alternate: act for one half of the environments while the other half is emulated.
         compute_dtype: what the network's layers compute in, under autocast.
+        data_folder: where a data set lies that is not found by its name; "" for none.
     """
 
     device: str = "auto"
     threads: int = 1
     alternate: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    data_folder: str = ""
 
 
 @dataclass
@@ -41,8 +43,10 @@ class Control:
         interrupt: yield a record and a checkpoint of every run now, however few updates the record stands for; then
             nobody asks for more.
         stop: numbers of runs that end here, each with a checkpoint if the domain has any.
+        goals: values of the quantity whose first reach deserves a row, where the domain can tell it.
     """
 
+    goals: tuple[float, ...] = ()
     checkpoint: bool = False
     interrupt: bool = False
     stop: set[int] = field(default_factory=set)
@@ -109,14 +113,36 @@ class TaskPlan(Config, ABC):
             ConfigError: there can be none.
         """
 
+    def search_space(self, batch_size: int, width: float, decay: bool) -> Sequence[tuple[str, float, float]]:
+        """What a quasi-random search looks for at a batch size: (name, lower bound, upper bound), the rate first.
+
+        Args:
+            batch_size: in the task's unit.
+            width: upper over lower bound of the learning rate, around the centre of the grid.
+            decay: search a decay of the rate too, where the domain has one.
+        """
+        centre = self.learning_rates.centre(batch_size)
+        return [("learning_rate", centre / width**0.5, centre * width**0.5)]
+
     def adaptive_configs(self, seed: int) -> Sequence[RunDescription]:
         """Runs whose batch follows the noise scale, which a sweep makes after the fixed ones."""
         return ()
 
+    def explicit(self) -> Sequence[RunDescription]:
+        """Runs to make in place of a grid; none where there is a grid."""
+        return ()
+
+    @property
+    def example(self) -> RunDescription:
+        """Any run of the task."""
+        if explicit := self.explicit():
+            return explicit[0]
+        return self.config(self.batch_sizes[0], self.learning_rates.grid(self.batch_sizes[0])[0], 0)
+
     @property
     def task(self) -> str:
         """The label of the task."""
-        return self.config(self.batch_sizes[0], self.learning_rates.centre(self.batch_sizes[0]), 0).task
+        return self.example.task
 
 
 class Domain(ABC, Generic[AnyConfig]):
