@@ -24,7 +24,7 @@ from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, draw_exampl
 from rl_scaling.report.data import Tables
 from rl_scaling.report.page import export_figure
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
-from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
+from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 
 BATCH_SIZES = [2**power for power in range(1, 12)]
 Data = tuple[Tensor, Tensor]
@@ -98,10 +98,11 @@ def main() -> int:
     parser.add_argument("--measurements", type=int, default=100, help="batches of 8 groups of 64 (default 100)")
     parser.add_argument("--out", type=Path, help="folder for the chart")
     args = parser.parse_args()
-    data, model, generator, done = load_digits(), small_mlp(16, 0), torch.Generator().manual_seed(1), 0
+    data, model, done = load_digits(), small_mlp(16, 0), 0
+    training = GroupedSGD(model, data, torch.Generator().manual_seed(1))
     tables, kinds = [], get_args(Curvature)
     for updates in sorted(args.updates):
-        train(model, data, updates - done, generator)
+        training.train(updates - done)
         done = updates
         search = line_search_noise_scale(model, cross_entropy, data, BATCH_SIZES, draws=args.draws)
         products = {kind: by_products(model, data, args.measurements, kind) for kind in kinds}

@@ -27,7 +27,7 @@ from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT, Verdict
 from rl_scaling.sweeps.trial import Faster, choose_device, run_trial
-from rl_scaling.validation.benchmarks.atari import Settings, emulator_frames_per_second
+from rl_scaling.validation.throughput import Settings, emulator_frames_per_second
 
 
 def arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from rl_scaling.cli.options import at_least, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
 
 if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
-    from rl_scaling.validation.benchmarks.atari import Settings, Throughput
+    from rl_scaling.validation.throughput import Settings, Throughput
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BenchAtari:
             raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
         from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.sweeps.trial import choose_device
-        from rl_scaling.validation.benchmarks.atari import Settings, measure
+        from rl_scaling.validation.throughput import Settings, measure
 
         game = find_game(self.game).name
 
@@ -139,7 +139,7 @@ class BenchNoise:
             raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
         from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.sweeps.trial import choose_device
-        from rl_scaling.validation.benchmarks.noise import Settings, measure
+        from rl_scaling.validation.noise_overhead import Settings, measure
 
         settings = Settings(
             workloads=self.workloads,

@@ -6,12 +6,8 @@ import pytest
 
 from rl_scaling.config import ConfigError
 from rl_scaling.noise import NoiseScaleEstimate
-from rl_scaling.validation.experiments.temperature import (
-    TemperatureSettings,
-    What,
-    ratio_of_estimates,
-    temperature_runs,
-)
+from rl_scaling.validation.settings import TemperatureSettings, What
+from rl_scaling.validation.temperature import ratio_of_estimates, temperature_runs
 
 
 def estimate(value: float, low: float, high: float) -> NoiseScaleEstimate:

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -103,7 +103,9 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
         for name, open_part in _PARTS.items():
             say(f"starting {name}")
             parts[name] = stack.enter_context(open_part(settings))
-        overhead = _noise_overhead(parts["ours"], settings)
+        ours = parts["ours"]
+        assert isinstance(ours, Updates)
+        overhead = _noise_overhead(ours, settings)
         together = None
         if settings.device == "cpu":
             say("starting trials side by side")
@@ -170,50 +172,57 @@ def _network(s: Settings) -> Generator[Step]:
     def step() -> int:
         logits, values = network(batch)
         torch.autograd.grad(logits.sum() + values.sum(), parameters)
-        _synchronize(s.device)
+        synchronize(s.device)
         return frames
 
     yield step
 
 
-@contextmanager
-def _ours(s: Settings, *, alternate: bool = False) -> Generator[Step]:
-    with closing(make_vector(s.environment, num_threads=s.threads, alternate=alternate)) as source:
-        agent = A2C(s.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=s.device)
-        agent.begin(source, source.reset(0))
-        for _ in range(2):  # the second captures CUDA graphs where there are any
-            agent.step()
-        yield _Update(agent, s.device)
-
-
-class _Update:
-    """One update of our A2C; with `groups`, measured."""
+class Updates:
+    """Updates of this project's A2C; one that is measured does what `rl-scaling train a2c` does at its cadence."""
 
     def __init__(self, agent: A2C, device: str):
         self._agent, self._device = agent, device
+        self._meter = NoiseScaleMeter(group_size=1)
 
-    def __call__(self, **measure: Any) -> int:
-        update = self._agent.step(**measure)
+    def __call__(self, *, measured: bool = False) -> int:
+        noise = NoiseScaleConfig()
+        groups, frames = (noise.groups, noise.frame_gradients) if measured else (1, 0)
+        update = self._agent.step(num_groups=groups, frame_gradients=frames)
         if update.groups is not None:
-            meter = NoiseScaleMeter(group_size=1)
-            meter.update(update.groups.sq_norms, update.groups.batch_sq_norm, group_sizes=update.groups.sizes)
-        _synchronize(self._device)
+            self._meter.update(update.groups.sq_norms, update.groups.batch_sq_norm, group_sizes=update.groups.sizes)
+        synchronize(self._device)
         return update.frames
 
 
-def _noise_overhead(update: Step, s: Settings) -> float:
+@contextmanager
+def a2c_updates(
+    environment: AtariConfig, config: A2CConfig, *, device: str, threads: int, alternate: bool = False
+) -> Generator[Updates]:
+    """A2C with its environments started and its buffers made."""
+    with closing(make_vector(environment, num_threads=threads, alternate=alternate)) as source:
+        agent = A2C(config, source.observation_shape, source.num_actions, total_updates=10**9, device=device)
+        agent.begin(source, source.reset(0))
+        for _ in range(2):  # the second captures CUDA graphs where there are any
+            agent.step()
+        yield Updates(agent, device)
+
+
+def _ours(s: Settings, *, alternate: bool = False) -> AbstractContextManager[Updates]:
+    return a2c_updates(s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate)
+
+
+def _noise_overhead(update: Updates, s: Settings) -> float:
     """From updates with and without measuring in turns: the difference of their medians, one in `every_updates`."""
-    assert isinstance(update, _Update)
-    noise = NoiseScaleConfig()
     seconds: dict[bool, list[float]] = {False: [], True: []}
     begun = time.perf_counter()
     while time.perf_counter() - begun < max(2 * s.seconds, 1.0):
         for measured in (False, True):
             before = time.perf_counter()
-            update(**({"num_groups": noise.groups, "frame_gradients": noise.frame_gradients} if measured else {}))
+            update(measured=measured)
             seconds[measured].append(time.perf_counter() - before)
     plain, with_noise = (statistics.median(seconds[measured]) for measured in (False, True))
-    return (with_noise - plain) / (noise.every_updates * plain)
+    return (with_noise - plain) / (NoiseScaleConfig().every_updates * plain)
 
 
 @contextmanager
@@ -221,9 +230,18 @@ def _sb3(s: Settings) -> Generator[Step]:
     """Stable-Baselines3's A2C as its users run it: subprocess environments, frame stack, CnnPolicy."""
     from stable_baselines3 import A2C as TheirA2C
     from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
-    from rl_scaling.validation.benchmarks.sb3_network import SmallCNN
+    class SmallCNN(BaseFeaturesExtractor):
+        """The body of our "small" network, so that both train the same one; observations come scaled to 0..1."""
+
+        def __init__(self, observation_space: gymnasium.spaces.Box):
+            super().__init__(observation_space, features_dim=256)
+            self.body = make_network("small", observation_space.shape, 1).policy_body
+
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            return self.body(observations)
 
     make = partial(_make_game, f"{s.game}NoFrameskip-v4")
     envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
@@ -264,7 +282,7 @@ def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
 def _side_by_side(s: Settings) -> Generator[Callable[[], float]]:
     """One trial per thread, each in a process of its own with one thread; their throughputs added."""
     context = multiprocessing.get_context("spawn")
-    alone = Settings(**{**s.__dict__, "threads": 1})
+    alone = replace(s, threads=1)
     connections: list[Connection] = []
     processes = []
     for _ in range(s.threads):
@@ -301,6 +319,7 @@ def _trial(connection: Connection, s: Settings) -> None:
             return
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait for what a GPU is still doing."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rl_scaling.report.data import Tables
 from rl_scaling.report.theme import Figure, count_axis, legend, log_axis
-from rl_scaling.validation.experiments.temperature import TemperatureRun
+from rl_scaling.validation.temperature import TemperatureRun
 
 _COLOURS = {
     "learning-rate": "var(--critical)",

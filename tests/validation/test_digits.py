@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
+from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 
 
 def test_digits_are_whole_and_standardised() -> None:
@@ -27,5 +27,5 @@ def test_the_seed_makes_the_network_and_leaves_the_global_generator_alone() -> N
 def test_training_learns() -> None:
     data, model = load_digits(), small_mlp(16, 0)
     before = float(cross_entropy(model(data[0]), data[1]).detach())
-    train(model, data, 200, torch.Generator().manual_seed(1))
+    GroupedSGD(model, data, torch.Generator().manual_seed(1)).train(200)
     assert float(cross_entropy(model(data[0]), data[1]).detach()) < before / 4
