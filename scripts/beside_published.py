@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -42,12 +43,13 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         game, algorithm, batch_size, frames, score: one row for every row of the run that has a score.
     """
-    found: dict[tuple[str, str, float], pd.DataFrame] = {}
+    found: dict[tuple[str, Any, float], pd.DataFrame] = {}
     for run in split_runs(runs):
         known = np.isfinite(run.curve.score)
-        if run.adaptive or not known.any() or pd.isna(runs["environment.game"].iloc[run.rows[0]]):
+        asked = runs.iloc[run.rows[0]]
+        game, algorithm = asked.get("environment.game"), asked.get("agent.kind")
+        if run.adaptive or not known.any() or not isinstance(game, str):
             continue
-        game, algorithm = run.task.split()[:2]
         curve = pd.DataFrame({"frames": run.examples[known], "score": run.curve.score[known]})
         curve = curve.assign(game=game, algorithm=algorithm, batch_size=run.batch_size)
         best = found.get((game, algorithm, run.batch_size))

@@ -4,7 +4,7 @@
     python scripts/noise_at_start.py --frames 4000 --num-envs 8       # to see that it works
     python scripts/noise_at_start.py --csv > noise.csv
 
-Runs are kept in one store (--out); the same command goes on after a stop, and prints the table alone when all are done.
+Runs are kept in one store (--out); the same command resumes after a stop, and only prints the table when all are done.
 B_simple is pooled over all frames of a run, so "the start" is its first --frames frames: the policy moves meanwhile.
 """
 
@@ -15,7 +15,7 @@ import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -52,6 +52,16 @@ def train(config: RunConfig, folder: Path) -> str:
     if status in (None, "interrupted"):
         status = run_trial(config, store, device="cpu")
     return f"{config.environment.name}: {status}"
+
+
+def train_all(configs: Sequence[RunConfig], folder: Path, workers: int) -> Iterator[str]:
+    """A line for each run as it ends; one worker is this process."""
+    if workers == 1:
+        yield from (train(config, folder) for config in configs)
+        return
+    spawn = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        yield from pool.map(train, configs, [folder] * len(configs))
 
 
 def table(configs: Iterable[RunConfig], folder: Path) -> pd.DataFrame:
@@ -103,10 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         configs = [run_config(game, args.num_envs, args.frames, args.learning_rate, args.seed) for game in args.games]
-        spawn = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
-        with ProcessPoolExecutor(args.workers or available_cpus(), mp_context=spawn) as pool:
-            for line in pool.map(train, configs, [args.out] * len(configs)):
-                print(line, file=sys.stderr, flush=True)
+        for line in train_all(configs, args.out, args.workers or available_cpus()):
+            print(line, file=sys.stderr, flush=True)
         rows = table(configs, args.out)
     except (ConfigError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -52,14 +52,14 @@ def test_ratio_of_two_estimates() -> None:
 
 
 def test_a_run_repeats_and_all_start_alike() -> None:
-    settings = TemperatureSettings(pretrain_updates=50, phase_updates=80)
+    settings = TemperatureSettings(pretrain_updates=20, phase_updates=40)
     rate, batch = temperature_runs(settings, ("learning-rate", "batch-size"), silent)
     (again,) = temperature_runs(settings, ("batch-size",), silent)
     assert rate.phases[0] == batch.phases[0]
     assert batch.phases == again.phases
     assert len(batch.updates) == len(batch.low)
-    assert batch.updates[-1] == 3 * 80
-    assert batch.phases[1].estimate.steps == 40, "the first half of a phase is left to settle"
+    assert batch.updates[-1] == 3 * 40
+    assert batch.phases[1].estimate.steps == 20, "the first half of a phase is left to settle"
 
 
 def test_divergence_and_bad_settings_are_one_line() -> None:
