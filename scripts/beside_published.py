@@ -38,7 +38,7 @@ PUBLISHED_PPO = {
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of each game, algorithm and batch size the run with the best smoothed score at its end.
+    """The run with the best smoothed score at its end for each game, algorithm and batch size.
 
     Returns:
         game, algorithm, batch_size, frames, score: one row for every row of the run that has a score.
@@ -64,7 +64,7 @@ def published(game: str, algorithm: str) -> float:
 
 
 def as_markdown(table: pd.DataFrame, marks: Sequence[int]) -> str:
-    """One line per game, algorithm and batch size: the score when so many frames had been seen, as far as it got."""
+    """One line per game, algorithm and batch size: the score at each of `marks` frames, as far as the run got."""
     heads = ["game", "algorithm", "batch", *(f"{mark:,} frames" for mark in marks), "random", "published, 10 M"]
     lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * (len(heads) - 2)]
     for (game, algorithm, size), curve in table.groupby(["game", "algorithm", "batch_size"]):

@@ -5,7 +5,7 @@
     python scripts/train_gpu.py --bf16                  # after a check of the gradient on one rollout
 
 A recipe to change. What it writes is what `rl-scaling train a2c` or `ppo` writes: `rl-scaling report` reads it, and the
-same command goes on after Ctrl-C. It runs without a GPU too, for trying out.
+same command resumes after Ctrl-C. It runs without a GPU too, for trying out.
 """
 
 from __future__ import annotations

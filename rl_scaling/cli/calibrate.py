@@ -96,7 +96,7 @@ def _print_calibration(plan: CalibrationPlan, rows: Sequence[Row]) -> None:
 
 
 def _correlation(row: Row) -> str:
-    """Of the frames of one environment; empty where a problem has none."""
+    """The correlation of the frames of one environment; empty where a problem has none."""
     return str(row["correlation"]) if math.isfinite(float(row["time_step_groups"])) else ""
 
 

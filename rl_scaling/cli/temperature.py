@@ -97,7 +97,7 @@ def _print(runs: list[TemperatureRun]) -> None:
     for run in runs:
         rise = f"1/T rose by {run.expected:.3g}, the noise scale by {run.ratio}"
         exact = f"{run.exact_ratio:.3g} with exact |G|²"
-        print_line(f"{run.what}: {rise}; {exact}; after over before: {run.return_ratio}")
+        print_line(f"{run.what}: {rise}; {exact}; after over before: {run.return_ratio} (95 % intervals)")
 
 
 def _write(runs: list[TemperatureRun], numbers: dict[str, Any], folder: Path) -> None:

@@ -121,7 +121,7 @@ def _a2c(s: Settings, num_envs: int) -> Generator[dict[int, Step]]:
 
 
 def _at_cadence(update: Updates, every: int) -> Step:
-    """Updates of which the first of every so many is measured; 0: none."""
+    """Updates of which the first in `every` is measured; 0: none."""
     count = itertools.count()
 
     def step() -> None:

@@ -69,7 +69,7 @@ def bound() -> pd.DataFrame:
 
 
 def slope(found: pd.DataFrame, column: str = "steps", first: int = 0) -> float:
-    """Of log `column` over log batch size between the batch sizes number `first` and `first` + 1."""
+    """The slope of log `column` over log batch size between the batch sizes number `first` and `first` + 1."""
     values, sizes = found[column].to_numpy(), found["batch_size"].to_numpy()
     return float(np.log(values[first + 1] / values[first]) / np.log(sizes[first + 1] / sizes[first]))
 

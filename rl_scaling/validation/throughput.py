@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,8 @@ from rl_scaling.noise import NoiseScaleMeter
 
 # Advances by some frames and returns how many.
 Step = Callable[[], int]
+# Frames per second of each part, measured one after the other.
+Round = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,36 +56,48 @@ class Settings:
         return A2CConfig(network="nature" if self.network == "nature" else "small")
 
 
-@dataclass(frozen=True, kw_only=True)
+# Ratios are formed within a round: their name, their words and their form, in the order in which they are printed.
+RATIOS: dict[str, tuple[str, Callable[[Round], float]]] = {
+    "ratio_to_sb3": ("ratio to Stable-Baselines3", lambda r: r["ours"] / r["sb3"]),
+    "alternating_ratio_to_sb3": ("the same, two halves in turns", lambda r: r["alternating"] / r["sb3"]),
+    "side_by_side_ratio_to_sb3": ("the same, trials side by side", lambda r: r["side_by_side"] / r["sb3"]),
+    "fraction_of_limit": ("fraction of the limit", lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
+    "fraction_of_emulator": ("two halves, to the bare emulator", lambda r: r["alternating"] / r["emulator"]),
+    "alternating_ratio": ("two halves, to all at once", lambda r: r["alternating"] / r["ours"]),
+}
+
+
+@dataclass(frozen=True)
 class Throughput:
-    """Medians over the rounds; frames are counted as the agent sees them.
+    """What the rounds measured; frames are counted as the agent sees them.
 
     Attributes:
-        ours, sb3, emulator, network: frames per second. The emulator runs alone; the network's is forward and backward
-            of whole batches of 5 steps.
-        alternating: frames per second of ours where one half of the environments is emulated while the network acts for
-            the other.
-        side_by_side: frames per second of several trials with one thread each, together; None on a GPU, which trials
-            would only share.
+        rounds: frames per second of each part in each round:
+            ours, sb3: training, by this A2C and by Stable-Baselines3's;
+            emulator: alone; network: forward and backward of whole batches of 5 steps;
+            alternating: ours, where one half of the environments is emulated while the network acts for the other;
+            side_by_side: several trials with one thread each, added up; not on a GPU, which trials would only share.
         noise_scale_overhead: share of the wall time that measuring takes at the default setting.
-        ratio_to_sb3, fraction_of_limit, side_by_side_ratio: medians of the rounds' own ratios.
-        alternating_ratio, alternating_ratio_to_sb3: of alternating to ours and to Stable-Baselines3's.
-        fraction_of_emulator: of alternating to the emulator.
     """
 
-    ours: float
-    sb3: float
-    emulator: float
-    network: float
-    alternating: float
-    side_by_side: float | None
+    rounds: Sequence[Round]
     noise_scale_overhead: float
-    ratio_to_sb3: float
-    fraction_of_limit: float
-    side_by_side_ratio: float | None
-    alternating_ratio: float
-    alternating_ratio_to_sb3: float
-    fraction_of_emulator: float
+
+    @property
+    def frames_per_second(self) -> dict[str, float | None]:
+        """Medians over the rounds; None: not measured."""
+        return {name: self._median(lambda r, name=name: r[name]) for name in (*_PARTS, "side_by_side")}
+
+    @property
+    def ratios(self) -> dict[str, float | None]:
+        """Medians of the rounds' own ratios, by the names of `RATIOS`."""
+        return {name: self._median(form) for name, (_, form) in RATIOS.items()}
+
+    def _median(self, figure: Callable[[Round], float]) -> float | None:
+        try:
+            return statistics.median(figure(r) for r in self.rounds)
+        except KeyError:
+            return None
 
 
 def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
@@ -97,7 +111,7 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
         ImportError: Stable-Baselines3 is not installed.
     """
     torch.set_num_threads(settings.threads)
-    rounds: list[dict[str, float]] = []
+    rounds: list[Round] = []
     with ExitStack() as stack:
         parts: dict[str, Step] = {}
         for name, open_part in _PARTS.items():
@@ -116,25 +130,7 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
                 figures["side_by_side"] = together()
             rounds.append(figures)
             say(f"round {i + 1}: " + ", ".join(f"{name} {figure:,.0f}" for name, figure in figures.items()))
-    return _summary(rounds, overhead)
-
-
-def _summary(rounds: list[dict[str, float]], overhead: float) -> Throughput:
-    def median(figure: Callable[[dict[str, float]], float]) -> float:
-        return statistics.median(figure(r) for r in rounds)
-
-    together = all("side_by_side" in r for r in rounds)
-    return Throughput(
-        **{name: median(lambda r, name=name: r[name]) for name in _PARTS},
-        side_by_side=median(lambda r: r["side_by_side"]) if together else None,
-        noise_scale_overhead=overhead,
-        ratio_to_sb3=median(lambda r: r["ours"] / r["sb3"]),
-        fraction_of_limit=median(lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
-        side_by_side_ratio=median(lambda r: r["side_by_side"] / r["sb3"]) if together else None,
-        alternating_ratio=median(lambda r: r["alternating"] / r["ours"]),
-        alternating_ratio_to_sb3=median(lambda r: r["alternating"] / r["sb3"]),
-        fraction_of_emulator=median(lambda r: r["alternating"] / r["emulator"]),
-    )
+    return Throughput(rounds, overhead)
 
 
 def _frames_per_second(step: Step, seconds: float) -> float:
