@@ -141,18 +141,24 @@ def _frames_per_second(step: Step, seconds: float) -> float:
     return frames / elapsed
 
 
+def emulator_frames_per_second(game: str, num_envs: int, *, threads: int, seconds: float) -> float:
+    """What the bare emulators reach alone."""
+    with _emulator(game, num_envs, threads) as step:
+        return _frames_per_second(step, seconds)
+
+
 @contextmanager
-def _emulator(s: Settings) -> Generator[Step]:
+def _emulator(game: str, num_envs: int, threads: int) -> Generator[Step]:
     """The bare C++ environments with random actions."""
-    envs = AtariVectorEnv(find_game(s.game).rom, s.num_envs, num_threads=min(s.threads, s.num_envs))
+    envs = AtariVectorEnv(find_game(game).rom, num_envs, num_threads=min(threads, num_envs))
     envs.reset(seed=0)
     random = np.random.default_rng(0)
     count = len(envs.ale.get_action_set())
 
     def step() -> int:
         for _ in range(5):
-            envs.step(random.integers(count, size=s.num_envs))
-        return 5 * s.num_envs
+            envs.step(random.integers(count, size=num_envs))
+        return 5 * num_envs
 
     yield step
 
@@ -254,18 +260,12 @@ def _sb3(s: Settings) -> Generator[Step]:
 
 
 _PARTS: dict[str, Callable[[Settings], AbstractContextManager[Step]]] = {
-    "emulator": _emulator,
+    "emulator": lambda s: _emulator(s.game, s.num_envs, s.threads),
     "network": _network,
     "sb3": _sb3,
     "ours": _ours,
     "alternating": partial(_ours, alternate=True),
 }
-
-
-def emulator_frames_per_second(settings: Settings) -> float:
-    """What the bare emulators reach alone, measured for `settings.seconds`."""
-    with _emulator(settings) as step:
-        return _frames_per_second(step, settings.seconds)
 
 
 def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
