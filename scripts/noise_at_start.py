@@ -11,7 +11,6 @@ B_simple is pooled over all frames of a run, so "the start" is its first --frame
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import sys
@@ -27,6 +26,7 @@ import pandas as pd
 from rl_scaling.analysis import noise_over_training
 from rl_scaling.config import A2CConfig, AtariConfig, ConfigError, NoiseScaleConfig, RunConfig
 from rl_scaling.envs import GAMES, available_cpus, find_game
+from rl_scaling.estimates import Estimate
 from rl_scaling.store import Store, StoreError, load_runs
 
 COLUMNS = ["game", "batch", "frames", "updates", "B_simple", "low", "high", "design_effect"]
@@ -82,18 +82,15 @@ def table(configs: Iterable[RunConfig], folder: Path) -> pd.DataFrame:
 
 
 def as_markdown(rows: pd.DataFrame) -> str:
-    """A table in which what is not resolved says so."""
+    """A table; "> 85" where a noise scale is not resolved, which is what it exceeds."""
     lines = [
         "| game | batch, frames | frames | updates | B_simple, frames (95 % interval) | design effect |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows.itertuples(index=False):
-        scale = f"{row.B_simple:,.0f} ({row.low:,.0f} to {row.high:,.0f})"
-        if not math.isfinite(float(str(row.B_simple))):
-            scale = f"unresolved, > {row.low:,.0f}"
-        lines.append(
-            f"| {row.game} | {row.batch:,} | {row.frames:,} | {row.updates:,} | {scale} | {row.design_effect:.1f} |"
-        )
+        scale = Estimate(float(str(row.B_simple)), float(str(row.low)), float(str(row.high)))
+        counts = f"{row.batch:,} | {row.frames:,} | {row.updates:,}"
+        lines.append(f"| {row.game} | {counts} | {scale} | {row.design_effect:.1f} |")
     return "\n".join(lines)
 
 

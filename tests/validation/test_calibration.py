@@ -115,21 +115,6 @@ def test_the_whole_table_meets_its_aims_but_for_long_dependence() -> None:
     assert sum(map(bias_is_met, rows)) > 0.95 * len(rows)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"repeats": 1}, "2 or more"),
-        ({"seed": -1}, "seed"),
-        ({"groups": (1, 2)}, "groups must be 2"),
-        ({"correlations": (1.0,)}, "below 1"),
-        ({"problems": ("none",)}, "no problem none"),
-    ],
-)
-def test_impossible_plans_are_refused(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Plan(**wrong)  # pyright: ignore[reportArgumentType]
-
-
 def test_recipes_by_hand() -> None:
     squares, traces = np.array([[1.0, -2.0, 4.0]]), np.array([[10.0, 20.0, 40.0]])
     weights = np.array([1.0, 1.0, 2.0])
