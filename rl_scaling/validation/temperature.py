@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from rl_scaling.config import ConfigError
 from rl_scaling.estimates import Estimate
 from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter
 from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 from rl_scaling.validation.settings import TemperatureSettings, What
-
-FloatArray = NDArray[np.float64]
 
 _EXACT_EVERY = 20  # updates between two gradients of all the data, in the measured half of a phase
 _CURVE_POINTS = 60  # of a phase
@@ -60,16 +58,13 @@ class TemperatureRun:
     Attributes:
         what: was changed.
         phases: before, during, after.
-        updates: (n,) since the first phase began.
-        b_simple, low, high: (n,) the running estimate there, with its interval; b_simple is NaN while unresolved.
+        curve: the running estimate along the way: phase, updates (since the first phase began), b_simple (NaN while
+            unresolved), low and high.
     """
 
     what: What
     phases: tuple[Phase, ...]
-    updates: NDArray[np.int64]
-    b_simple: FloatArray
-    low: FloatArray
-    high: FloatArray
+    curve: pd.DataFrame
 
     @property
     def expected(self) -> float:
@@ -140,22 +135,20 @@ def _run(
     settings: TemperatureSettings, what: What, training: GroupedSGD, progress: Callable[[str], None]
 ) -> TemperatureRun:
     running = NoiseScaleMeter(settings.batch_size / settings.groups, window=settings.window)
-    phases, points = [], []
-    for name, learning_rate, batch_size in settings.phases(what):
-        phase, found = _phase(settings, training, running, (name, learning_rate, batch_size))
-        points += [(len(phases) * settings.phase_updates + update, *rest) for update, *rest in found]
+    phases, curves = [], []
+    for plan in settings.phases(what):
+        phase, curve = _phase(settings, training, running, plan)
+        curve["updates"] += len(phases) * settings.phase_updates
         phases.append(phase)
-        progress(f"{what}, {name}: {phase.estimate}")
-    updates, values, lows, highs = np.array(points).T
-    return TemperatureRun(
-        what=what, phases=tuple(phases), updates=updates.astype(np.int64), b_simple=values, low=lows, high=highs
-    )
+        curves.append(curve)
+        progress(f"{what}, {phase.name}: {phase.estimate}")
+    return TemperatureRun(what=what, phases=tuple(phases), curve=pd.concat(curves, ignore_index=True))
 
 
 def _phase(
     settings: TemperatureSettings, training: GroupedSGD, running: NoiseScaleMeter, plan: tuple[str, float, int]
-) -> tuple[Phase, list[tuple[float, float, float, float]]]:
-    """The phase, and (update in the phase, running B_simple, low, high) at some points of it."""
+) -> tuple[Phase, pd.DataFrame]:
+    """The phase, and its part of the curve, whose updates are counted from its start."""
     name, learning_rate, batch_size = plan
     size = batch_size / settings.groups
     meter = NoiseScaleMeter(size)
@@ -173,7 +166,7 @@ def _phase(
             meter.update(norms, batch, learning_rate=learning_rate)
         if update % every == 0:
             now = running.estimate()
-            points.append((update, now.b_simple, now.low, now.high))
+            points.append((name, update, now.b_simple, now.low, now.high))
     estimate = meter.estimate()
     square, loss = np.mean(exact or [training.whole()], axis=0)
     found = Phase(
@@ -184,4 +177,4 @@ def _phase(
         b_simple_exact=estimate.trace_cov / float(square),
         loss=float(loss),
     )
-    return found, points
+    return found, pd.DataFrame(points, columns=pd.Index(["phase", "updates", "b_simple", "low", "high"]))

@@ -47,8 +47,8 @@ def test_a_run_repeats_and_all_start_alike() -> None:
     (again,) = temperature_runs(settings, ("batch-size",), silent)
     assert rate.phases[0] == batch.phases[0]
     assert batch.phases == again.phases
-    assert len(batch.updates) == len(batch.low)
-    assert batch.updates[-1] == 3 * 40
+    assert batch.curve["phase"].unique().tolist() == ["before", "during", "after"]
+    assert batch.curve["updates"].tolist() == list(range(1, 3 * 40 + 1))
     assert batch.phases[1].estimate.steps == 20, "the first half of a phase is left to settle"
 
 
