@@ -297,7 +297,7 @@ class NQMFigures:
 
     def run(self) -> int:
         from rl_scaling.report.gallery import write_gallery
-        from rl_scaling.validation.published.noisy_quadratic import exhibits
+        from rl_scaling.validation.published_figures import exhibits
 
         shown = exhibits()
         page = write_gallery(

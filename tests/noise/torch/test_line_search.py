@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rl_scaling.noise.torch.hessian import hessian_noise_scale
 from rl_scaling.noise.torch.line_search import best_steps, draw_examples, fit_saturation, line_search_noise_scale
-from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
+from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 from tests.noise.curvature_reference import Bowl
 
 SIZES = [4, 16, 64, 256, 1024]
@@ -96,7 +96,7 @@ def test_searching_for_each_draw_gains_more_than_eq_2_7() -> None:
 def test_both_ways_agree_on_half_trained_digits() -> None:
     """No quadratic: 36 % apart was the most at five stages of training (docs/curvature.md); 60 % is allowed here."""
     data, model = load_digits(), small_mlp(8, 0)
-    train(model, data, 60, torch.Generator().manual_seed(1))
+    GroupedSGD(model, data, torch.Generator().manual_seed(1)).train(60)
     search = line_search_noise_scale(model, cross_entropy, data, [8, 32, 128, 512, 2048], draws=32)
     generator = torch.Generator().manual_seed(2)
     batches = [[draw_examples(data, 64, generator) for _ in range(8)] for _ in range(60)]

@@ -7,11 +7,19 @@ import dataclasses
 import pytest
 import torch
 
+<<<<<<< HEAD:tests/sweeps/test_probe.py
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.sweeps import probe as module
+=======
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import GymnasiumConfig
+from rl_scaling.domains.rl import timing
+from rl_scaling.domains.rl.training import what_to_measure
+>>>>>>> validation:tests/domains/rl/test_timing.py
 
 A2C = RunConfig(
     environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=4),
@@ -25,7 +33,7 @@ PPO = dataclasses.replace(A2C, agent=PPOConfig(network="mlp", rollout_steps=8, m
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 1 s, a measured one 5 s."""
-    monkeypatch.setattr(module, "_timed", lambda *_, **measure: 5.0 if measure else 1.0)
+    monkeypatch.setattr(timing, "_timed", lambda *_, **measure: 5.0 if measure else 1.0)
 
 
 @pytest.mark.usefixtures("clock")
@@ -35,9 +43,9 @@ def test_the_noise_scale_costs_its_share(config: RunConfig, every: int) -> None:
     config = dataclasses.replace(config, noise_scale=NoiseScaleConfig(every_updates=every))
     each = config.agent.updates_per_rollout
     rollouts = [bool(every and what_to_measure(config, each * i)) for i in range(40 * max(1, every))]
-    (with_noise,) = module.probe(
+    (with_noise,) = timing.time_updates(
         config, [4], seconds=0.1, device=torch.device("cpu"), threads=1, with_noise_scale=True
     )["seconds"]
     assert with_noise == pytest.approx(1 + 4 * sum(rollouts) / len(rollouts))
-    (without,) = module.probe(config, [4], seconds=0.1, device=torch.device("cpu"), threads=1)["seconds"]
+    (without,) = timing.time_updates(config, [4], seconds=0.1, device=torch.device("cpu"), threads=1)["seconds"]
     assert without == 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -33,6 +33,8 @@ from rl_scaling.noise import NoiseScaleMeter
 
 # Advances by some frames and returns how many.
 Step = Callable[[], int]
+# Frames per second of each part, measured one after the other.
+Round = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,36 +58,48 @@ class Settings:
         return A2CConfig(network="nature" if self.network == "nature" else "small")
 
 
-@dataclass(frozen=True, kw_only=True)
+# Ratios are formed within a round: their name, their words and their form, in the order in which they are printed.
+RATIOS: dict[str, tuple[str, Callable[[Round], float]]] = {
+    "ratio_to_sb3": ("ratio to Stable-Baselines3", lambda r: r["ours"] / r["sb3"]),
+    "alternating_ratio_to_sb3": ("the same, two halves in turns", lambda r: r["alternating"] / r["sb3"]),
+    "side_by_side_ratio_to_sb3": ("the same, trials side by side", lambda r: r["side_by_side"] / r["sb3"]),
+    "fraction_of_limit": ("fraction of the limit", lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
+    "fraction_of_emulator": ("two halves, to the bare emulator", lambda r: r["alternating"] / r["emulator"]),
+    "alternating_ratio": ("two halves, to all at once", lambda r: r["alternating"] / r["ours"]),
+}
+
+
+@dataclass(frozen=True)
 class Throughput:
-    """Medians over the rounds; frames are counted as the agent sees them.
+    """What the rounds measured; frames are counted as the agent sees them.
 
     Attributes:
-        ours, sb3, emulator, network: frames per second. The emulator runs alone; the network's is forward and backward
-            of whole batches of 5 steps.
-        alternating: frames per second of ours where one half of the environments is emulated while the network acts for
-            the other.
-        side_by_side: frames per second of several trials with one thread each, together; None on a GPU, which trials
-            would only share.
+        rounds: frames per second of each part in each round:
+            ours, sb3: training, by this A2C and by Stable-Baselines3's;
+            emulator: alone; network: forward and backward of whole batches of 5 steps;
+            alternating: ours, where one half of the environments is emulated while the network acts for the other;
+            side_by_side: several trials with one thread each, added up; not on a GPU, which trials would only share.
         noise_scale_overhead: share of the wall time that measuring takes at the default setting.
-        ratio_to_sb3, fraction_of_limit, side_by_side_ratio: medians of the rounds' own ratios.
-        alternating_ratio, alternating_ratio_to_sb3: of alternating to ours and to Stable-Baselines3's.
-        fraction_of_emulator: of alternating to the emulator.
     """
 
-    ours: float
-    sb3: float
-    emulator: float
-    network: float
-    alternating: float
-    side_by_side: float | None
+    rounds: Sequence[Round]
     noise_scale_overhead: float
-    ratio_to_sb3: float
-    fraction_of_limit: float
-    side_by_side_ratio: float | None
-    alternating_ratio: float
-    alternating_ratio_to_sb3: float
-    fraction_of_emulator: float
+
+    @property
+    def frames_per_second(self) -> dict[str, float | None]:
+        """Medians over the rounds; None: not measured."""
+        return {name: self._median(lambda r, name=name: r[name]) for name in (*_PARTS, "side_by_side")}
+
+    @property
+    def ratios(self) -> dict[str, float | None]:
+        """Medians of the rounds' own ratios, by the names of `RATIOS`."""
+        return {name: self._median(form) for name, (_, form) in RATIOS.items()}
+
+    def _median(self, figure: Callable[[Round], float]) -> float | None:
+        try:
+            return statistics.median(figure(r) for r in self.rounds)
+        except KeyError:
+            return None
 
 
 def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
@@ -99,13 +113,15 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
         ImportError: Stable-Baselines3 is not installed.
     """
     torch.set_num_threads(settings.threads)
-    rounds: list[dict[str, float]] = []
+    rounds: list[Round] = []
     with ExitStack() as stack:
         parts: dict[str, Step] = {}
         for name, open_part in _PARTS.items():
             say(f"starting {name}")
             parts[name] = stack.enter_context(open_part(settings))
-        overhead = _noise_overhead(parts["ours"], settings)
+        ours = parts["ours"]
+        assert isinstance(ours, Updates)
+        overhead = _noise_overhead(ours, settings)
         together = None
         if settings.device == "cpu":
             say("starting trials side by side")
@@ -116,25 +132,7 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
                 figures["side_by_side"] = together()
             rounds.append(figures)
             say(f"round {i + 1}: " + ", ".join(f"{name} {figure:,.0f}" for name, figure in figures.items()))
-    return _summary(rounds, overhead)
-
-
-def _summary(rounds: list[dict[str, float]], overhead: float) -> Throughput:
-    def median(figure: Callable[[dict[str, float]], float]) -> float:
-        return statistics.median(figure(r) for r in rounds)
-
-    together = all("side_by_side" in r for r in rounds)
-    return Throughput(
-        **{name: median(lambda r, name=name: r[name]) for name in _PARTS},
-        side_by_side=median(lambda r: r["side_by_side"]) if together else None,
-        noise_scale_overhead=overhead,
-        ratio_to_sb3=median(lambda r: r["ours"] / r["sb3"]),
-        fraction_of_limit=median(lambda r: r["ours"] * (1 / r["emulator"] + 1 / r["network"])),
-        side_by_side_ratio=median(lambda r: r["side_by_side"] / r["sb3"]) if together else None,
-        alternating_ratio=median(lambda r: r["alternating"] / r["ours"]),
-        alternating_ratio_to_sb3=median(lambda r: r["alternating"] / r["sb3"]),
-        fraction_of_emulator=median(lambda r: r["alternating"] / r["emulator"]),
-    )
+    return Throughput(rounds, overhead)
 
 
 def _frames_per_second(step: Step, seconds: float) -> float:
@@ -145,18 +143,24 @@ def _frames_per_second(step: Step, seconds: float) -> float:
     return frames / elapsed
 
 
+def emulator_frames_per_second(game: str, num_envs: int, *, threads: int, seconds: float) -> float:
+    """What the bare emulators reach alone."""
+    with _emulator(game, num_envs, threads) as step:
+        return _frames_per_second(step, seconds)
+
+
 @contextmanager
-def _emulator(s: Settings) -> Generator[Step]:
+def _emulator(game: str, num_envs: int, threads: int) -> Generator[Step]:
     """The bare C++ environments with random actions."""
-    envs = AtariVectorEnv(find_game(s.game).rom, s.num_envs, num_threads=min(s.threads, s.num_envs))
+    envs = AtariVectorEnv(find_game(game).rom, num_envs, num_threads=min(threads, num_envs))
     envs.reset(seed=0)
     random = np.random.default_rng(0)
     count = len(envs.ale.get_action_set())
 
     def step() -> int:
         for _ in range(5):
-            envs.step(random.integers(count, size=s.num_envs))
-        return 5 * s.num_envs
+            envs.step(random.integers(count, size=num_envs))
+        return 5 * num_envs
 
     yield step
 
@@ -172,50 +176,57 @@ def _network(s: Settings) -> Generator[Step]:
     def step() -> int:
         logits, values = network(batch)
         torch.autograd.grad(logits.sum() + values.sum(), parameters)
-        _synchronize(s.device)
+        synchronize(s.device)
         return frames
 
     yield step
 
 
-@contextmanager
-def _ours(s: Settings, *, alternate: bool = False) -> Generator[Step]:
-    with closing(make_vector(s.environment, num_threads=s.threads, alternate=alternate)) as source:
-        agent = A2C(s.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=s.device)
-        agent.begin(source, source.reset(0))
-        for _ in range(2):  # the second captures CUDA graphs where there are any
-            agent.step()
-        yield _Update(agent, s.device)
-
-
-class _Update:
-    """One update of our A2C; with `groups`, measured."""
+class Updates:
+    """Updates of this project's A2C; one that is measured does what `rl-scaling train a2c` does at its cadence."""
 
     def __init__(self, agent: A2C, device: str):
         self._agent, self._device = agent, device
+        self._meter = NoiseScaleMeter(group_size=1)
 
-    def __call__(self, **measure: Any) -> int:
-        update = self._agent.step(**measure)
+    def __call__(self, *, measured: bool = False) -> int:
+        noise = NoiseScaleConfig()
+        groups, frames = (noise.groups, noise.frame_gradients) if measured else (1, 0)
+        update = self._agent.step(num_groups=groups, frame_gradients=frames)
         if update.groups is not None:
-            meter = NoiseScaleMeter(group_size=1)
-            meter.update(update.groups.sq_norms, update.groups.batch_sq_norm, group_sizes=update.groups.sizes)
-        _synchronize(self._device)
+            self._meter.update(update.groups.sq_norms, update.groups.batch_sq_norm, group_sizes=update.groups.sizes)
+        synchronize(self._device)
         return update.frames
 
 
-def _noise_overhead(update: Step, s: Settings) -> float:
+@contextmanager
+def a2c_updates(
+    environment: AtariConfig, config: A2CConfig, *, device: str, threads: int, alternate: bool = False
+) -> Generator[Updates]:
+    """A2C with its environments started and its buffers made."""
+    with closing(make_vector(environment, num_threads=threads, alternate=alternate)) as source:
+        agent = A2C(config, source.observation_shape, source.num_actions, total_updates=10**9, device=device)
+        agent.begin(source, source.reset(0))
+        for _ in range(2):  # the second captures CUDA graphs where there are any
+            agent.step()
+        yield Updates(agent, device)
+
+
+def _ours(s: Settings, *, alternate: bool = False) -> AbstractContextManager[Updates]:
+    return a2c_updates(s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate)
+
+
+def _noise_overhead(update: Updates, s: Settings) -> float:
     """From updates with and without measuring in turns: the difference of their medians, one in `every_updates`."""
-    assert isinstance(update, _Update)
-    noise = NoiseScaleConfig()
     seconds: dict[bool, list[float]] = {False: [], True: []}
     begun = time.perf_counter()
     while time.perf_counter() - begun < max(2 * s.seconds, 1.0):
         for measured in (False, True):
             before = time.perf_counter()
-            update(**({"num_groups": noise.groups, "frame_gradients": noise.frame_gradients} if measured else {}))
+            update(measured=measured)
             seconds[measured].append(time.perf_counter() - before)
     plain, with_noise = (statistics.median(seconds[measured]) for measured in (False, True))
-    return (with_noise - plain) / (noise.every_updates * plain)
+    return (with_noise - plain) / (NoiseScaleConfig().every_updates * plain)
 
 
 @contextmanager
@@ -223,9 +234,18 @@ def _sb3(s: Settings) -> Generator[Step]:
     """Stable-Baselines3's A2C as its users run it: subprocess environments, frame stack, CnnPolicy."""
     from stable_baselines3 import A2C as TheirA2C
     from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
-    from rl_scaling.validation.benchmarks.sb3_network import SmallCNN
+    class SmallCNN(BaseFeaturesExtractor):
+        """The body of our "small" network, so that both train the same one; observations come scaled to 0..1."""
+
+        def __init__(self, observation_space: gymnasium.spaces.Box):
+            super().__init__(observation_space, features_dim=256)
+            self.body = make_network("small", observation_space.shape, 1).policy_body
+
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            return self.body(observations)
 
     make = partial(_make_game, f"{s.game}NoFrameskip-v4")
     envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
@@ -242,18 +262,12 @@ def _sb3(s: Settings) -> Generator[Step]:
 
 
 _PARTS: dict[str, Callable[[Settings], AbstractContextManager[Step]]] = {
-    "emulator": _emulator,
+    "emulator": lambda s: _emulator(s.game, s.num_envs, s.threads),
     "network": _network,
     "sb3": _sb3,
     "ours": _ours,
     "alternating": partial(_ours, alternate=True),
 }
-
-
-def emulator_frames_per_second(settings: Settings) -> float:
-    """What the bare emulators reach alone, measured for `settings.seconds`."""
-    with _emulator(settings) as step:
-        return _frames_per_second(step, settings.seconds)
 
 
 def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
@@ -266,7 +280,7 @@ def _make_game(env_id: str) -> gymnasium.Env[Any, Any]:
 def _side_by_side(s: Settings) -> Generator[Callable[[], float]]:
     """One trial per thread, each in a process of its own with one thread; their throughputs added."""
     context = multiprocessing.get_context("spawn")
-    alone = Settings(**{**s.__dict__, "threads": 1})
+    alone = replace(s, threads=1)
     connections: list[Connection] = []
     processes = []
     for _ in range(s.threads):
@@ -303,6 +317,7 @@ def _trial(connection: Connection, s: Settings) -> None:
             return
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait for what a GPU is still doing."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

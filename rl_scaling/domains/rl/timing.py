@@ -1,4 +1,4 @@
-"""How long an update takes on this machine at several numbers of environments."""
+"""How long starting and updating takes on this machine at several numbers of environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ _WARM_UP_UPDATES = 2
 _PARTS = 6
 
 
-def probe(
+def time_start(config: RunConfig, num_envs: int) -> float:
+    """Seconds that one environment takes: made, reset, and its random start emulated, by one thread."""
+    begun = time.perf_counter()
+    environment = dataclasses.replace(config.environment, num_envs=num_envs)
+    with closing(make_vector(environment, num_threads=1)) as source:
+        source.reset(config.seed)
+    return (time.perf_counter() - begun) / num_envs
+
+
+def time_updates(
     config: RunConfig,
     num_envs: Sequence[int],
     *,
@@ -41,7 +50,7 @@ def probe(
         seconds: of measuring, each; starting the environments comes on top.
         device: where the network lives.
         threads: for torch and for the emulator, each.
-        with_noise_scale: add what measuring it takes, as often as the run does.
+        with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
         say: hears a line for each.
 
     Returns:

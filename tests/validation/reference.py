@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rl_scaling.validation.calibration.noise import Carried, FloatArray, NoiseTerms, Spectrum
+from rl_scaling.validation.calibration_problems import Carried, FloatArray, NoiseTerms, Spectrum
 
 
 def noise_vectors(

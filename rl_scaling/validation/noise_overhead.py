@@ -6,24 +6,32 @@ order each round, and are compared within a round.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD:rl_scaling/validation/benchmarks/noise.py
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs import make_vector
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.noise import NoiseScaleMeter
+=======
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.domains.rl.config import NoiseScaleConfig
+from rl_scaling.envs.config import AtariConfig
+>>>>>>> validation:rl_scaling/validation/noise_overhead.py
 from rl_scaling.noise.torch.loop import GradientNoise
+from rl_scaling.validation.throughput import Updates, a2c_updates, synchronize
 
-# One step of training, measured once in so many steps; 0: never.
+# One step of training; the ways to train are called by how often a step is measured, one in 20 or each. 0: never.
 Step = Callable[[], None]
 EVERY = (0, NoiseScaleConfig().every_updates, 1)
 
@@ -92,11 +100,11 @@ def _rounds(steps: Mapping[int, Step], s: Settings) -> dict[int, np.ndarray]:
 
 
 def _block(step: Step, device: str) -> float:
-    _synchronize(device)
+    synchronize(device)
     begun = time.perf_counter()
     for _ in range(max(EVERY)):
         step()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - begun
 
 
@@ -118,35 +126,19 @@ def _overhead(name: str, every: int, seconds: Mapping[int, np.ndarray]) -> Overh
 def _a2c(s: Settings, num_envs: int) -> Generator[dict[int, Step]]:
     """A2C of this project with the Nature CNN on the real emulator; measured as `rl-scaling train a2c` does."""
     environment = AtariConfig(game=s.game, num_envs=num_envs, max_start_steps=0)
-    with closing(make_vector(environment, num_threads=s.threads)) as source:
-        agent = A2C(
-            A2CConfig(network="nature"),
-            source.observation_shape,
-            source.num_actions,
-            total_updates=10**9,
-            device=s.device,
-        )
-        agent.begin(source, source.reset(0))
-        yield {every: _Updates(agent, every) for every in EVERY}
+    config = A2CConfig(network="nature")
+    with a2c_updates(environment, config, device=s.device, threads=s.threads) as update:
+        yield {every: _at_cadence(update, every) for every in EVERY}
 
 
-class _Updates:
-    """Updates of our A2C, of which some are measured."""
+def _at_cadence(update: Updates, every: int) -> Step:
+    """Updates of which the first in `every` is measured; 0: none."""
+    count = itertools.count()
 
-    def __init__(self, agent: A2C, every: int):
-        self._agent, self._every, self._updates = agent, every, 0
-        self._meter = NoiseScaleMeter(group_size=1)
+    def step() -> None:
+        update(measured=every > 0 and next(count) % every == 0)
 
-    def __call__(self) -> None:
-        noise = NoiseScaleConfig()
-        measured = self._every > 0 and self._updates % self._every == 0
-        self._updates += 1
-        if not measured:
-            self._agent.step()
-            return
-        groups = self._agent.step(num_groups=noise.groups, frame_gradients=noise.frame_gradients).groups
-        assert groups is not None
-        self._meter.update(groups.sq_norms, groups.batch_sq_norm, group_sizes=groups.sizes)
+    return step
 
 
 @contextmanager
@@ -227,8 +219,3 @@ WORKLOADS: dict[str, Callable[[Settings], AbstractContextManager[dict[int, Step]
     "transformer": _transformer,
     "mlp": _mlp,
 }
-
-
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from rl_scaling.noise import NoiseScaleMeter, moments_from_groups
-from rl_scaling.validation.calibration.noise import (
+from rl_scaling.validation.calibration_problems import (
+    DRIFT,
+    PROBLEMS,
     Carried,
     NoiseTerms,
     Spectrum,
@@ -14,8 +16,7 @@ from rl_scaling.validation.calibration.noise import (
     inverse_spectrum,
     student_noise,
 )
-from rl_scaling.validation.calibration.problems import DRIFT, PROBLEMS
-from tests.validation.calibration.reference import direction, noise_vectors, terms_of
+from tests.validation.reference import direction, noise_vectors, terms_of
 
 NOTHING = Carried(0.0, 0.0)
 

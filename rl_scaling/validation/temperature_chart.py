@@ -10,7 +10,7 @@ import pandas as pd
 
 from rl_scaling.report.data import Tables
 from rl_scaling.report.theme import Figure, count_axis, legend, log_axis
-from rl_scaling.validation.experiments.temperature import TemperatureRun
+from rl_scaling.validation.temperature import TemperatureRun
 
 _COLOURS = {
     "learning-rate": "var(--critical)",
@@ -22,7 +22,7 @@ _COLOURS = {
 def temperature_figure(runs: Sequence[TemperatureRun]) -> Figure:
     """The running noise scale over updates, a line for each way of changing the temperature, beside 1 / T."""
     tables = Tables()
-    curves = pd.concat([_curve(run) for run in runs], ignore_index=True)
+    curves = pd.concat([run.curve.assign(what=run.what) for run in runs], ignore_index=True)
     expected = pd.concat([_expected(run) for run in runs], ignore_index=True)
     values = pd.concat([curves["b_simple"], curves["low"], expected["b_simple"]])
     x = count_axis(alt.X, "updates", "updates since the network was trained")
@@ -61,12 +61,6 @@ def temperature_figure(runs: Sequence[TemperatureRun]) -> Figure:
     return Figure("temperature", "The noise scale follows the temperature", caption, alt.layer(*layers), tables)
 
 
-def _curve(run: TemperatureRun) -> pd.DataFrame:
-    phase = np.repeat([phase.name for phase in run.phases], len(run.updates) // 3)
-    values = {"updates": run.updates, "b_simple": run.b_simple, "low": run.low, "high": run.high}
-    return pd.DataFrame({"what": run.what, "phase": phase, **values})
-
-
 def _means(run: TemperatureRun) -> pd.DataFrame:
     """What the measured half of each phase gave, where it is resolved."""
     return _levels(run, 0.5, [phase.estimate.b_simple for phase in run.phases])
@@ -80,7 +74,7 @@ def _expected(run: TemperatureRun) -> pd.DataFrame:
 
 def _levels(run: TemperatureRun, start: float, values: Sequence[float]) -> pd.DataFrame:
     """Two ends of a level line for each phase, from the share `start` of it on."""
-    third = int(run.updates[-1]) / len(run.phases)
+    third = int(run.curve["updates"].iloc[-1]) / len(run.phases)
     rows = [
         {"what": run.what, "phase": phase.name, "updates": int((place + end) * third), "b_simple": value}
         for place, (phase, value) in enumerate(zip(run.phases, values, strict=True))
