@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from rl_scaling.cli.nqm import Optimizer
 from rl_scaling.cli.options import print_json, say
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.nqm.config import NQMConfig, OptimizerName
 from rl_scaling.store import Store
 from rl_scaling.store.provenance import provenance
 from rl_scaling.sweeps.plan import keep_goals
-
-if TYPE_CHECKING:
-    from rl_scaling.domains.nqm.config import NQMConfig
 
 
 @dataclass(frozen=True)
 class SweepNQM:
     """Exact runs of the noisy quadratic model over batch sizes and learning rates, tuned around the optimum."""
 
-    optimizers: tuple[Optimizer, ...] = ("sgd", "momentum", "ema")
+    optimizers: tuple[OptimizerName, ...] = ("sgd", "momentum", "ema")
     """Optimisers; each is a task of its own."""
     power: float = 0.0
     """p of the preconditioner H^-p, from 0 to 1."""
@@ -40,7 +37,6 @@ class SweepNQM:
     """Print a summary of the runs as JSON on stdout."""
 
     def run(self) -> int:
-        from rl_scaling.domains.nqm.config import NQMConfig
         from rl_scaling.domains.nqm.runs import tuned_grid
 
         if not (self.optimizers and self.batch_sizes and self.targets) or self.rates < 1:

@@ -8,11 +8,11 @@ from decimal import Decimal, localcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_scaling.domains.nqm.dynamics import find_optimizer, risk
+from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.hits import find_hits
-from rl_scaling.domains.nqm.monte_carlo import simulate
-from rl_scaling.domains.nqm.recursion import Method, risk_curve
+from rl_scaling.domains.nqm.optimizers import find_optimizer
 from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.stepwise import Method, risk_curve, simulate
 
 DIGITS = 60
 Matrix = NDArray[np.object_]
@@ -32,7 +32,7 @@ class Check:
     unit: str
 
 
-def exactness(*, cases: int = 300, seed: int = 0) -> list[Check]:
+def exactness(*, cases: int, seed: int) -> list[Check]:
     """All checks, in some seconds: the table in docs/noisy-quadratic-model.md.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.domains.nqm.dynamics import risk
-from rl_scaling.domains.nqm.piecewise import final_risk
+from rl_scaling.domains.nqm.schedules import final_risk
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.report.gallery import Check, Exhibit
 from rl_scaling.validation.published.drawing import Axis, line_figure

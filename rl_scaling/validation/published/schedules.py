@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rl_scaling.domains.nqm.piecewise import PiecewiseSchedule, piecewise_steps_to_target
+from rl_scaling.domains.nqm.schedules import PiecewiseSchedule, piecewise_steps_to_target
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.report.gallery import Check, Exhibit
 from rl_scaling.validation.published.drawing import Axis, line_figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm import NQMConfig, Spectrum, noise_scales, risk
 from rl_scaling.domains.nqm.runs import records, tuned_grid
+from rl_scaling.nqm import NQMConfig, Spectrum, noise_scales, risk
 
 BASE = NQMConfig(optimizer="sgd", power=0.5, batch_size=64, learning_rate=0.05, updates=500)
 
