@@ -29,7 +29,7 @@ class Check:
     compared: str
     cases: int
     largest_difference: float
-    unit: str
+    unit: str = "relative"
 
 
 def exactness(*, cases: int, seed: int) -> list[Check]:
@@ -125,9 +125,7 @@ def _closed_form(name: str, longest: int, cases: int, seed: int) -> Check:
         variance = Decimal(rate) ** 2 * Decimal(rate**-2) / Decimal(batch)
         worst = max(worst, _difference(value, _decimal_moment(name, rate, beta, steps, variance, 1.0) / 2))
         done += 1
-    return Check(
-        f"{name}, t to 10^{round(np.log10(longest))}: closed form, recursion in 60 digits", cases, worst, "relative"
-    )
+    return Check(f"{name}, t to 10^{round(np.log10(longest))}: closed form, recursion in 60 digits", cases, worst)
 
 
 def _random_setting(rng: np.random.Generator, name: str) -> tuple[float, float]:
@@ -165,7 +163,7 @@ def _other_noise(name: str, cases: int, seed: int) -> Check:
             variance = Decimal(rate) ** 2 * Decimal(c) / Decimal(batch)
             exact += Decimal(h) / 2 * _decimal_moment(name, rate * h, beta, steps, variance, start)
         worst = max(worst, _difference(float(risk(problem, steps, power=power, **settings)), exact))
-    return Check(f"{name}, C other than H: closed form, recursion in 60 digits", cases, worst, "relative")
+    return Check(f"{name}, C other than H: closed form, recursion in 60 digits", cases, worst)
 
 
 def _averaged(cases: int, seed: int) -> Check:
@@ -179,7 +177,7 @@ def _averaged(cases: int, seed: int) -> Check:
         settings = {"learning_rate": rate, "coefficient": beta, "averaging": gamma, "optimizer": "momentum-ema"}
         values = risk(problem, steps, batch_size=16, **settings)
         worst = max(worst, float(np.max(np.abs(values / curve[steps] - 1))))
-    return Check("average of heavy ball: doubling, recursion", cases * 4, worst, "relative")
+    return Check("average of heavy ball: doubling, recursion", cases * 4, worst)
 
 
 def _recursion(name: str, seed: int) -> Check:
@@ -191,7 +189,7 @@ def _recursion(name: str, seed: int) -> Check:
     curve = risk_curve(problem, np.full(2000, rate), 64, method)
     values = risk(problem, np.arange(2001), learning_rate=rate, batch_size=64, optimizer=name, coefficient=beta)
     worst = float(np.max(np.abs(values / curve - 1)))
-    return Check(f"{name}, d = 10^4, every t to 2,000: closed form, recursion", 2001, worst, "relative")
+    return Check(f"{name}, d = 10^4, every t to 2,000: closed form, recursion", 2001, worst)
 
 
 def _monte_carlo(label: str, method: Method, *, seed: int) -> Check:
@@ -209,7 +207,7 @@ def _compression(sizes: tuple[int, ...]) -> list[Check]:
     listed = _first_hits(Spectrum.power_law(bins=10_000))
     worst = [float(np.max(np.abs(_first_hits(Spectrum.power_law(bins=bins)) / listed - 1))) for bins in sizes]
     return [
-        Check(f"steps to 0.01: {bins} groups, 10,000 eigenvalues", len(listed), gap, "relative")
+        Check(f"steps to 0.01: {bins} groups, 10,000 eigenvalues", len(listed), gap)
         for bins, gap in zip(sizes, worst, strict=True)
     ]
 

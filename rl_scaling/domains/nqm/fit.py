@@ -159,17 +159,10 @@ def fastest(fit: ModelFit, batch_sizes: Sequence[float], optimizers: Sequence[tu
     """
     tables = [fit.predict(batch_sizes, name, power) for name, power in optimizers]
     steps = np.stack([table["steps"].to_numpy() for table in tables])
-    best = steps.argmin(axis=0)
-    columns = np.arange(len(batch_sizes))
-    return pd.DataFrame(
-        {
-            "batch_size": list(batch_sizes),
-            "optimizer": [optimizers[i][0] for i in best],
-            "power": [optimizers[i][1] for i in best],
-            "steps": steps[best, columns],
-            "speed_up": steps[0] / steps[best, columns],
-        }
-    )
+    fewest = steps.min(axis=0)
+    chosen = [(size, *optimizers[place]) for size, place in zip(batch_sizes, steps.argmin(axis=0), strict=True)]
+    table = pd.DataFrame(chosen, columns=pd.Index(["batch_size", "optimizer", "power"]))
+    return table.assign(steps=fewest, speed_up=steps[0] / fewest)
 
 
 def in_one_line(choices: pd.DataFrame) -> str:
@@ -201,7 +194,7 @@ class _Problem:
         kinds = list(zip(measured["optimizer"], measured["power"].astype(float), strict=True))
         self._groups = []
         for name, power in sorted(set(kinds)):
-            rows = np.array([place for place, kind in enumerate(kinds) if kind == (name, power)])
+            rows = np.array([kind == (name, power) for kind in kinds])
             self._groups.append((Forecast(setting, name, power, self._log_batch[rows]), rows))
 
     def residuals(self, x: FloatArray) -> FloatArray:
@@ -227,16 +220,16 @@ class _Problem:
             x[chosen] = part
             return x
 
-        def residuals(part: FloatArray) -> FloatArray:
-            return self.residuals(whole(part))
-
-        def slopes(part: FloatArray) -> FloatArray:
-            return self.slopes(whole(part))[:, chosen]
-
         low, high = np.array(LOWEST)[chosen], np.array(HIGHEST)[chosen]
         first = np.clip(start[chosen], low + 1e-3, high - 1e-3)
         limits = {"bounds": (low, high), "xtol": 1e-5, "ftol": 1e-6, "max_nfev": 40}
-        found = least_squares(residuals, first, jac=slopes, x_scale=0.3, **limits)
+        found = least_squares(
+            lambda part: self.residuals(whole(part)),
+            first,
+            jac=lambda part: self.slopes(whole(part))[:, chosen],
+            x_scale=0.3,
+            **limits,
+        )
         return whole(found.x), 2 * float(found.cost)
 
     def minima(self) -> list[tuple[FloatArray, float]]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_scaling.domains.nqm.dynamics import check_settings
-from rl_scaling.domains.nqm.optimizers import Optimizer, find_optimizer
+from rl_scaling.domains.nqm.optimizers import find_optimizer
 from rl_scaling.domains.nqm.response import Modes
 from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
@@ -51,11 +51,10 @@ def find_hits(
     power: float = 0.0,
     max_steps: int = MAX_STEPS,
 ) -> Hits:
-    """First and sustained hit of one setting, exact to the step. Arguments as in `risk`.
+    """First and sustained hit of one setting, exact to the step; arguments as in `risk`.
 
-    Averages of momentum are left out: of their three roots no bounds over ranges of steps are known here.
-
-    A diverging setting has neither (0 steps where the initial risk is low enough already).
+    A diverging setting has neither (0 steps where the initial risk is low enough already). Averages of momentum are
+    left out: of their three roots no bounds over ranges of steps are known here.
 
     >>> settings = {"optimizer": "momentum", "learning_rate": 1.0, "coefficient": 0.5, "batch_size": 100}
     >>> find_hits(Spectrum.power_law(100), 0.1, **settings)
@@ -67,10 +66,14 @@ def find_hits(
     found, problem = find_optimizer(optimizer), spectrum.preconditioned(power)
     if found.averaged:
         raise ValueError(f"hits of {optimizer} are not known for sure: take sgd, momentum, nesterov or ema")
-    track = _Track.of(problem, found, learning_rate, batch_size, coefficient)
-    if not track.modes.stable.all():
-        return Hits(0 if problem.initial_risk <= target else None, None)
-    first = 0 if problem.initial_risk <= target else _first_hit(track, target, max_steps)
+    modes = found.modes(learning_rate * problem.eigenvalues, np.asarray(coefficient, dtype=np.float64))
+    noise = learning_rate**2 / batch_size * problem.weights * problem.noise * modes.gain
+    track = _Track(modes, found.moments, problem.weights * problem.initial, noise)
+    first = 0 if problem.initial_risk <= target else None
+    if not modes.stable.all():
+        return Hits(first, None)
+    if first is None:
+        first = _leftmost(lambda begin, end: track.bounds(begin, end)[0] <= target, 1, max_steps)
     if first is None or track.limit > target:
         return Hits(first, None)
     return Hits(first, _sustained_hit(track, target, first, max_steps))
@@ -85,12 +88,6 @@ class _Track:
     start: FloatArray
     noise: FloatArray
 
-    @staticmethod
-    def of(problem: Spectrum, optimizer: Optimizer, learning_rate: float, batch_size: float, beta: float) -> _Track:
-        modes = optimizer.modes(learning_rate * problem.eigenvalues, np.asarray(beta, dtype=np.float64))
-        noise = learning_rate**2 / batch_size * problem.weights * problem.noise * modes.gain
-        return _Track(modes, optimizer.moments, problem.weights * problem.initial, noise)
-
     @property
     def limit(self) -> float:
         return float(self.noise @ (self.modes.steady_state() / self.modes.gain))
@@ -102,10 +99,6 @@ class _Track:
         single = first == last
         low, high = np.where(single[:, None], d_first, low), np.where(single[:, None], d_first, high)
         return low @ self.start + s_first @ self.noise, high @ self.start + s_last @ self.noise
-
-
-def _first_hit(track: _Track, target: float, max_steps: int) -> int | None:
-    return _leftmost(lambda first, last: track.bounds(first, last)[0] <= target, 1, max_steps)
 
 
 def _sustained_hit(track: _Track, target: float, first_hit: int, max_steps: int) -> int | None:

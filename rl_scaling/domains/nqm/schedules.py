@@ -164,17 +164,13 @@ def piecewise_steps_to_target(
     target: float = Setting.target,
     spectrum: Spectrum | None = None,
 ) -> list[PiecewiseSchedule]:
-    """The fewest updates to the target risk with `pieces` equally long pieces, at each batch size.
+    """The fewest updates to the target risk with `pieces` equally long pieces, one schedule for each batch size.
 
-    The number is found by bisection on the length of a piece, from the interval that the result for the previous
-    batch size leaves; its learning rates are the start for the next.
+    Found by bisection on the length of a piece; the learning rates are the start for the next batch size.
 
     Args:
         batch_sizes: (n,) positive; in increasing order the warm starts help most.
         spectrum: None for 1/i with 10^4 dimensions.
-
-    Returns:
-        One schedule for each batch size, in the order given.
 
     Raises:
         ValueError: a target not between 0 and the initial risk, no pieces, batch sizes that are not positive.
@@ -207,12 +203,9 @@ def _fewest(problem: Spectrum, batch: float, target: float, start: FloatArray, g
         else:
             low = trial
             best = best if high else (value, rates)
-        trial = (
-            round(math.sqrt(low * high))
-            if low and high and high > 1.01 * low
-            else (low + high) // 2
-            if high
-            else 2 * low
-        )
-        trial = min(max(trial, low + 1), high - 1) if high else trial
+        if not high:
+            trial = 2 * low
+        else:
+            middle = round(math.sqrt(low * high)) if low and high > 1.01 * low else (low + high) // 2
+            trial = min(max(middle, low + 1), high - 1)
     return PiecewiseSchedule(batch, high * len(start), np.exp(best[1]), best[0])

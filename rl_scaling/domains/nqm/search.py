@@ -90,22 +90,17 @@ def smooth_minimum(function: Function, origin: FloatArray) -> tuple[FloatArray, 
 def stencil(size: int) -> tuple[FloatArray, FloatArray]:
     """(3^d, d) offsets, and the matrix that gives the coefficients of the quadratic 1, x_i, x_i x_j (i <= j)."""
     offsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=size)))
-    pairs = itertools.combinations_with_replacement(range(size), 2)
-    products = [offsets[:, i] * offsets[:, j] for i, j in pairs]
-    columns = np.column_stack([np.ones(len(offsets)), offsets, *products])
+    i, j = np.triu_indices(size)
+    columns = np.column_stack([np.ones(len(offsets)), offsets, offsets[:, i] * offsets[:, j]])
     return offsets, np.asarray(np.linalg.pinv(columns), dtype=np.float64)
 
 
 def newton_step(coefficients: FloatArray, size: int, longest: float = 2.0) -> FloatArray:
     """Towards the quadratic's minimum, or downhill where it has none; at most `longest` stencils far."""
     gradient = coefficients[1 : 1 + size]
-    curvature = np.zeros((size, size))
-    for value, (i, j) in zip(
-        coefficients[1 + size :], itertools.combinations_with_replacement(range(size), 2), strict=True
-    ):
-        curvature[i, j] += value
-        curvature[j, i] += value
-    sizes, axes = np.linalg.eigh(curvature)
+    half = np.zeros((size, size))
+    half[np.triu_indices(size)] = coefficients[1 + size :]
+    sizes, axes = np.linalg.eigh(half + half.T)
     sizes = np.maximum(np.abs(sizes), 1e-3 * max(float(np.abs(sizes).max()), 1e-300))
     step = -axes @ ((axes.T @ gradient) / sizes)
     return step * min(1.0, longest / max(float(np.abs(step).max()), 1e-300))

@@ -53,7 +53,20 @@ class Spectrum:
             values = np.array(getattr(self, name), dtype=np.float64)
             values.flags.writeable = False
             object.__setattr__(self, name, values)
-        _check(self)
+        shapes = {getattr(self, name).shape for name in _COLUMNS}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(f"eigenvalues, noise, initial and counts must be one (n,), not {sorted(shapes)}")
+        if self.eigenvalues.size == 0:
+            raise ValueError("the spectrum is empty: give at least one eigenvalue")
+        for name in _COLUMNS:
+            values, positive = getattr(self, name), name in ("eigenvalues", "counts")
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"{name} hold {int(np.sum(~np.isfinite(values)))} numbers that are NaN or infinite")
+            if np.any(values <= 0 if positive else values < 0):
+                wanted = "be positive" if positive else "not be negative"
+                raise ValueError(f"{name} must {wanted}: {values.min():g} is not")
+        if np.any(np.diff(self.eigenvalues) > 0):
+            raise ValueError("eigenvalues must fall from first to last: use Spectrum.from_eigenvalues, which sorts")
 
     @staticmethod
     def from_eigenvalues(
@@ -239,23 +252,6 @@ def _index_edges(dimensions: int, bins: int) -> NDArray[np.int64]:
     wide = np.ceil(np.geomspace(singles + 1, stop, parts + 1)).astype(np.int64)
     wide[0], wide[-1] = singles + 1, stop
     return np.unique(np.concatenate([np.arange(1, singles + 1, dtype=np.int64), wide]))
-
-
-def _check(spectrum: Spectrum) -> None:
-    shapes = {getattr(spectrum, name).shape for name in _COLUMNS}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"eigenvalues, noise, initial and counts must be one (n,), not {sorted(shapes)}")
-    if spectrum.eigenvalues.size == 0:
-        raise ValueError("the spectrum is empty: give at least one eigenvalue")
-    for name in _COLUMNS:
-        values = getattr(spectrum, name)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{name} hold {int(np.sum(~np.isfinite(values)))} numbers that are NaN or infinite")
-        positive = name in ("eigenvalues", "counts")
-        if np.any(values <= 0 if positive else values < 0):
-            raise ValueError(f"{name} must {'be positive' if positive else 'not be negative'}: {values.min():g} is not")
-    if np.any(np.diff(spectrum.eigenvalues) > 0):
-        raise ValueError("eigenvalues must fall from first to last: use Spectrum.from_eigenvalues, which sorts")
 
 
 def power_sums(edges: NDArray[np.int64], exponent: float) -> FloatArray:

@@ -108,7 +108,7 @@ def steps_to_target(
         return [_nothing(batch, AT_START, 0) for batch in batches]
     if method == "published":
         return [_published(spectrum, batch, optimizer, power, target) for batch in batches]
-    settings = _all_settings(optimizer, grid or _default_grid(spectrum.preconditioned(power), optimizer))
+    settings = _all_settings(spectrum.preconditioned(power), optimizer, grid)
     tuner = _Tuner(spectrum, optimizer, power, target, max_steps)
     if method == "grid":
         return [tuner.best_on_grid(batch, settings) for batch in batches]
@@ -267,17 +267,14 @@ def _published(problem: Spectrum, batch: float, optimizer: str, power: float, ta
     return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), 0.0, REACHED)
 
 
-def _default_grid(problem: Spectrum, optimizer: str) -> tuple[FloatArray, ...]:
+def _all_settings(problem: Spectrum, optimizer: str, grid: Sequence[ArrayLike] | None) -> FloatArray:
+    """(k, 3): every combination of the grid's numbers, or the default's; 0 for those the optimiser does not have."""
     tuned = find_optimizer(optimizer).tuned
-    top = math.log10((2 if tuned == 1 else 4) / problem.eigenvalues[0])
-    rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (40, 10, 3)[tuned - 1], endpoint=False)
-    lags = ((), (20,), (9, 10))[tuned - 1]
-    return rates, *(1 - np.logspace(-5, 0, size) for size in lags)
-
-
-def _all_settings(optimizer: str, grid: Sequence[ArrayLike]) -> FloatArray:
-    """(k, 3): every combination of the grid's numbers; 0 for those that the optimiser does not have."""
-    axes = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in grid[: find_optimizer(optimizer).tuned]]
+    if not grid:
+        top = math.log10((2 if tuned == 1 else 4) / problem.eigenvalues[0])
+        rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (40, 10, 3)[tuned - 1], endpoint=False)
+        grid = rates, *(1 - np.logspace(-5, 0, size) for size in ((), (20,), (9, 10))[tuned - 1])
+    axes = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in grid[:tuned]]
     axes += [np.zeros(1)] * (3 - len(axes))
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
