@@ -57,18 +57,12 @@ class NQMSteps:
         """The rows. Raises ConfigError for what cannot be computed."""
         from rl_scaling.nqm import steps_to_target
 
+        method = "published" if self.published else "grid" if self.learning_rates else "optimum"
+        question = {"optimizer": self.optimizer, "power": self.power, "target": self.target}
         try:
             spectrum = self._spectrum()
             spectrum.check_target(self.target)
-            return steps_to_target(
-                self.batch_sizes,
-                optimizer=self.optimizer,
-                power=self.power,
-                target=self.target,
-                spectrum=spectrum,
-                method="published" if self.published else "grid" if self.learning_rates else "optimum",
-                grid=self._grid(),
-            )
+            return steps_to_target(self.batch_sizes, spectrum=spectrum, method=method, grid=self._grid(), **question)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
 
@@ -129,9 +123,7 @@ class NQMCritical(NQMSteps):
         require(count >= 3, f"a fit needs 3 different batch sizes that reach the target, not {count}: give more")
         fit = fit_tradeoff(steps, steps * sizes)
         row = {
-            "optimizer": self.optimizer,
-            "power": self.power,
-            "target": self.target,
+            **{name: getattr(self, name) for name in ("optimizer", "power", "target")},
             "steps_min": fit.steps_min,
             "examples_min": fit.examples_min,
             "critical_batch": fit.critical_batch,
@@ -228,10 +220,8 @@ def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
     rows, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
     known = _optimizers(rows)
     fronts = fit.fronts[~fit.fronts["at_start"] & fit.fronts["task"].isin(known)]
-    if fronts.empty:
-        raise ConfigError(
-            f"no goal was reached by SGD or its average in {folder}: give another --goal, or measure longer"
-        )
+    why = f"no goal was reached by SGD or its average in {folder}: give another --goal, or measure longer"
+    require(not fronts.empty, why)
     reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
     task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
     # the model's own sweep is one problem, whatever the optimiser; elsewhere tasks differ in more
@@ -276,13 +266,9 @@ class NQMFigures:
         from rl_scaling.validation.published.noisy_quadratic import exhibits
 
         shown = exhibits()
-        page = write_gallery(
-            shown,
-            self.out,
-            title="The noisy quadratic model, figure by figure",
-            lead="Figures of Zhang et al. 2019 computed anew, with what the text says beside what comes out.",
-            figures=self.figures,
-        )
+        title = "The noisy quadratic model, figure by figure"
+        lead = "Figures of Zhang et al. 2019 computed anew, with what the text says beside what comes out."
+        page = write_gallery(shown, self.out, title=title, lead=lead, figures=self.figures)
         checks = [(e.heading, check) for e in shown for check in e.checks]
         data = [{"figure": f, "claim": c.claim, "found": c.found, "holds": bool(c.holds)} for f, c in checks]
         cells = ([f, c.claim, c.found, "holds" if c.holds else "does not hold"] for f, c in checks)

@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_scaling.domains.nqm.config import OPTIMIZERS
 from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.hits import find_hits
 from rl_scaling.domains.nqm.optimizers import find_optimizer
@@ -39,10 +40,10 @@ def exactness(*, cases: int, seed: int) -> list[Check]:
         cases: random settings for each row of the first part.
         seed: where they and the simulated runs come from.
     """
-    rows = [_closed_form(name, longest, cases, seed) for name in _METHODS for longest in (10**3, 10**9)]
-    rows += [_other_noise(name, max(cases // 10, 1), seed) for name in _METHODS]
+    rows = [_closed_form(name, longest, cases, seed) for name in _TWO_ROOTS for longest in (10**3, 10**9)]
+    rows += [_other_noise(name, max(cases // 10, 1), seed) for name in _TWO_ROOTS]
     rows.append(_averaged(max(cases // 10, 1), seed))
-    rows += [_recursion(name, seed) for name in _METHODS]
+    rows += [_recursion(name, seed) for name in _TWO_ROOTS]
     rows += [_monte_carlo(*named, seed=100 * seed + i) for i, named in enumerate(_SIMULATED.items())]
     return [*rows, *_compression((64, 128, 256))]
 
@@ -70,24 +71,17 @@ def exact_moment(transition: Matrix, noise: Matrix, start: Matrix, steps: int) -
         return weight[-1] ** 2 + total[-1, -1]
 
 
-def _sgd(x: Decimal, _: Decimal) -> tuple[list[list[Decimal]], list[Decimal]]:
-    return [[1 - x]], [Decimal(1)]
+def _updates(name: str, x: Decimal, coefficient: Decimal) -> tuple[list[list[Decimal]], list[Decimal]]:
+    """A and b of x' = A x + b xi for one update as the optimiser makes it; theta, or its average, comes last."""
+    zero, one = Decimal(0), Decimal(1)
+    if name == "ema":
+        fresh = 1 - coefficient
+        return [[1 - x, zero], [fresh * (1 - x), coefficient]], [one, fresh]
+    keep = {"sgd": zero, "momentum": coefficient, "nesterov": coefficient * (1 - x)}[name]
+    return [[keep, -x], [keep, 1 - x]], [one, one]
 
 
-def _heavy_ball(x: Decimal, beta: Decimal) -> tuple[list[list[Decimal]], list[Decimal]]:
-    return [[beta, -x], [beta, 1 - x]], [Decimal(1), Decimal(1)]
-
-
-def _nesterov(x: Decimal, beta: Decimal) -> tuple[list[list[Decimal]], list[Decimal]]:
-    keep = beta * (1 - x)
-    return [[keep, -x], [keep, 1 - x]], [Decimal(1), Decimal(1)]
-
-
-def _ema(x: Decimal, gamma: Decimal) -> tuple[list[list[Decimal]], list[Decimal]]:
-    return [[1 - x, Decimal(0)], [(1 - gamma) * (1 - x), gamma]], [Decimal(1), 1 - gamma]
-
-
-_METHODS = {"sgd": _sgd, "momentum": _heavy_ball, "nesterov": _nesterov, "ema": _ema}
+_TWO_ROOTS = [name for name in OPTIMIZERS if not find_optimizer(name).averaged]
 _SIMULATED = {
     "SGD": Method(),
     "heavy ball": Method(momentum=0.9),
@@ -141,7 +135,7 @@ def _decimal_moment(name: str, rate: float, beta: float, steps: int, variance: D
     """E y(t)^2 of one dimension: `rate` is alpha h, `variance` that of a step's noise, `start` the moment at 0."""
     with localcontext() as context:
         context.prec = DIGITS
-        rows, noise = _METHODS[name](Decimal(rate), Decimal(beta))
+        rows, noise = _updates(name, Decimal(rate), Decimal(beta))
         begins = [Decimal(int(name == "ema" or i == len(rows) - 1)) for i in range(len(rows))]
         scaled = np.array(noise) * variance.sqrt(), np.array(begins) * Decimal(start).sqrt()
         return exact_moment(np.array(rows), *scaled, steps)

@@ -2,7 +2,8 @@
 
 SGD, heavy ball, Nesterov's momentum and the average of SGD's iterates have two roots and the closed form of
 `rl_scaling.domains.nqm.response`. An average over a momentum has three, which leave no short closed form: it is
-followed exactly by repeated squaring, and for the search of an optimum by partial fractions.
+followed exactly by repeated squaring, and for the search of an optimum by partial fractions. All take `rate`, which is
+alpha h, learning rate times eigenvalue, and coefficients in [0, 1).
 """
 
 from __future__ import annotations
@@ -20,12 +21,7 @@ _APART = 1e-4
 
 
 def sgd_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
-    """SGD: theta' = (1 - alpha h) theta + noise: one root 1 - alpha h, the other 0.
-
-    Args:
-        rate: alpha h, learning rate times eigenvalue.
-        coefficient: not used; its shape counts.
-    """
+    """SGD: theta' = (1 - alpha h) theta + noise, roots 1 - alpha h and 0; only the coefficient's shape counts."""
     rate = rate + 0 * coefficient
     one = np.ones_like(rate)
     return Modes(one, rate, 2 - rate, (1 - rate) ** 2, one)
@@ -48,10 +44,6 @@ def heavy_ball_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
 
     The roots are those of x^2 - (1 - alpha h + beta) x + beta. They coincide at beta = (1 - sqrt(alpha h))^2,
     so the discriminant is written as a product that is exact to rounding there.
-
-    Args:
-        rate: alpha h.
-        coefficient: beta in [0, 1).
     """
     damping, root = 1 - coefficient, np.sqrt(rate)
     discriminant = (damping + rate - 2 * root) * (damping + rate + 2 * root)
@@ -63,10 +55,6 @@ def nesterov_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
 
     theta(t + 1) = (1 - alpha h)((1 + beta) theta(t) - beta theta(t - 1)) + noise. The risk is that of theta, not of the
     point theta + beta v ahead of it. Stable while alpha h < (2 + 2 beta) / (1 + 2 beta), less than for heavy ball.
-
-    Args:
-        rate: alpha h.
-        coefficient: beta in [0, 1).
     """
     lag = 1 - coefficient
     root = np.sqrt(rate) * (1 + coefficient)
@@ -79,10 +67,6 @@ def averaged_sgd_modes(rate: FloatArray, coefficient: FloatArray) -> Modes:
     """The average over SGD's theta: average' = gamma average + (1 - gamma) theta', average(0) = theta(0).
 
     The roots are 1 - alpha h and gamma. The risk is that of the average.
-
-    Args:
-        rate: alpha h.
-        coefficient: gamma in [0, 1).
     """
     fresh = 1 - coefficient
     damping = fresh + coefficient * rate
@@ -139,11 +123,8 @@ def averaged_momentum_moments(
     with P the second moments that noise of unit variance has built up. Kept as the difference Y from the identity,
     slow modes lose no digits (the matrix form of expm1), and P only ever grows by positive terms.
 
-    Cost: log2(t) products of 3 x 3 matrices for every element; use it for checks and single curves.
-
-    Args:
-        rate: alpha h; momentum: beta; averaging: gamma; steps: t, whole numbers from 0. All broadcast to one shape.
-        nesterov: which momentum.
+    Cost: log2(t) products of 3 x 3 matrices for every element; use it for checks and single curves. Rates, momentum
+    beta, averaging gamma and whole numbers of steps t broadcast to one shape.
 
     >>> one = np.array(0.5)
     >>> start, noise = averaged_momentum_moments(one, 0 * one, one, np.array(1.0), nesterov=False)
@@ -175,10 +156,8 @@ def close_averaged_momentum_moments(
 
     The average's response to a unit of noise is (1 - gamma) sum_i r_i^(k+1) / prod_{j != i} (r_i - r_j) over the roots
     r_1, r_2 of the momentum and r_3 = gamma. Roots that coincide are moved apart by a ten-thousandth of their
-    distance from 1, and digits are lost nearby: what is reported must come from `averaged_momentum_moments`.
-
-    Args:
-        modes: of the momentum; averaging: gamma; steps: t. All broadcast to one shape.
+    distance from 1, and digits are lost nearby: what is reported must come from `averaged_momentum_moments`. The modes
+    are those of the momentum.
     """
     with np.errstate(all="ignore"):
         middle = (modes.damping + modes.gap) / 2

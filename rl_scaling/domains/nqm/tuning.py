@@ -78,8 +78,7 @@ def steps_to_target(
 
     Args:
         batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
-        optimizer: sgd, momentum, nesterov, ema, momentum-ema or nesterov-ema.
-        power: of the preconditioner, in [0, 1].
+        optimizer, power: as in `risk`.
         target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
         grid: learning rates (k,), coefficients (m,), averaging coefficients (n,) instead of the default ones; as many
