@@ -28,11 +28,8 @@ from rl_scaling.analysis import noise_over_training
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.envs import GAMES, available_cpus, find_game
-<<<<<<< HEAD
 from rl_scaling.envs.config import AtariConfig
-=======
 from rl_scaling.estimates import Estimate
->>>>>>> validation
 from rl_scaling.store import Store, StoreError, load_runs
 
 COLUMNS = ["game", "batch", "frames", "updates", "B_simple", "low", "high", "design_effect"]

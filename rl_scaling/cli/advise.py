@@ -126,12 +126,8 @@ class Advise:
             return None
 
     def _probed(self, basis: Basis) -> pd.DataFrame:
-<<<<<<< HEAD
-        from rl_scaling.domains.rl.config import run_config_from_dict
-=======
         from rl_scaling.domains.rl.config import run_config_from_dict
         from rl_scaling.domains.rl.timing import time_updates
->>>>>>> validation
         from rl_scaling.envs import available_cpus
         from rl_scaling.store import list_runs
         from rl_scaling.sweeps.trial import choose_device

@@ -19,14 +19,7 @@ import pandas as pd
 
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis.throughput import Throughput, fit_throughput
-<<<<<<< HEAD
 from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.domains.rl.memory import memory_of
-from rl_scaling.envs import make_vector
-=======
-from rl_scaling.agents.config import A2CConfig
-from rl_scaling.domains.rl.config import RunConfig
->>>>>>> validation
 from rl_scaling.records import SEALED
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import SweepPlan

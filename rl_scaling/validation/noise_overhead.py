@@ -16,18 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD:rl_scaling/validation/benchmarks/noise.py
-from rl_scaling.agents import A2C
-from rl_scaling.agents.config import A2CConfig
-from rl_scaling.domains.rl.config import NoiseScaleConfig
-from rl_scaling.envs import make_vector
-from rl_scaling.envs.config import AtariConfig
-from rl_scaling.noise import NoiseScaleMeter
-=======
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs.config import AtariConfig
->>>>>>> validation:rl_scaling/validation/noise_overhead.py
 from rl_scaling.noise.torch.loop import GradientNoise
 from rl_scaling.validation.throughput import Updates, a2c_updates, synchronize
 

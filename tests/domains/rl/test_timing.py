@@ -7,19 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-<<<<<<< HEAD:tests/sweeps/test_probe.py
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
-from rl_scaling.domains.rl.training import what_to_measure
-from rl_scaling.envs.config import GymnasiumConfig
-from rl_scaling.sweeps import probe as module
-=======
-from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
-from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.domains.rl import timing
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.training import what_to_measure
->>>>>>> validation:tests/domains/rl/test_timing.py
+from rl_scaling.envs.config import GymnasiumConfig
 
 A2C = RunConfig(
     environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=4),

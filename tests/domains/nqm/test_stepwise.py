@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm.monte_carlo import simulate
-from rl_scaling.domains.nqm.recursion import Method, risk_curve
 from rl_scaling.domains.nqm.schedules import cosine_decay, linear_decay, piecewise_constant, ramp, warmup_stable_decay
 from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.stepwise import Method, risk_curve, simulate
 
 PROBLEM = Spectrum.power_law(20, noise_exponent=0.7, initial_exponent=0.4, bins=20)
 UPDATES = 30
@@ -60,7 +59,7 @@ def test_diverging_rates_grow_to_infinity_without_warnings() -> None:
     assert not np.isnan(curve).any()
 
 
-def test_bad_schedules() -> None:
+def test_bad_schedules_and_methods() -> None:
     with pytest.raises(ValueError, match="learning rates"):
         risk_curve(PROBLEM, [0.1, -0.1], 4)
     with pytest.raises(ValueError, match="batch sizes"):
@@ -75,9 +74,3 @@ def test_bad_schedules() -> None:
         Method(multiplicative=-1.0)
     with pytest.raises(ValueError, match="whole"):
         simulate(Spectrum.from_eigenvalues([1.0], counts=[1.5]), [0.1], 4)
-    with pytest.raises(ValueError, match="lengths"):
-        piecewise_constant([1.0], [1, 2])
-    with pytest.raises(ValueError, match="updates"):
-        linear_decay(1.0, 0.5, 0, 3)
-    with pytest.raises(ValueError, match="geometric"):
-        ramp(0.0, 1.0, 3, geometric=True)

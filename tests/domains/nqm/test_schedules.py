@@ -5,10 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.domains.nqm.piecewise import best_rates, final_risk, piecewise_steps_to_target
-from rl_scaling.domains.nqm.recursion import risk_curve
-from rl_scaling.domains.nqm.schedules import piecewise_constant
+from rl_scaling.domains.nqm.schedules import (
+    best_rates,
+    final_risk,
+    linear_decay,
+    piecewise_constant,
+    piecewise_steps_to_target,
+    ramp,
+)
 from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.stepwise import risk_curve
 from rl_scaling.domains.nqm.tuning import steps_to_target
 
 PROBLEM = Spectrum.power_law(200, bins=30)
@@ -69,3 +75,9 @@ def test_bad_arguments() -> None:
     for change, message in [({"target": 100.0}, "target"), ({"pieces": 0}, "piece"), ({"power": 3.0}, "power")]:
         with pytest.raises(ValueError, match=message):
             piecewise_steps_to_target([4], spectrum=PROBLEM, **change)
+    with pytest.raises(ValueError, match="lengths"):
+        piecewise_constant([1.0], [1, 2])
+    with pytest.raises(ValueError, match="updates"):
+        linear_decay(1.0, 0.5, 0, 3)
+    with pytest.raises(ValueError, match="geometric"):
+        ramp(0.0, 1.0, 3, geometric=True)

@@ -1,6 +1,7 @@
-"""Exact second moments step by step: for schedules, changing batch sizes and noise that depends on the state.
+"""Update by update: exact second moments and simulated runs, also for schedules and noise that depends on the state.
 
-The state of a dimension is (theta, m, average), m the momentum buffer: m' = beta m + gradient, then
+`simulate` makes the updates themselves and shares no formula with the rest of the package, which it checks. In
+`risk_curve` the state of a dimension is (theta, m, average), m the momentum buffer: m' = beta m + gradient, then
 theta' = theta - alpha m' with the learning rate of this update (Zhang et al. 2019, eq. 5). Its second moments obey
 
     P' = A P A' + b b' Var(gradient) / B,
@@ -13,12 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rl_scaling.domains.nqm.dynamics import check_settings
-from rl_scaling.domains.nqm.spectrum import Spectrum
-
-FloatArray = NDArray[np.float64]
+from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,17 @@ def risk_curve(
     method = method or Method()
     problem = spectrum.preconditioned(method.power)
     rates, batches = check_schedule(learning_rates, batch_sizes)
-    weight = 0.5 * problem.counts * problem.eigenvalues
     h = problem.eigenvalues
     moments = np.zeros((3, 3, len(h)))
     moments[0, 0] = moments[0, 2] = moments[2, 0] = moments[2, 2] = problem.initial
     risks = np.empty(len(rates) + 1)
-    risks[0] = weight @ moments[2, 2]
+    risks[0] = problem.weights @ moments[2, 2]
     with np.errstate(over="ignore", invalid="ignore"):
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True)):
             variance = _gradient_variance(problem, method, moments, rate) / batch
             step, noise = _one_step(rate, h, method)
             moments = np.einsum("ikn,kln,jln->ijn", step, moments, step) + noise[:, None] * noise[None, :] * variance
-            risks[t + 1] = weight @ moments[2, 2]
+            risks[t + 1] = problem.weights @ moments[2, 2]
     return np.where(np.isnan(risks), np.inf, risks)
 
 
@@ -125,3 +123,69 @@ def _one_step(rate: float, h: FloatArray, method: Method) -> tuple[FloatArray, F
     average = (1 - gamma) * theta
     average[2] += gamma
     return np.stack([theta, buffer, average]), np.array([-rate, 1.0, -(1 - gamma) * rate])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedRisk:
+    """Mean risk over the runs after 0 .. T updates, and the standard error of that mean, both (T + 1,)."""
+
+    mean: FloatArray
+    standard_error: FloatArray
+
+
+def simulate(
+    spectrum: Spectrum,
+    learning_rates: ArrayLike,
+    batch_sizes: ArrayLike,
+    method: Method | None = None,
+    *,
+    runs: int = 1000,
+    seed: int = 0,
+) -> SimulatedRisk:
+    """Runs of the optimiser: theta(0) normal, gradients H theta plus normal noise of covariance C / B.
+
+    Args:
+        learning_rates, batch_sizes, method: as in `risk_curve`.
+        spectrum: groups are listed: its counts must be whole numbers.
+        runs: how many, at least 2.
+
+    Raises:
+        ValueError: an argument outside its range, counts that are not whole.
+
+    >>> result = simulate(Spectrum.from_eigenvalues([1.0, 0.5]), np.full(3, 0.5), 4, runs=100)
+    >>> result.mean.shape
+    (4,)
+    """
+    method = method or Method()
+    rates, batches = check_schedule(learning_rates, batch_sizes)
+    if runs < 2 or not np.all(spectrum.counts == np.round(spectrum.counts)):
+        raise ValueError("give at least 2 runs, and a spectrum whose counts are whole numbers")
+    repeats = spectrum.counts.astype(np.int64)
+    h, c, start = (np.repeat(x, repeats) for x in (spectrum.eigenvalues, spectrum.noise, spectrum.initial))
+    rng = np.random.default_rng(seed)
+    theta = rng.standard_normal((runs, len(h))) * np.sqrt(start)
+    buffer, average = np.zeros_like(theta), theta.copy()
+    losses = [_loss(average, h)]
+    for rate, batch in zip(rates, batches, strict=True):
+        point = theta - rate * method.momentum * buffer * h**-method.power if method.nesterov else theta
+        gradient = h * point + _noise(rng, point, h, c, method.multiplicative) / np.sqrt(batch)
+        buffer = method.momentum * buffer + gradient
+        theta = theta - rate * h**-method.power * buffer
+        average = method.averaging * average + (1 - method.averaging) * theta
+        losses.append(_loss(average, h))
+    values = np.stack(losses)
+    return SimulatedRisk(values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(runs))
+
+
+def _loss(theta: FloatArray, h: FloatArray) -> FloatArray:
+    return 0.5 * (theta**2 @ h)
+
+
+def _noise(rng: np.random.Generator, theta: FloatArray, h: FloatArray, c: FloatArray, kappa: float) -> FloatArray:
+    """Normal with covariance C + kappa (H theta theta' H + 2 L(theta) H), for each run's theta."""
+    noise = rng.standard_normal(theta.shape) * np.sqrt(c)
+    if kappa == 0:
+        return noise
+    along = rng.standard_normal((len(theta), 1)) * h * theta
+    spread = rng.standard_normal(theta.shape) * np.sqrt(2 * _loss(theta, h)[:, None] * h)
+    return noise + np.sqrt(kappa) * (along + spread)
