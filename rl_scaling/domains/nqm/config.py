@@ -68,7 +68,6 @@ class NQMConfig(RunDescription):
     seed: int = 0
     averaging: float = added_later(0.0)
 
-<<<<<<< HEAD
     def check(self) -> None:
         """See `Config.check`."""
         require(self.optimizer in OPTIMIZERS, f"no optimizer {self.optimizer!r}: {', '.join(OPTIMIZERS)}")
