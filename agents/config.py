@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -81,13 +80,24 @@ class AlgorithmConfig(Config):
     def updates_per_rollout(self) -> int:
         return 1
 
-    @abstractmethod
     def batch_size(self, num_envs: int) -> int:
         """Frames per update.
 
         Raises:
             ConfigError: so many environments make no whole batches.
         """
+        return num_envs * self.rollout_steps * self.frame_uses // self.updates_per_rollout
+
+    def require_groups(self, num_envs: int) -> None:
+        """Refuse numbers of environments whose updates leave no groups of whole environments to compare.
+
+        Raises:
+            ConfigError: the noise scale of such updates cannot be measured.
+        """
+        require(
+            num_envs >= 2,
+            "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
+        )
 
     def num_envs_for(self, batch_size: int) -> int:
         """The number of environments whose batches have so many frames.
@@ -95,7 +105,7 @@ class AlgorithmConfig(Config):
         Raises:
             ConfigError: no number of environments has.
         """
-        each = self.batch_size(self.reference_num_envs) / self.reference_num_envs
+        each = self.rollout_steps * self.frame_uses / self.updates_per_rollout
         num_envs = round(batch_size / each)
         if num_envs < 1 or self.batch_size(num_envs) != batch_size:
             raise ConfigError(
@@ -145,10 +155,6 @@ class A2CConfig(AlgorithmConfig):
         super().check()
         require_positive(self, "rmsprop_epsilon")
         require_fraction(self, "rmsprop_decay")
-
-    def batch_size(self, num_envs: int) -> int:
-        """See `AlgorithmConfig.batch_size`."""
-        return num_envs * self.rollout_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,4 +244,15 @@ class PPOConfig(AlgorithmConfig):
                 f" {neighbours(divisors, self.minibatches)}, or num_envs"
                 f" {neighbours(range(step, num_envs + step + 1, step), num_envs)}"
             )
-        return num_envs * self.rollout_steps // self.minibatches
+        return super().batch_size(num_envs)
+
+    def require_groups(self, num_envs: int) -> None:
+        """See `AlgorithmConfig.require_groups`; a minibatch needs two environments as well."""
+        super().require_groups(num_envs)
+        if self.minibatch_of == "environments":
+            most = max(m for m in range(1, num_envs // 2 + 1) if num_envs % m == 0)
+            require(
+                num_envs > self.minibatches,
+                f"one environment in each of {self.minibatches} minibatches gives no groups to compare: give"
+                f" minibatches {most} or num_envs {2 * self.minibatches}, or turn the noise scale off",
+            )

@@ -112,8 +112,14 @@ def to_dict(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if f.metadata.get("added_later") and value == f.default:
             continue
-        plain[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+        plain[f.name] = _plain(value)
     return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def differing(owner: Any, *left_out: str) -> list[str]:
