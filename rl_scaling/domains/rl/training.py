@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rl_scaling.agents.update import GradientGroups, Update
+from rl_scaling.agents.agent import GradientGroups, Update
 from rl_scaling.domains.base import Control
 from rl_scaling.domains.rl.adaptive import AdaptiveBatch
 from rl_scaling.domains.rl.config import RunConfig
