@@ -119,14 +119,7 @@ class A2CConfig(AlgorithmConfig):
     """Advantage actor-critic with RMSProp (McCandlish et al. 2018, A.4.2; defaults of the Stable-Baselines3 zoo).
 
     Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
         rollout_steps: steps of every environment per update; the batch is num_envs times this, in frames.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        learning_rate_schedule: "constant", or "linear" down to 0.
-        discount: gamma of the returns.
-        entropy_coefficient: weight of the entropy in the loss.
-        value_coefficient: weight of the value's squared error in the loss.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
         rmsprop_decay: decay of the mean of squared gradients.
         rmsprop_epsilon: added to the root, or inside it.
         rmsprop_epsilon_inside_root: TensorFlow's convention, g / sqrt(v + eps) with v starting at 1;
@@ -162,14 +155,6 @@ class PPOConfig(AlgorithmConfig):
     """Proximal policy optimisation (Schulman et al. 2017; defaults of the Stable-Baselines3 zoo and CleanRL for Atari).
 
     Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
-        rollout_steps: steps of every environment per rollout.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        learning_rate_schedule: "constant", or "linear" down to 0.
-        discount: gamma of the returns.
-        entropy_coefficient: weight of the entropy in the loss.
-        value_coefficient: weight of the value's squared error in the loss.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
         minibatches: parts of equal size that a rollout is dealt into, one update each; the batch is num_envs times
             rollout_steps over this, in frames.
         minibatch_of: "frames" shuffles the rollout's frames, "environments" keeps those of one environment together.
