@@ -6,18 +6,18 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.agent import Agent, Losses, Update
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.precision import gradient_error
+from rl_scaling.agents.networks import gradient_error
 from rl_scaling.agents.replay import Tape
-from rl_scaling.agents.returns import n_step_returns
-from rl_scaling.agents.rmsprop import RMSpropInsideRoot
-from rl_scaling.agents.rollout import Rollout
-from rl_scaling.agents.update import Update
+from rl_scaling.agents.rollout import Rollout, n_step_returns
 from rl_scaling.noise.torch.groups import PartNorms, whole_environments
 
 
@@ -35,7 +35,7 @@ class A2C(Agent[A2CConfig]):
     def gradient_error(self, dtype: torch.dtype) -> float:
         """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
 
-        The rollout is acted but not learned from. See `rl_scaling.agents.precision`.
+        The rollout is acted but not learned from. See `rl_scaling.agents.networks.gradient_error`.
 
         Raises:
             RuntimeError: `begin` was not called.
@@ -44,6 +44,10 @@ class A2C(Agent[A2CConfig]):
         return gradient_error(
             self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
         )
+
+    def returns(self, rollout: Rollout) -> Tensor:
+        """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
+        return n_step_returns(*rollout.rewards_and_values, self.config.discount)
 
     def _learn(
         self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None, *, measure_parts: bool = False
@@ -76,7 +80,7 @@ class A2C(Agent[A2CConfig]):
 
         Also policy loss, value loss and entropy, as they are before the coefficients.
         """
-        returns = n_step_returns(*rollout.rewards_and_values, self.config.discount).flatten()
+        returns = self.returns(rollout).flatten()
         actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
         weights = valid / max(rollout.frames, 1)
         log_probs = log_softmax(logits, dim=-1)
@@ -98,3 +102,28 @@ class A2C(Agent[A2CConfig]):
         if c.rmsprop_epsilon_inside_root:
             return RMSpropInsideRoot(self._parameters, c.learning_rate, c.rmsprop_decay, c.rmsprop_epsilon)
         return torch.optim.RMSprop(self._parameters, c.learning_rate, alpha=c.rmsprop_decay, eps=c.rmsprop_epsilon)
+
+
+class RMSpropInsideRoot(torch.optim.Optimizer):
+    """RMSProp as TensorFlow computes it, which the Baselines' A2C was tuned with.
+
+    v <- decay v + (1 - decay) g^2 from v = 1; theta <- theta - lr g / sqrt(v + epsilon).
+    torch.optim.RMSprop starts at v = 0 and adds epsilon outside the root, which makes its first steps far larger.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, decay: float, epsilon: float):
+        super().__init__(params, {"lr": lr, "decay": decay, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            decay, epsilon, lr = group["decay"], group["epsilon"], group["lr"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["square_mean"] = torch.ones_like(p)
+                square_mean = state["square_mean"]
+                square_mean.mul_(decay).addcmul_(p.grad, p.grad, value=1 - decay)
+                p.addcdiv_(p.grad, (square_mean + epsilon).sqrt_(), value=-lr)

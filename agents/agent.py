@@ -1,26 +1,80 @@
-"""What actor-critic agents have in common: a network that acts, what is saved of it, and parts of its gradient."""
+"""What actor-critic agents have in common: acting, updating, what is told of it, and what is saved."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
-from rl_scaling.agents.pipeline import make_actor
-from rl_scaling.agents.rollout import Actor, Rollout
-from rl_scaling.agents.update import GradientGroups, Update
-from rl_scaling.envs import VectorSource
+from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
+from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.groups import PartNorms
 from rl_scaling.records import PARTS
 
 Losses = tuple[Tensor, Tensor, Tensor]
-Config = TypeVar("Config", A2CConfig, PPOConfig)
+Config = TypeVar("Config", bound=AlgorithmConfig)
+
+
+@dataclass(frozen=True)
+class GradientGroups:
+    """Gradients of groups of whole environments, reduced to what the noise scale needs.
+
+    Attributes:
+        sq_norms: (k,) squared norms of the groups' mean gradients.
+        sizes: (k,) frames in each group.
+        batch_sq_norm: squared norm of the mean gradient over all frames.
+        frame_sq_norms: (m,) squared norms of the gradients of single frames drawn at random; empty if not taken.
+    """
+
+    sq_norms: np.ndarray
+    sizes: np.ndarray
+    batch_sq_norm: float
+    frame_sq_norms: np.ndarray
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one rollout and the optimiser updates from it did.
+
+    Scalars stay tensors, so that nothing waits for the device until they are read; they are means over the updates.
+
+    Attributes:
+        frames: valid frames of the rollout.
+        updates: optimiser updates made from it.
+        epochs: how often each of its frames was used.
+        policy_loss, value_loss, entropy: the terms of the loss before their coefficients.
+        grad_norm: of the gradient before clipping.
+        learning_rate: that of the updates.
+        episode_scores, episode_frames: raw scores and lengths of the games that ended in the rollout.
+        groups: of an update of the first epoch, where it was measured.
+        reuse: of an update of a later epoch, whose frames were used before, where it was measured.
+        parts: as `groups`, for the loss's terms as they are weighted in it (`PARTS`), where they were asked for: their
+            sum is the gradient whose groups are in `groups`.
+        clip_fraction, approx_kl: PPO's share of clipped frames, and its estimate of how far the policy has moved.
+    """
+
+    frames: int
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+    episode_scores: np.ndarray
+    episode_frames: np.ndarray
+    groups: GradientGroups | None
+    parts: dict[str, GradientGroups] = field(default_factory=dict)
+    updates: int = 1
+    epochs: int = 1
+    reuse: GradientGroups | None = None
+    clip_fraction: Tensor | None = None
+    approx_kl: Tensor | None = None
 
 
 class Agent(ABC, Generic[Config]):
@@ -84,14 +138,14 @@ class Agent(ABC, Generic[Config]):
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
         """Act in `source` from now on; `observations` (n, *shape) are those of its reset."""
-        self._actor = make_actor(
-            self.network,
-            source,
-            observations,
-            self.device,
-            keep_layers=self.keeps_layers,
-            capture_graphs=self.capture_graphs,
-        )
+        network, device, keep_layers = self.network, self.device, self.keeps_layers
+        if isinstance(source, AlternatingVector):
+            graphs = self.capture_graphs
+            self._actor = PipelinedActor(
+                network, source, observations, device, keep_layers=keep_layers, capture_graphs=graphs
+            )
+        else:
+            self._actor = Actor(network, source, observations, device, keep_layers=keep_layers)
 
     @property
     def _acting(self) -> Actor:

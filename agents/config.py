@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -81,13 +80,24 @@ class AlgorithmConfig(Config):
     def updates_per_rollout(self) -> int:
         return 1
 
-    @abstractmethod
     def batch_size(self, num_envs: int) -> int:
         """Frames per update.
 
         Raises:
             ConfigError: so many environments make no whole batches.
         """
+        return num_envs * self.rollout_steps * self.frame_uses // self.updates_per_rollout
+
+    def require_groups(self, num_envs: int) -> None:
+        """Refuse numbers of environments whose updates leave no groups of whole environments to compare.
+
+        Raises:
+            ConfigError: the noise scale of such updates cannot be measured.
+        """
+        require(
+            num_envs >= 2,
+            "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
+        )
 
     def num_envs_for(self, batch_size: int) -> int:
         """The number of environments whose batches have so many frames.
@@ -95,7 +105,7 @@ class AlgorithmConfig(Config):
         Raises:
             ConfigError: no number of environments has.
         """
-        each = self.batch_size(self.reference_num_envs) / self.reference_num_envs
+        each = self.rollout_steps * self.frame_uses / self.updates_per_rollout
         num_envs = round(batch_size / each)
         if num_envs < 1 or self.batch_size(num_envs) != batch_size:
             raise ConfigError(
@@ -109,14 +119,7 @@ class A2CConfig(AlgorithmConfig):
     """Advantage actor-critic with RMSProp (McCandlish et al. 2018, A.4.2; defaults of the Stable-Baselines3 zoo).
 
     Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
         rollout_steps: steps of every environment per update; the batch is num_envs times this, in frames.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        learning_rate_schedule: "constant", or "linear" down to 0.
-        discount: gamma of the returns.
-        entropy_coefficient: weight of the entropy in the loss.
-        value_coefficient: weight of the value's squared error in the loss.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
         rmsprop_decay: decay of the mean of squared gradients.
         rmsprop_epsilon: added to the root, or inside it.
         rmsprop_epsilon_inside_root: TensorFlow's convention, g / sqrt(v + eps) with v starting at 1;
@@ -146,24 +149,12 @@ class A2CConfig(AlgorithmConfig):
         require_positive(self, "rmsprop_epsilon")
         require_fraction(self, "rmsprop_decay")
 
-    def batch_size(self, num_envs: int) -> int:
-        """See `AlgorithmConfig.batch_size`."""
-        return num_envs * self.rollout_steps
-
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(AlgorithmConfig):
     """Proximal policy optimisation (Schulman et al. 2017; defaults of the Stable-Baselines3 zoo and CleanRL for Atari).
 
     Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
-        rollout_steps: steps of every environment per rollout.
-        learning_rate: the rate at the start; "linear" takes it to 0 over the run.
-        learning_rate_schedule: "constant", or "linear" down to 0.
-        discount: gamma of the returns.
-        entropy_coefficient: weight of the entropy in the loss.
-        value_coefficient: weight of the value's squared error in the loss.
-        max_grad_norm: the gradient is clipped to this norm, after the noise scale is taken.
         minibatches: parts of equal size that a rollout is dealt into, one update each; the batch is num_envs times
             rollout_steps over this, in frames.
         minibatch_of: "frames" shuffles the rollout's frames, "environments" keeps those of one environment together.
@@ -238,4 +229,15 @@ class PPOConfig(AlgorithmConfig):
                 f" {neighbours(divisors, self.minibatches)}, or num_envs"
                 f" {neighbours(range(step, num_envs + step + 1, step), num_envs)}"
             )
-        return num_envs * self.rollout_steps // self.minibatches
+        return super().batch_size(num_envs)
+
+    def require_groups(self, num_envs: int) -> None:
+        """See `AlgorithmConfig.require_groups`; a minibatch needs two environments as well."""
+        super().require_groups(num_envs)
+        if self.minibatch_of == "environments":
+            most = max(m for m in range(1, num_envs // 2 + 1) if num_envs % m == 0)
+            require(
+                num_envs > self.minibatches,
+                f"one environment in each of {self.minibatches} minibatches gives no groups to compare: give"
+                f" minibatches {most} or num_envs {2 * self.minibatches}, or turn the noise scale off",
+            )

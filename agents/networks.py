@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from rl_scaling.config import ConfigError
+
+# Of the gradient in half precision: adds its square, 1 %, to a relative variance that is 100 % in a batch as large as
+# the noise scale.
+MOST_GRADIENT_ERROR = 0.1
 
 
 class ActorCritic(nn.Module):
@@ -105,3 +110,28 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
         )
     body, num_features = (_nature, 512) if name == "nature" else (_small, 256)
     return ActorCritic(body(observation_shape[0]), None, num_features, num_actions)
+
+
+def gradient_error(
+    network: ActorCritic, loss: Callable[[Tensor, Tensor], Tensor], observations: Tensor, dtype: torch.dtype
+) -> float:
+    """|g - g32| / |g32|, the relative error of a gradient whose layers compute in `dtype` under autocast.
+
+    Args:
+        network: is left as it was.
+        loss: of its logits and values.
+        observations: (m, *shape) what both gradients are taken on.
+        dtype: torch.bfloat16, usually.
+    """
+
+    def gradient(of: torch.dtype | None) -> Tensor:
+        network.compute_dtype = of
+        parts = torch.autograd.grad(loss(*network(observations)), list(network.parameters()), materialize_grads=True)
+        return torch.cat([part.flatten() for part in parts]).double()
+
+    before = network.compute_dtype
+    try:
+        exact, rounded = gradient(None), gradient(dtype)
+    finally:
+        network.compute_dtype = before
+    return float((rounded - exact).norm() / exact.norm())

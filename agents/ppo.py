@@ -1,6 +1,6 @@
 """Proximal policy optimisation: act, then go over the rollout several times in minibatches (Schulman et al. 2017).
 
-As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advantages (`rl_scaling.agents.returns`).
+As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advantages.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from rl_scaling.agents.agent import Agent, Losses
+from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.replay import Tape
-from rl_scaling.agents.returns import generalized_advantages
-from rl_scaling.agents.rollout import Rollout
-from rl_scaling.agents.update import GradientGroups, Update
+from rl_scaling.agents.rollout import Rollout, generalized_advantages
 from rl_scaling.noise.torch.groups import PartNorms
 
 

@@ -7,13 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_scaling.envs.alternating import AlternatingVector
     from rl_scaling.envs.atari import AtariVector
     from rl_scaling.envs.games import GAMES, Game, find_game
-    from rl_scaling.envs.grouped import GroupedVector, join_transitions
+    from rl_scaling.envs.grouped import AlternatingVector, GroupedVector, join_transitions
     from rl_scaling.envs.gymnasium_vector import GymnasiumVector
-    from rl_scaling.envs.make import make_vector
-    from rl_scaling.envs.processors import available_cpus
+    from rl_scaling.envs.make import available_cpus, make_vector
     from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
 
 __all__ = [
@@ -35,14 +33,11 @@ __all__ = [
 
 # Loaded when they are asked for: a config of an environment needs no emulator.
 _HOMES = {
-    "AlternatingVector": "alternating",
     "AtariVector": "atari",
-    "GroupedVector": "grouped",
     "GymnasiumVector": "gymnasium_vector",
-    "available_cpus": "processors",
-    "join_transitions": "grouped",
-    "make_vector": "make",
     **dict.fromkeys(("GAMES", "Game", "find_game"), "games"),
+    **dict.fromkeys(("AlternatingVector", "GroupedVector", "join_transitions"), "grouped"),
+    **dict.fromkeys(("available_cpus", "make_vector"), "make"),
     **dict.fromkeys(("EpisodeTally", "Transition", "VectorSource", "check_actions"), "vector"),
 }
 

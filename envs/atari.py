@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -25,16 +25,14 @@ from ale_py.vector_env import AtariVectorEnv
 from rl_scaling.config import ConfigError
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
-from rl_scaling.envs.processors import available_cpus
-from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
+from rl_scaling.envs.make import available_cpus
+from rl_scaling.envs.vector import EpisodeTally, Progress, Transition, VectorSource, check_actions
 
 # Half an hour of play at 60 frames per second, as everywhere in the literature.
 EPISODE_EMULATOR_FRAMES = 108_000
 # Creating an emulator takes about 0.15 s with Python's lock held: between pools of this size progress can be shown.
 ENVS_PER_POOL = 64
 _NEVER = 2**30
-
-Progress = Callable[[int, int], None]
 
 
 class AtariVector(VectorSource):

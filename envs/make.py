@@ -1,23 +1,26 @@
-"""From a config to environments that run."""
+"""From a config to environments that run, on the CPUs that this process may really use.
+
+In a container those are fewer than the machine has. Emulators are loaded when environments are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
 from functools import partial
+from pathlib import Path
 
-from rl_scaling.envs.alternating import AlternatingVector
-from rl_scaling.envs.atari import AtariVector
 from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
-from rl_scaling.envs.grouped import GroupedVector
-from rl_scaling.envs.gymnasium_vector import GymnasiumVector
-from rl_scaling.envs.vector import VectorSource
+from rl_scaling.envs.vector import Progress, VectorSource
+
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def make_vector(
     config: EnvironmentConfig,
     *,
     num_threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     group_envs: int | None = None,
     alternate: bool = False,
 ) -> VectorSource:
@@ -34,6 +37,10 @@ def make_vector(
         ConfigError: an environment that does not exist or cannot be learned from, or a number of
             them that cannot be grouped so.
     """
+    from rl_scaling.envs.atari import AtariVector
+    from rl_scaling.envs.grouped import AlternatingVector, GroupedVector
+    from rl_scaling.envs.gymnasium_vector import GymnasiumVector
+
     make = partial(make_vector, num_threads=num_threads)
     if group_envs is not None:
         return GroupedVector(config, group_envs, make, progress=progress)
@@ -43,3 +50,31 @@ def make_vector(
         return AtariVector(config, num_threads=num_threads, progress=progress)
     assert isinstance(config, GymnasiumConfig)
     return GymnasiumVector(config)
+
+
+def available_cpus(cgroups: Path = _CGROUPS) -> int:
+    """CPUs this process may use: the least of the machine's, its affinity mask and its control group's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(cpus, math.ceil(_quota(cgroups))))
+
+
+def _quota(cgroups: Path) -> float:
+    """CPUs' worth of time the control group grants, a large number where nothing is said."""
+    for read in (_quota_v2, _quota_v1):
+        try:
+            return read(cgroups)
+        except (OSError, ValueError):
+            continue
+    return 1e6
+
+
+def _quota_v2(cgroups: Path) -> float:
+    granted, period = (cgroups / "cpu.max").read_text().split()
+    return float(granted) / float(period)  # "max" is no number: nothing is said
+
+
+def _quota_v1(cgroups: Path) -> float:
+    granted = float((cgroups / "cpu" / "cpu.cfs_quota_us").read_text())
+    if granted <= 0:
+        raise ValueError("no quota")
+    return granted / float((cgroups / "cpu" / "cpu.cfs_period_us").read_text())

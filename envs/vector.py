@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+# Hears (done, total) while environments start.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

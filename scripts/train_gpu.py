@@ -17,11 +17,12 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from rl_scaling.cli.interrupt import Interruptible
+from rl_scaling.cli.live import Interruptible
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.agents.precision import MOST_GRADIENT_ERROR
+from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
+from rl_scaling.cli.live import Interruptible
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import available_cpus, find_game, make_vector

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rl_scaling.agents.config import AlgorithmConfig, PPOConfig
+from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.config import (
     AdaptiveConfig,
     Config,
@@ -101,24 +101,11 @@ class RunConfig(RunDescription):
         """See `Config.check`."""
         require_positive(self, "frames", "record_every_frames")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
-        require(
-            self.noise_scale.every_updates == 0 or self.environment.num_envs >= 2,
-            "one environment gives no groups to compare: give num_envs 2 or more, or turn the noise scale off",
-        )
-        self._check_minibatches()
+        self.agent.batch_size(self.environment.num_envs)  # refuses minibatches that do not divide the rollout
+        if self.noise_scale.every_updates:
+            self.agent.require_groups(self.environment.num_envs)
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
-
-    def _check_minibatches(self) -> None:
-        num_envs, agent = self.environment.num_envs, self.agent
-        frames = agent.batch_size(num_envs)  # refuses minibatches that do not divide the rollout
-        if self.noise_scale.every_updates and isinstance(agent, PPOConfig) and agent.minibatch_of == "environments":
-            most = max(m for m in range(1, num_envs // 2 + 1) if num_envs % m == 0)
-            require(
-                frames > agent.rollout_steps,
-                f"one environment in each of {agent.minibatches} minibatches gives no groups to compare: give"
-                f" minibatches {most} or num_envs {2 * agent.minibatches}, or turn the noise scale off",
-            )
 
     def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
         n, group = self.environment.num_envs, adaptive.group_envs

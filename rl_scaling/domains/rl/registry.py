@@ -25,7 +25,7 @@ def find_algorithm(kind: str) -> type[AlgorithmConfig]:
         ConfigError: there is none of this name.
     """
     if kind not in ALGORITHMS:
-        raise ConfigError(f"no algorithm {kind!r}: {', '.join(ALGORITHMS)}, or a newer rl-scaling is needed")
+        raise ConfigError(f"no algorithm {kind!r}: give {' or '.join(ALGORITHMS)}, or it needs a newer rl-scaling")
     return _load(ALGORITHMS[kind][0])
 
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rl_scaling.agents.update import GradientGroups, Update
+from rl_scaling.agents.agent import GradientGroups, Update
+from rl_scaling.domains.base import Control
 from rl_scaling.domains.rl.adaptive import AdaptiveBatch
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import VectorSource
@@ -77,23 +78,43 @@ class _SinceRecord:
     parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Progress) -> Iterator[TrainingRecord]:
+def reset(source: VectorSource, config: RunConfig, progress: Progress) -> np.ndarray:
+    """Start the environments with seeds that the run has not used before; the observations to act on first."""
+    seed = np.random.SeedSequence([config.seed, progress.frames]).generate_state(1)[0] >> 1
+    return source.reset(int(seed))
+
+
+def run(
+    learner: Learner,
+    source: VectorSource,
+    config: RunConfig,
+    progress: Progress,
+    *,
+    control: Control | None = None,
+    observations: np.ndarray | None = None,
+) -> Iterator[TrainingRecord]:
     """Train until `config.frames` frames have been learned from, and yield a record every `record_every_frames`.
 
-    `progress` is kept up to date, so that whoever consumes the records can save it between two of them. Environments
-    cannot be saved: a run that goes on from a checkpoint begins new episodes, with seeds it has not used before, in as
-    many environments as it had.
+    Args:
+        learner: acts in `source`.
+        source: the environments.
+        config: of the run.
+        progress: is kept up to date, so that whoever consumes the records can save it between two of them.
+        control: an interrupt or a stop ends training after the current update, with a record of what came since the
+            last one.
+        observations: what `reset` gave; None: it is called here.
 
     Raises:
         Diverged: after the record that shows it.
     """
-    seed = np.random.SeedSequence([config.seed, progress.frames]).generate_state(1)[0] >> 1
-    learner.begin(source, source.reset(int(seed)))
+    control = control or Control()
+    learner.begin(source, reset(source, config, progress) if observations is None else observations)
     adaptive = AdaptiveBatch(config, learner, source) if config.adaptive else None
     if adaptive and progress.num_envs != source.num_envs:
         adaptive.set_num_envs(progress.num_envs, progress.updates)
     since = _SinceRecord()
-    while progress.frames < config.frames:
+    leave = _leave(control)
+    while progress.frames < config.frames and not leave:
         update = learner.step(**what_to_measure(config, progress.updates))
         progress.updates += update.updates
         progress.frames += update.frames
@@ -102,16 +123,22 @@ def run(learner: Learner, source: VectorSource, config: RunConfig, progress: Pro
         since.updates.append(update)
         if update.groups is not None:
             _measure(update, progress, since)
-        if since.frames >= config.record_every_frames or progress.frames >= config.frames:
+        leave = _leave(control)
+        if since.frames >= config.record_every_frames or progress.frames >= config.frames or leave:
             record = _record(progress, since, progress.num_envs * config.batch_size // config.environment.num_envs)
             yield record
             if not np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all():
                 raise Diverged(f"the loss is not finite after {progress.updates:,} updates")
             since = _SinceRecord()
-        if adaptive and progress.frames < config.frames:
+            leave = leave or _leave(control)
+        if adaptive and progress.frames < config.frames and not leave:
             progress.num_envs = adaptive.after_update(
                 progress.updates, progress.meter if progress.measurements else None
             )
+
+
+def _leave(control: Control) -> bool:
+    return control.interrupt or 0 in control.stop
 
 
 def what_to_measure(config: RunConfig, updates: int) -> dict[str, Any]:

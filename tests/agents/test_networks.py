@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import ActorCritic, make_network
-from rl_scaling.agents.precision import MOST_GRADIENT_ERROR, gradient_error
+from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network
 from rl_scaling.agents.rollout import Rollout
 from tests.agents.reference import TapeSource, sq_norm
 

@@ -1,0 +1,150 @@
+"""Reinforcement learning as a domain: one run at a time, from its config to records and checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from rl_scaling.agents import Agent
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting
+from rl_scaling.domains.device import choose_device
+from rl_scaling.domains.rl import training
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.memory import require_memory
+from rl_scaling.domains.rl.registry import make_agent
+from rl_scaling.domains.rl.training import Diverged, Progress
+from rl_scaling.envs import VectorSource, make_vector
+
+_Made = TypeVar("_Made")
+
+
+class ReinforcementLearning(Domain[RunConfig]):
+    """Agents that learn from copies of an environment; a call of `run` trains one of them."""
+
+    name = "rl"
+    config = RunConfig
+
+    def length(self, config: RunConfig) -> int:
+        """Frames."""
+        return config.frames
+
+    def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
+        """See `Domain.refuse`."""
+        require_memory(configs, device=_device(configs, hardware), side_by_side=side_by_side)
+
+    def run(
+        self,
+        configs: Sequence[RunConfig],
+        resume: Sequence[Mapping[str, Any] | None],
+        control: Control,
+        hardware: Hardware,
+    ) -> Iterator[tuple[int, Event]]:
+        """Train one run: see `Domain.run`.
+
+        Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
+        is interrupted while its environments start yields nothing more.
+        """
+        for event in _run(configs[0], resume[0], control, hardware):
+            yield 0, event
+
+
+def _run(
+    config: RunConfig, resume: Mapping[str, Any] | None, control: Control, hardware: Hardware
+) -> Generator[Event, None, None]:
+    device = _device([config], hardware)
+    torch.set_num_threads(hardware.threads)
+    progress = Progress.start(config)
+    if resume is not None:
+        progress.load_state_dict(resume["progress"])
+    with ExitStack() as stack:
+
+        def start(tell: Callable[[int, int], None]) -> tuple[VectorSource, np.ndarray]:
+            source = make_vector(
+                config.environment,
+                num_threads=hardware.threads,
+                progress=tell,
+                group_envs=config.adaptive.group_envs if config.adaptive else None,
+                alternate=hardware.alternate,
+            )
+            stack.callback(source.close)
+            return source, training.reset(source, config, progress)
+
+        started = yield from _while_starting(start, control)
+        if started is None:
+            return
+        source, observations = started
+        learner = make_agent(
+            config.agent,
+            source.observation_shape,
+            source.num_actions,
+            total_updates=config.updates,
+            seed=config.seed,
+            device=device,
+        )
+        learner.network.compute_dtype = torch.bfloat16 if hardware.compute_dtype == "bfloat16" else None
+        if resume is not None:
+            learner.load_state_dict(copy.deepcopy(resume["learner"]))
+        try:
+            for record in training.run(learner, source, config, progress, control=control, observations=observations):
+                yield record
+                if control.checkpoint:
+                    control.checkpoint = False
+                    yield _checkpoint(learner, progress)
+        except Diverged as reason:
+            yield Ended("diverged", str(reason))
+            return
+        yield Ended() if progress.frames >= config.frames else _checkpoint(learner, progress)
+
+
+def _checkpoint(learner: Agent[Any], progress: Progress) -> Checkpoint:
+    """A copy, which does not change as training continues."""
+    state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
+    return Checkpoint(progress.updates, copy.deepcopy(state))
+
+
+def _device(configs: Sequence[RunConfig], hardware: Hardware) -> torch.device:
+    if hardware.alternate and any(config.adaptive for config in configs):
+        raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")
+    return choose_device(hardware.device)
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the environments any longer."""
+
+
+def _while_starting(
+    start: Callable[[Callable[[int, int], None]], _Made], control: Control
+) -> Generator[Starting, None, _Made | None]:
+    """Do on a thread what takes a while and tells how far it is; give its result, or None after an interrupt."""
+    told: SimpleQueue[Starting | None] = SimpleQueue()
+    abandoned = False
+
+    def tell(done: int, total: int) -> None:
+        if abandoned:
+            raise _Abandoned
+        told.put(Starting(done, total))
+
+    def work() -> _Made:
+        try:
+            return start(tell)
+        finally:
+            told.put(None)
+
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(work)
+        try:
+            while (event := told.get()) is not None:
+                yield event
+                if control.interrupt:
+                    return None
+            return made.result()
+        finally:
+            abandoned = True
