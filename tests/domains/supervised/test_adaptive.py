@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rl_scaling.domains.supervised.measured import RunNoise
 
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError, to_dict
@@ -19,7 +20,6 @@ from rl_scaling.domains.supervised.config import (
     SupervisedConfig,
 )
 from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.measured import RunNoise
 from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.runs import run_alone, run_together, trains_together
 from rl_scaling.records import LossRecord

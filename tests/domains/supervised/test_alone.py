@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-
 from rl_scaling.domains.supervised.alone import train_alone
+from rl_scaling.domains.supervised.curvature import b_noise
+
 from rl_scaling.domains.supervised.batched import Ended
 from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
-from rl_scaling.domains.supervised.curvature import b_noise
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.runs import run_alone, run_together, trains_together

@@ -10,8 +10,8 @@ from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import ScheduleConfig, SupervisedConfig
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.models.make import make_model
+from rl_scaling.domains.supervised.problems import TASKS, OptimizerName, Task, find_task, optimizer_of, rate_power
 from rl_scaling.domains.supervised.runs import run_together
-from rl_scaling.domains.supervised.tasks import TASKS, OptimizerName, Task, find_task, optimizer_of, rate_power
 from rl_scaling.records import LossRecord
 
 
