@@ -6,7 +6,7 @@ import dataclasses
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -44,8 +44,10 @@ OPTIMIZERS = [
     OptimizerConfig(name="adam", learning_rate=2e-3, momentum=0.9, ema=0.5),
 ]
 # Of the weights alone, and so of the trajectory, wherever a run was interrupted.
-STANDING = ("updates", "examples", "training_loss", "validation_loss", "validation_accuracy", "current_learning_rate")
-STANDING += ("current_batch_size",)
+STANDING = (
+    *("updates", "examples", "training_loss", "validation_loss", "validation_accuracy"),
+    *("current_learning_rate", "current_batch_size"),
+)
 
 
 class Few(Supervised):
@@ -71,6 +73,14 @@ def config_of(optimizer: OptimizerConfig = SGD, **changes: Any) -> SupervisedCon
     return SupervisedConfig(optimizer=optimizer, **{"batch_size": 16, "updates": UPDATES, **changes})
 
 
+def varied(config: SupervisedConfig, seed: int) -> SupervisedConfig:
+    """Of another seed, rate and momentum."""
+    optimizer = config.optimizer
+    rate, momentum = optimizer.learning_rate * (1 + seed / 3), optimizer.momentum * 0.9**seed
+    changed = dataclasses.replace(optimizer, learning_rate=rate, momentum=momentum)
+    return dataclasses.replace(config, seed=seed, optimizer=changed)
+
+
 SINGLE = {
     **{f"optimizer {number}": config_of(optimizer) for number, optimizer in enumerate(OPTIMIZERS)},
     "triggered": config_of(schedule=ScheduleConfig(name="triggered", thresholds=(2.2, 1.8, 1.2), factor=0.5)),
@@ -90,36 +100,18 @@ SINGLE = {
     "no noise scale": config_of(noise_every_updates=0),
     "dropout": config_of(OPTIMIZERS[3], model="cnn", dropout=0.4, batch_size=4, updates=5),
     "ghost batch normalisation": config_of(OPTIMIZERS[6], model="resnet32", batch_size=4, updates=3),
-    "B_noise": config_of(updates=6, b_noise_every_rows=2),
+    "B_noise": config_of(updates=4, b_noise_every_rows=2),
 }
 STACKED = {
-    **{f"optimizer {number}": [config_of(optimizer)] * 3 for number, optimizer in enumerate(OPTIMIZERS)},
-    "triggered": [SINGLE["triggered"]] * 3,
-    "rare records": [SINGLE["rare records"]] * 3,
+    name: [varied(SINGLE[name], seed) for seed in range(3)]
+    for name in (*(f"optimizer {number}" for number in range(len(OPTIMIZERS))), "triggered", "rare records")
 }
-STACKED = {  # of different seeds, rates and coefficients
-    name: [
-        dataclasses.replace(
-            config,
-            seed=seed,
-            optimizer=dataclasses.replace(
-                config.optimizer,
-                learning_rate=config.optimizer.learning_rate * (1 + seed / 3),
-                momentum=config.optimizer.momentum * 0.9**seed,
-            ),
-        )
-        for seed, config in enumerate(configs)
-    ]
-    for name, configs in STACKED.items()
-}
-
-
 Resume = Sequence[Mapping[str, Any] | None] | None
 React = Callable[[Control, int, LossRecord], None]
 
 
 @contextmanager
-def signal_during(update: int | None, control: Control) -> Iterator[None]:
+def signal_during(update: int | None, control: Control) -> Generator[None]:
     """Ask for an interrupt while this update is made, as a signal does."""
     plain = Program.update
 
