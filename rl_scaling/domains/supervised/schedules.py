@@ -12,19 +12,22 @@ class LearningRate:
 
     McCandlish et al. 2018, A.4.1, divide ImageNet's rate by 10 when the smoothed training error comes down to each of
     three thresholds, so that batch sizes are compared at the same place of training. Here it is the loss over the
-    training data at a run's rows, which needs no smoothing.
+    training data at a run's records, which needs no smoothing.
+
+    Attributes:
+        passed: thresholds that the loss has come down to.
     """
 
     def __init__(self, config: SupervisedConfig):
         self._config = config
-        self._passed = 0
+        self.passed = 0
 
     def __call__(self, update: int) -> float:
-        return learning_rate_at(self._config, update) * self._config.schedule.factor**self._passed
+        return learning_rate_at(self._config, update) * self._config.schedule.factor**self.passed
 
     def hear(self, training_loss: float) -> None:
         """Take in the loss over the training data; what was passed once stays passed."""
-        self._passed = max(self._passed, sum(training_loss <= t for t in self._config.schedule.thresholds))
+        self.passed = max(self.passed, sum(training_loss <= t for t in self._config.schedule.thresholds))
 
 
 def learning_rate_at(config: SupervisedConfig, update: int) -> float:

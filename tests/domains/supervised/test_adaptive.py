@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from pathlib import Path
 
 import pytest
-import torch
 
-from rl_scaling.cli import main
 from rl_scaling.config import ConfigError, to_dict
 from rl_scaling.domains.supervised.config import (
     AdaptiveExamplesConfig,
@@ -19,19 +14,16 @@ from rl_scaling.domains.supervised.config import (
     SupervisedConfig,
 )
 from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.measured import RunNoise
-from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.runs import run_alone, run_together, trains_together
 from rl_scaling.records import LossRecord
-from rl_scaling.store import load_runs
 
 FIXED = SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.1), batch_size=8, updates=200)
 RULE = AdaptiveExamplesConfig(exchange_rate=50, window_measurements=20, change_every_updates=10)
 ADAPTIVE = dataclasses.replace(FIXED, adaptive=RULE)
 
 
-def rows(config: SupervisedConfig, *, noise_every_updates: int = 0) -> list[LossRecord]:
-    found = run_alone(config, load_dataset("digits"), noise_every_updates=noise_every_updates)
+def rows(config: SupervisedConfig) -> list[LossRecord]:
+    found = run_alone(config, load_dataset("digits"))
     return [row for _, row in found if isinstance(row, LossRecord)]
 
 
@@ -53,17 +45,17 @@ def test_a_batch_that_may_not_change_trains_as_a_fixed_one() -> None:
     names = ("updates", "examples", "validation_loss", "current_learning_rate", "current_batch_size")
     for config in (dataclasses.replace(FIXED, adaptive=bound), FIXED):
         found = rows(config)
-        expected = rows(FIXED, noise_every_updates=1)
+        expected = rows(dataclasses.replace(FIXED, noise_every_updates=1))
         for name in names:
             values = [getattr(row, name) for row in found]
             assert values == pytest.approx([getattr(row, name) for row in expected], rel=1e-5, nan_ok=True), name
 
 
 def test_the_noise_scale_is_that_of_the_batched_program() -> None:
-    config = dataclasses.replace(FIXED, batch_size=64, updates=40)
+    config = dataclasses.replace(FIXED, batch_size=64, updates=40, noise_every_updates=2)
     data = load_dataset("digits")
-    together = [row for _, row in run_together([config], data, noise_every_updates=2) if isinstance(row, LossRecord)]
-    alone = rows(config, noise_every_updates=2)
+    together = [row for _, row in run_together([config], data) if isinstance(row, LossRecord)]
+    alone = rows(config)
     assert sum(row.noise_measurements for row in alone) == 20
     for name in ("noise_measurements", "grad_sq_norm", "trace_cov"):
         expected = [getattr(row, name) for row in together]
@@ -83,7 +75,7 @@ def test_its_task_is_that_of_fixed_batches_and_old_configs_stay_what_they_were()
 def test_what_cannot_follow_is_refused() -> None:
     data = load_dataset("digits")
     assert not trains_together(ADAPTIVE, data)
-    with pytest.raises(ConfigError, match="train an adaptive batch alone"):
+    with pytest.raises(ConfigError, match="train an adaptive batch by itself"):
         next(run_together([ADAPTIVE], data))
     with pytest.raises(ConfigError, match="constant schedule"):
         dataclasses.replace(ADAPTIVE, schedule=ScheduleConfig(warmup_updates=5))
@@ -96,52 +88,8 @@ def test_what_cannot_follow_is_refused() -> None:
         rows(dataclasses.replace(ADAPTIVE, sampling="epoch", adaptive=large))
     with pytest.raises(ConfigError, match="cannot be measured while it trains"):
         rows(dataclasses.replace(ADAPTIVE, model="resnet32"))
-    with pytest.raises(ConfigError, match="batch size of 2 or more"):
-        rows(dataclasses.replace(FIXED, batch_size=1), noise_every_updates=5)
 
 
-def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
-    model = make_model("mlp", (1, 8, 8), 10, seed=0)
-    noise = RunNoise(model, every=2)
-    for scale in (1.0, 1.0, math.inf, 1.0):
-        with noise.around(16):
-            (model(torch.ones(16, 1, 8, 8)).square().mean() * scale).backward()
-        noise.after_update()
-        model.zero_grad()
-    assert noise.columns().noise_measurements == 1
-    assert noise.columns().noise_measurements == 0
-
-
-def test_fit_puts_it_beside_the_front_of_fixed_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train = ["train", "supervised", "--threads", "1", "--out", str(tmp_path), "--optimizer", "sgd", "--epochs", "5"]
-    train += ["--sampling", "replacement", "--noise-every-updates", "2"]
-    for size, rate in ((8, 0.1), (32, 0.2), (128, 0.35)):
-        assert main([*train, "--batch-size", str(size), "--learning-rate", str(rate)]) == 0
-    adaptive = ["--batch-size", "8", "--learning-rate", "0.1", "--adaptive", "50", "--window-measurements", "20"]
-    assert main([*train, *adaptive]) == 0
-    assert "batch 8 at first, adaptive r=50" in capsys.readouterr().err
-    assert set(load_runs(tmp_path)["task"]) == {"digits-mlp sgd"}
-    assert main(["fit", str(tmp_path), "--goals", "1.0", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert row["task"] == "digits-mlp sgd"
-    (beside,) = row["adaptive"]
-    assert beside["setting"] == "adaptive r=50 measure_every_updates=2 window_measurements=20"
-    assert beside["gamma_observed"] >= 0
-    assert 8 < beside["batch_size"] < 1024
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        (["--max-batch-size", "64"], "--max-batch-size is for an adaptive batch: give --adaptive R as well"),
-        (["--adaptive", "-1"], "exchange_rate is -1.0"),
-        (["--adaptive", "50", "--schedule", "halving"], "give a constant schedule"),
-        (["--adaptive", "50", "--noise-every-updates", "-1"], "--noise-every-updates is -1"),
-    ],
-)
-def test_bad_input_is_one_line(
-    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", "supervised", "--out", str(tmp_path), *options]) == 2
-    assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
-    assert not list(tmp_path.iterdir())
+def test_one_example_has_no_noise_scale_to_measure() -> None:
+    found = rows(dataclasses.replace(FIXED, batch_size=1, updates=3, noise_every_updates=1))
+    assert [row.noise_measurements for row in found] == [0, 0, 0, 0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,11 +127,27 @@ class StackedTraining:
         return Evaluation(losses / len(split), right / len(split))
 
     def keep(self, trials: Tensor | Sequence[int]) -> None:
-        """Go on with these trials alone, numbered anew in this order."""
+        """Continue with these trials alone, renumbered in this order."""
         chosen = torch.as_tensor(trials, dtype=torch.int64, device=self.parameters.matrix.device)
         for part in (self.parameters, self._optimizer, self._average):
             if part is not None:
                 part.keep(chosen)
+
+    def row(self, trial: int) -> dict[str, Any]:
+        """Copies of all that one trial needs to continue, as vectors over its parameters."""
+        averages = self._average.matrix if self._average is not None else None
+        return {
+            "weights": self.parameters.matrix[trial].cpu().clone(),
+            "memory": self._optimizer.memory(trial),
+            "average": None if averages is None else averages[trial].cpu().clone(),
+        }
+
+    def load_rows(self, rows: Sequence[Mapping[str, Any]], updates: int) -> None:
+        """Continue from the `row` of each trial after this many updates."""
+        self.parameters.matrix.copy_(torch.stack([row["weights"] for row in rows]))
+        self._optimizer.load([row["memory"] for row in rows], updates, self.parameters.matrix)
+        if self._average is not None:
+            self._average.matrix = torch.stack([row["average"] for row in rows]).to(self.parameters.matrix)
 
     def state(self, trial: int, *, averaged: bool = False) -> dict[str, Tensor]:
         """One trial's weights, or their average, for `load_state_dict`."""

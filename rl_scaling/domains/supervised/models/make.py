@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.models.autoencoder import autoencoder
 from rl_scaling.domains.supervised.models.mlp import mlp
 from rl_scaling.domains.supervised.models.resnet import resnet8, resnet32
@@ -59,3 +61,9 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
             return MODELS[name](image_shape, num_classes, **options)
         except TypeError as error:
             raise ConfigError(f"model {name!r} does not take these options: {error}") from error
+
+
+def model_of(config: SupervisedConfig, data: Dataset) -> nn.Module:
+    """A run's model with its starting weights; errors are those of `make_model`."""
+    options = {"dropout": config.dropout} if config.dropout else {}
+    return make_model(config.model, data.image_shape, data.num_classes, seed=config.seed, **options)

@@ -8,21 +8,20 @@ import math
 import pytest
 import torch
 
-from rl_scaling.domains.supervised.alone import train_alone
-from rl_scaling.domains.supervised.batched import Ended
+from rl_scaling.domains.base import Control, Ended
 from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
-from rl_scaling.domains.supervised.curvature import b_noise
 from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.models import make_model
+from rl_scaling.domains.supervised.noise import b_noise
 from rl_scaling.domains.supervised.runs import run_alone, run_together, trains_together
+from rl_scaling.domains.supervised.single import SingleRun
 from rl_scaling.records import LossRecord
 
 MOMENTUM = OptimizerConfig(name="momentum", learning_rate=0.02, momentum=0.9)
 
 
-def rows(config: SupervisedConfig, *, alone: bool, target: float = -math.inf) -> list[LossRecord]:
+def rows(config: SupervisedConfig, *, alone: bool) -> list[LossRecord]:
     data = load_dataset("digits")
-    found = run_alone(config, data, target=target) if alone else run_together([config], data, target=target)
+    found = run_alone(config, data) if alone else run_together([config], data)
     return [row for _, row in found if isinstance(row, LossRecord)]
 
 
@@ -72,18 +71,23 @@ def test_what_does_not_train_together_trains_alone_the_same_way_each_time(change
 
 
 def test_channels_are_on_their_spheres_after_every_update() -> None:
-    config = SupervisedConfig(model="resnet32", optimizer=MOMENTUM, batch_size=32, updates=2)
-    *_, ended = train_alone(config, load_dataset("digits"), lambda _: 0.5, record_every=2)
-    assert isinstance(ended, Ended)
-    norms = [w.flatten(1).norm(dim=1) for w in ended.weights.values() if w.dim() == 4]
-    torch.testing.assert_close(torch.cat(norms), torch.ones(sum(map(len, norms))))
+    optimizer = dataclasses.replace(MOMENTUM, learning_rate=0.5)
+    run = SingleRun(SupervisedConfig(model="resnet32", optimizer=optimizer, batch_size=32), load_dataset("digits"))
+    for _ in range(2):
+        run.update()
+        norms = [w.detach().flatten(1).norm(dim=1) for w in run.model.parameters() if w.dim() == 4]
+        torch.testing.assert_close(torch.cat(norms), torch.ones(sum(map(len, norms))))
 
 
-def test_it_ends_when_it_diverges_or_has_seen_enough() -> None:
+def test_it_ends_when_it_diverges_or_is_asked_to_stop() -> None:
     config = SupervisedConfig(optimizer=MOMENTUM, batch_size=64, updates=300)
-    *_, last = rows(config, alone=True, target=1.0)
-    assert last.validation_loss <= 1.0
-    assert last.updates < 300
+    control, found = Control(), list[LossRecord]()
+    for number, event in run_alone(config, load_dataset("digits"), control):
+        if isinstance(event, LossRecord):
+            found.append(event)
+            control.stop |= {number} if event.validation_loss <= 1.0 else set()
+    assert found[-1].validation_loss <= 1.0 < found[-2].validation_loss
+    assert found[-1].updates < 300
     wild = dataclasses.replace(config, optimizer=dataclasses.replace(MOMENTUM, learning_rate=1e30))
     *_, (_, ended) = run_alone(wild, load_dataset("digits"))
     assert isinstance(ended, Ended)
@@ -93,14 +97,12 @@ def test_it_ends_when_it_diverges_or_has_seen_enough() -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_b_noise_is_that_of_the_weights_at_its_rows(ema: float) -> None:
     optimizer = dataclasses.replace(MOMENTUM, ema=ema)
-    config = SupervisedConfig(optimizer=optimizer, batch_size=32, updates=4)
+    config = SupervisedConfig(optimizer=optimizer, batch_size=32, updates=3, b_noise_every_rows=3)
     data = load_dataset("digits")
-    found = list(train_alone(config, data, lambda _: 0.02, record_every=2, b_noise_every_rows=2))
-    values = {row.updates: row.hessian_noise_scale for row in found if not isinstance(row, Ended)}
+    values = [row.hessian_noise_scale for row in rows(config, alone=True)]
     assert math.isfinite(values[0])
-    assert math.isnan(values[2])
-    ended = found[-1]
-    assert isinstance(ended, Ended)
-    model = make_model("mlp", data.image_shape, data.num_classes, seed=5)
-    model.load_state_dict(ended.weights)
-    assert values[4] == pytest.approx(b_noise(model, data.train).b_noise.value, rel=1e-5, nan_ok=True)
+    assert math.isnan(values[1] + values[2])
+    run = SingleRun(config, data)
+    for _ in range(3):
+        run.update()
+    assert values[3] == pytest.approx(b_noise(run.model, data.train).b_noise.value, rel=1e-5, nan_ok=True)

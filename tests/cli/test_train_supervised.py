@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from rl_scaling.cli import main
+from rl_scaling.store import load_runs
+from tests.domains.supervised.conftest import offline  # noqa: F401, the fixture
 from tests.domains.supervised.data.parquet import digit_pictures, write
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -85,3 +87,38 @@ def test_data_without_labels_or_a_class_are_refused(
         write(file, [pictures[place] for place in kept], [labels[place] for place in kept], image="img")
     assert main([*TRAIN, "--dataset", "owner/cifar", "--folder", str(cifar), "--out", str(tmp_path / "runs")]) == 2
     assert ("label" if what == "no labels" else "class 3") in capsys.readouterr().err
+
+
+def test_fit_puts_it_beside_the_front_of_fixed_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "supervised", "--threads", "1", "--out", str(tmp_path), "--optimizer", "sgd", "--epochs", "5"]
+    train += ["--sampling", "replacement", "--noise-every-updates", "2"]
+    for size, rate in ((8, 0.1), (32, 0.2), (128, 0.35)):
+        assert main([*train, "--batch-size", str(size), "--learning-rate", str(rate)]) == 0
+    adaptive = ["--batch-size", "8", "--learning-rate", "0.1", "--adaptive", "50", "--window-measurements", "20"]
+    assert main([*train, *adaptive]) == 0
+    assert "batch 8 at first, adaptive r=50" in capsys.readouterr().err
+    assert set(load_runs(tmp_path)["task"]) == {"digits-mlp sgd"}
+    assert main(["fit", str(tmp_path), "--goals", "1.0", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["task"] == "digits-mlp sgd"
+    (beside,) = row["adaptive"]
+    assert beside["setting"] == "adaptive r=50 measure_every_updates=2 window_measurements=20"
+    assert beside["gamma_observed"] >= 0
+    assert 8 < beside["batch_size"] < 1024
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--max-batch-size", "64"], "--max-batch-size is for an adaptive batch: give --adaptive R as well"),
+        (["--adaptive", "-1"], "exchange_rate is -1.0"),
+        (["--adaptive", "50", "--schedule", "halving"], "give a constant schedule"),
+        (["--adaptive", "50", "--noise-every-updates", "-1"], "--noise-every-updates is -1"),
+    ],
+)
+def test_bad_options_of_an_adaptive_batch_are_one_line(
+    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "supervised", "--out", str(tmp_path), *options]) == 2
+    assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())

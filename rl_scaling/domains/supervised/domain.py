@@ -1,0 +1,133 @@
+"""The supervised domain's side of the plug: which runs train together, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Control, Domain, Event, Hardware
+from rl_scaling.domains.supervised.config import SupervisedConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from rl_scaling.domains.supervised.data.dataset import Dataset
+
+
+class Supervised(Domain[SupervisedConfig]):
+    """Training on labelled images.
+
+    Args:
+        folder: of Parquet files to read data sets from, in place of the Hugging Face hub (see `load_dataset`).
+    """
+
+    name = "supervised"
+    config = SupervisedConfig
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+
+    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu") -> Dataset:
+        """The data that a run trains on, in the scale that its model wants.
+
+        Raises:
+            ConfigError: they are not there.
+        """
+        from rl_scaling.domains.supervised.data import load_dataset
+
+        scale = "unit" if config.model == "autoencoder" else "standard"
+        return load_dataset(config.dataset, device=device, folder=self.folder, scale=scale)
+
+    def together(self, configs: Sequence[SupervisedConfig]) -> list[list[SupervisedConfig]]:
+        """Runs that differ in what is tuned and in the seed train together where a short trial shows that it pays."""
+        from rl_scaling.domains.supervised.batched import kind_of
+        from rl_scaling.domains.supervised.runs import trains_together
+
+        groups: dict[SupervisedConfig, list[SupervisedConfig]] = {}
+        for config in configs:
+            groups.setdefault(config if config.adaptive else kind_of(config), []).append(config)
+        split: list[list[SupervisedConfig]] = []
+        for group in groups.values():
+            first, data = group[0], self.data(group[0]) if len(group) > 1 else None
+            pays = data is not None and trains_together(first, data) and _pays(first, data, len(group))
+            split += [group] if pays else [[config] for config in group]
+        return split
+
+    def length(self, config: SupervisedConfig) -> int:
+        """Examples."""
+        return config.examples
+
+    def refuse(self, configs: Sequence[SupervisedConfig], hardware: Hardware, side_by_side: int) -> None:
+        """See `Domain.refuse`; the data are read and every kind of model is made, so that `run` begins."""
+        if hardware.compute_dtype != "float32" or hardware.alternate:
+            raise ConfigError("supervised runs compute in float32 and have no environments: leave both options out")
+        from rl_scaling.domains.supervised.models import model_of
+        from rl_scaling.domains.supervised.sampling import ExampleStream
+
+        device = find_device(hardware.device)
+        seen: set[tuple[object, ...]] = set()
+        for config in configs:
+            kind = (config.dataset, config.model, config.dropout, config.sampling, config.largest_batch)
+            if kind not in seen:
+                seen.add(kind)
+                data = self.data(config, device)
+                model_of(config, data)
+                ExampleStream(config, len(data.train))
+
+    def run(
+        self,
+        configs: Sequence[SupervisedConfig],
+        resume: Sequence[Mapping[str, Any] | None],
+        control: Control,
+        hardware: Hardware,
+    ) -> Iterator[tuple[int, Event]]:
+        """See `Domain.run`; several runs train in one batched program, one by torch's own optimiser."""
+        import torch
+
+        from rl_scaling.domains.supervised.batched import StackedRuns
+        from rl_scaling.domains.supervised.loop import train
+        from rl_scaling.domains.supervised.single import SingleRun
+
+        torch.set_num_threads(hardware.threads)
+        if not configs:
+            raise ConfigError("there is nothing to train: give one config or more")
+        data = self.data(configs[0], find_device(hardware.device))
+        program = SingleRun(configs[0], data) if len(configs) == 1 else StackedRuns(configs, data)
+        program.resume(resume)
+        yield from train(program, control)
+
+
+def _pays(config: SupervisedConfig, data: Dataset, trials: int) -> bool:
+    """`together_pays` with one thread, as runs of a sweep have it."""
+    import torch
+
+    from rl_scaling.domains.supervised.batched import together_pays
+
+    options = (("dropout", config.dropout),) if config.dropout else ()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return together_pays(config.model, options, data, config.batch_size, trials)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where one is.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}: give cpu, cuda or auto") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no GPU is to be seen for device {name!r}: use --device cpu, or install torch for CUDA")
+    return device
