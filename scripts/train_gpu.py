@@ -17,7 +17,6 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from rl_scaling.cli.live import Interruptible
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig

@@ -1,4 +1,4 @@
-"""Progress of sweeps while they run: a table that redraws itself, or a line now and then; and stopping in good order."""
+"""Progress of sweeps while they run, as a table or a line now and then; and stopping in good order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rl_scaling.cli.options import console, say
-from rl_scaling.estimates import duration, number
+from rl_scaling.estimates import duration
+from rl_scaling.estimates import number as readable
 from rl_scaling.sweeps.sweep import Sweep
 from rl_scaling.sweeps.tuner import Trial
 
@@ -110,7 +111,7 @@ class SweepDisplay:
                 Text(_label(trial, sweeps)),
                 _progress(trial),
                 "" if math.isnan(rate) else f"{rate:,.0f}",
-                "" if math.isnan(value) else number(value),
+                "" if math.isnan(value) else readable(value),
                 f"{len(trial.tracker.reached)} of {len(trial.goals)}",
             )
         return Group(Text(self._summary(sweeps)), table)

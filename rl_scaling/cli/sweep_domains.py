@@ -13,11 +13,13 @@ from tyro.conf import OmitArgPrefixes, arg
 from rl_scaling.cli.options import Count, changed, given, options_of
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.nqm.optimizers import OPTIMIZERS as NQM_OPTIMIZERS
+from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.rl.task import SCALES, RLTask, learning_rates_of
+from rl_scaling.domains.supervised.config import Budget, doubled
 from rl_scaling.domains.supervised.problems import OptimizerName, find_problem
+from rl_scaling.domains.supervised.tasks import SupervisedTask
 from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:
@@ -166,32 +168,18 @@ class SweepSupervised(SweepOptions):
 
     def plans(self) -> Mapping[Path, SweepPlan]:
         """See `SweepOptions.plans`."""
-        from rl_scaling.domains.supervised.task import budgets_of, task_plan
+        from rl_scaling.domains.supervised.data import load_dataset
         from rl_scaling.sweeps.plan import SweepPlan
 
-        problem = find_problem(self.task)
-        budgets = budgets_of(self.budget, self.epochs, self.updates, self.doublings)
+        budgets = self._budgets()
+        if not (self.optimizers and self.batch_sizes) or not (budgets or self.targets):
+            raise ConfigError("give at least one of --optimizers, --batch-sizes, --seeds and --targets")
+        examples = len(load_dataset(find_problem(self.task).dataset).train)
         tasks = [
-            task_plan(
-                problem,
-                optimizer,
-                batch_sizes=self.batch_sizes,
-                goals=() if budget else self.targets,
-                quantity=self.quantity,
-                epochs=self.epochs,
-                updates=self.updates,
-                budget=budget,
-                noise_every_updates=self.noise_every_updates,
-                count=8 if self.rates is None else self.rates,
-                spacing=self.spacing,
-                max_extensions=2 if self.extensions is None else self.extensions,
-                fixed=self.learning_rates,
-            )
+            self._task(optimizer, examples, budget)
             for budget in budgets or [None]
             for optimizer in dict.fromkeys(self.optimizers)
         ]
-        if not tasks or not (budgets or self.targets):
-            raise ConfigError("give at least one of --optimizers, --batch-sizes, --seeds and --targets")
         plan = SweepPlan(
             tasks=tuple(tasks),
             seeds=(0, 1) if self.seeds is None else self.seeds,
@@ -201,12 +189,38 @@ class SweepSupervised(SweepOptions):
         )
         return folders_of(self, {self.task if not budgets else f"{self.task}-budgets": plan})
 
+    def _task(self, optimizer: OptimizerName, examples: int, budget: Budget | None) -> SupervisedTask:
+        problem = find_problem(self.task)
+        return SupervisedTask(
+            base=problem.base(optimizer, quantity=self.quantity, noise_every_updates=self.noise_every_updates),
+            batch_sizes=self.batch_sizes,
+            learning_rates=problem.learning_rates(
+                optimizer,
+                count=8 if self.rates is None else self.rates,
+                spacing=self.spacing,
+                max_extensions=2 if self.extensions is None else self.extensions,
+                fixed=self.learning_rates,
+            ),
+            goals=() if budget else self.targets,
+            examples=examples,
+            epochs=self.epochs,
+            updates=self.updates,
+            budget=budget,
+        )
+
+    def _budgets(self) -> list[Budget]:
+        if self.budget == "target":
+            return []
+        if self.budget == "steps":
+            return [Budget(self.updates, "steps")]
+        return doubled(Budget(self.epochs, "epochs"), self.doublings if self.budget == "unlimited" else 0)
+
 
 @dataclass(frozen=True)
 class SweepNQM(SweepOptions):
     """Exact runs of the noisy quadratic model over batch sizes and learning rates, tuned around the optimum."""
 
-    optimizers: tuple[Literal[NQM_OPTIMIZERS], ...] = ("sgd", "momentum", "ema")  # pyright: ignore[reportInvalidTypeForm]
+    optimizers: tuple[ModelOptimizer, ...] = ("sgd", "momentum", "ema")
     """Optimisers; each is a task of its own."""
     power: float = 0.0
     """p of the preconditioner H^-p, from 0 to 1."""

@@ -7,7 +7,7 @@ search, early stopping, resuming after a kill, live progress with an end time, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -32,6 +32,9 @@ class Hardware:
     alternate: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     data_folder: str = ""
+
+
+ON_ONE_THREAD = Hardware()
 
 
 @dataclass
@@ -79,6 +82,23 @@ class Ended:
 
     status: Literal["done", "diverged"] = "done"
     note: str = ""
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What one run takes.
+
+    Attributes:
+        seconds: of one slot's time.
+        memory_bytes: at its peak.
+        kept_bytes: on disk, what stays.
+        open_bytes: on disk as well, while it runs.
+    """
+
+    seconds: float
+    memory_bytes: float
+    kept_bytes: float
+    open_bytes: float
 
 
 Event = Starting | Record | Checkpoint | Ended
@@ -160,8 +180,12 @@ class Domain(ABC, Generic[AnyConfig]):
         own = {name: value for name, value in plain.items() if name != "kind"}
         return parse(self.config, own, "run's config")  # pyright: ignore[reportReturnType]
 
+    def job_key(self, config: AnyConfig) -> Hashable:
+        """Runs with equal keys are handed out as one job; by default each run is a job of its own."""
+        return config.run_id
+
     def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
-        """Split runs into those that one call of `run` trains at once; by default each trains alone."""
+        """Split the runs of a job into those that one call of `run` trains at once; by default each trains alone."""
         return [[config] for config in configs]
 
     def length(self, config: AnyConfig) -> int:
@@ -174,6 +198,12 @@ class Domain(ABC, Generic[AnyConfig]):
         Raises:
             ConfigError: too little memory, no such device.
         """
+
+    def costs(
+        self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int
+    ) -> tuple[Sequence[TrialCost], str] | None:
+        """What runs take, with so many side by side, and what that rests on; None: tell it by running some of them."""
+        return None
 
     @abstractmethod
     def run(

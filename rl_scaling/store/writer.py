@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rl_scaling.records import RECORD_TYPES, SEALED, Record, SealedStatus
 from rl_scaling.store.disk import StoreError, remove_partial_files, replace_file, storage_errors, sync
-from rl_scaling.store.files import CHECKPOINT_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
+from rl_scaling.store.files import CHECKPOINT_FILE, CONFIG_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
 from rl_scaling.store.lock import RunLock
 from rl_scaling.store.rows import RowsRead, encode_record, read_rows_file, warn_of_partial_line
 
@@ -130,6 +130,17 @@ class RunWriter:
             with contextlib.suppress(OSError):
                 (self.directory / name).unlink(missing_ok=True)
         self.close()
+
+    def discard(self) -> None:
+        """Close a run that never began, and leave nothing of it behind; one with rows or a checkpoint stays."""
+        empty = self._descriptor is not None and os.fstat(self._descriptor).st_size == 0
+        if empty and self.checkpoint is None:
+            for name in (CONFIG_FILE, ROWS_FILE):
+                (self.directory / name).unlink(missing_ok=True)
+        self.close()
+        with contextlib.suppress(OSError):  # it holds more, or is the store itself
+            self.directory.rmdir()
+            self.directory.parent.rmdir()
 
     def close(self) -> None:
         """Give up the lock and leave the run as it is: interrupted, unless sealed. Does nothing the second time."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains import find_domain
-from rl_scaling.domains.base import Domain, Hardware, Starting
+from rl_scaling.domains.base import ON_ONE_THREAD, Domain, Hardware, Starting
 from rl_scaling.estimates import count_of
 from rl_scaling.store import Store, StoreError, list_runs
 from rl_scaling.store.provenance import other_code
@@ -38,7 +38,7 @@ class Sweep:
     """
 
     def __init__(
-        self, plan: SweepPlan, store: Store, *, stop_early: bool = False, hardware: Hardware = Hardware()
+        self, plan: SweepPlan, store: Store, *, stop_early: bool = False, hardware: Hardware = ON_ONE_THREAD
     ) -> None:
         self.plan, self.store, self.stop_early, self.hardware = plan, store, stop_early, hardware
         self.domain: Domain[Any] = find_domain(plan.domain)
@@ -110,15 +110,15 @@ class Sweep:
 
     def _job(self, waiting: Sequence[Trial]) -> Job:
         first = waiting[0]
-        like = [t for t in waiting if t.place == first.place and _size(t) == _size(first)]
-        group = self.domain.together([t.config for t in like])[0]
-        chosen = [self.trials[config.run_id] for config in group]
+        key = self.domain.job_key(first.config)
+        chosen = [t for t in waiting if t.place == first.place and self.domain.job_key(t.config) == key]
         reopen = frozenset(t.config.run_id for t in chosen if t.sealed)
         for trial in chosen:
             trial.status = "running"
             self._ours.add(trial.config.run_id)
         goals = first.goals
-        return Job(tuple(group), self.store.root, self.hardware, goals, self.plan.stop_at_goals, reopen)
+        configs = tuple(t.config for t in chosen)
+        return Job(configs, self.store.root, self.hardware, goals, self.plan.stop_at_goals, reopen)
 
     def elsewhere(self) -> list[Trial]:
         """Trials that another process is running: another sweep, or workers of a killed one that have not noticed."""
@@ -172,10 +172,6 @@ class Sweep:
                 }
             )
         return rows
-
-
-def _size(trial: Trial) -> tuple[int, bool]:
-    return trial.identity.batch_size, trial.identity.adaptive
 
 
 def _refuse_other_problems(plan: SweepPlan, store: Store, infos: Sequence[Any]) -> None:
@@ -252,7 +248,7 @@ def sweep(
     *,
     slots: int = 0,
     stop_early: bool = False,
-    hardware: Hardware = Hardware(),
+    hardware: Hardware = ON_ONE_THREAD,
     on_event: Callable[[Sweep, str, RunEvent], None] = lambda sweep, run_id, event: None,
     asked_to_stop: Callable[[], bool] = lambda: False,
     deadline_seconds: float = math.inf,

@@ -12,7 +12,7 @@ from typing import Any
 from rl_scaling.analysis import GoalTracker
 from rl_scaling.config import ConfigError, RunDescription, to_dict
 from rl_scaling.domains import find_domain
-from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Hardware, Starting
+from rl_scaling.domains.base import ON_ONE_THREAD, Checkpoint, Control, Domain, Ended, Hardware, Starting
 from rl_scaling.records import Identity, Record, Status
 from rl_scaling.store import RunWriter, Store, StoreError
 from rl_scaling.store.provenance import provenance
@@ -35,7 +35,7 @@ class Job:
 
     configs: tuple[RunDescription, ...]
     store: Path
-    hardware: Hardware = Hardware()
+    hardware: Hardware = ON_ONE_THREAD
     goals: tuple[float, ...] = ()
     stop_at_goals: bool = False
     reopen: frozenset[str] = frozenset()
@@ -139,19 +139,21 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     store = Store(job.store)
     domain.refuse(job.configs, job.hardware, 1)
     origin = provenance(**asdict(job.hardware))
+    over: set[str] = set()
     with contextlib.ExitStack() as stack:
         writers = {c.run_id: stack.enter_context(_open(store, c, origin, job)) for c in job.configs}
         states = {run_id: _load_checkpoint(writer) for run_id, writer in writers.items()}
         for updates in sorted({-1 if state is None else int(state["updates"]) for state in states.values()}):
-            part = [c for c in job.configs if _updates(states[c.run_id]) == updates]
-            yield from _Part(job, part, [writers[c.run_id] for c in part], requests).run(
-                domain, [states[c.run_id] for c in part], updates
-            )
-            if requests.control.interrupt:
-                for config in job.configs:
-                    if _updates(states[config.run_id]) > updates:
-                        yield config.run_id, RunEnded("interrupted")
-                return
+            left = [c for c in job.configs if _updates(states[c.run_id]) == updates]
+            for part in domain.together(left):
+                if requests.control.interrupt:
+                    break
+                writers_of_part = [writers[c.run_id] for c in part]
+                for run_id, event in _Part(job, part, writers_of_part, requests).run(domain, states, updates):
+                    over.update({run_id} if isinstance(event, RunEnded) else ())
+                    yield run_id, event
+        for run_id in [config.run_id for config in job.configs if config.run_id not in over]:
+            yield run_id, RunEnded("interrupted")
 
 
 def _open(store: Store, config: RunDescription, origin: dict[str, Any], job: Job) -> RunWriter:
@@ -199,19 +201,27 @@ class _Part:
         self._saved = time.monotonic()
 
     def run(
-        self, domain: Domain[Any], states: Sequence[Mapping[str, Any] | None], updates: int
+        self, domain: Domain[Any], states: Mapping[str, Mapping[str, Any] | None], updates: int
     ) -> Generator[tuple[str, RunEvent], None, None]:
         for writer, tracker, config in zip(self.writers, self.trackers, self.configs, strict=True):
             writer.keep_rows(updates)
             for row in writer.rows:
                 track(tracker, row, config.identity)
-        resume = [None if state is None else state["state"] for state in states]
+        found = [states[config.run_id] for config in self.configs]
+        resume = [None if state is None else state["state"] for state in found]
         events = domain.run(self.configs, resume, self.control, self.job.hardware)
-        with contextlib.closing(events):
-            for number, event in events:
-                told = self._take(number, event)
-                if told is not None:
-                    yield self.configs[number].run_id, told
+        begun = False
+        try:
+            with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
+                for number, event in events:
+                    begun = True
+                    told = self._take(number, event)
+                    if told is not None:
+                        yield self.configs[number].run_id, told
+        except ConfigError:  # a run that cannot be started leaves nothing behind
+            for writer in self.writers if not begun else ():
+                writer.discard()
+            raise
         for number in range(len(self.configs)):  # of a domain that has no checkpoints
             if number not in self.over:
                 yield self.configs[number].run_id, self._leave(number)
@@ -267,7 +277,7 @@ def run(
     config: RunDescription,
     store: Store | Path | str,
     *,
-    hardware: Hardware = Hardware(),
+    hardware: Hardware = ON_ONE_THREAD,
     replace: bool = False,
     listen: Callable[[RunEvent], None] = lambda event: None,
     asked_to_stop: Callable[[], bool] = lambda: False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -257,6 +258,18 @@ class SupervisedConfig(RunDescription):
             exchange_rate=self.adaptive.exchange_rate if self.adaptive else math.nan,
             seed=self.seed,
         )
+
+
+def kind_of(config: SupervisedConfig) -> SupervisedConfig:
+    """What runs that train together agree in: the config without seed, rate, momentum, average and schedule."""
+    optimizer = config.optimizer
+    momentum, ema = 0.5 if optimizer.momentum else 0.0, 0.5 if optimizer.ema else 0.0
+    return dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(optimizer, learning_rate=1.0, momentum=momentum, ema=ema),
+        schedule=ScheduleConfig(),
+        seed=0,
+    )
 
 
 def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Control, Domain, Event, Hardware
-from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.config import SupervisedConfig, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,20 +17,18 @@ if TYPE_CHECKING:
 
 
 class Supervised(Domain[SupervisedConfig]):
-    """Training on labelled images.
-
-    Args:
-        folder: of Parquet files to read data sets from, in place of the Hugging Face hub (see `load_dataset`).
-    """
+    """Training on labelled images."""
 
     name = "supervised"
     config = SupervisedConfig
 
-    def __init__(self, folder: Path | None = None):
-        self.folder = folder
-
-    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu") -> Dataset:
+    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu", folder: str = "") -> Dataset:
         """The data that a run trains on, in the scale that its model wants.
+
+        Args:
+            config: the run.
+            device: where batches are wanted.
+            folder: of Parquet files to read, in place of the Hugging Face hub (see `load_dataset`); "" for none.
 
         Raises:
             ConfigError: they are not there.
@@ -38,22 +36,25 @@ class Supervised(Domain[SupervisedConfig]):
         from rl_scaling.domains.supervised.data import load_dataset
 
         scale = "unit" if config.model == "autoencoder" else "standard"
-        return load_dataset(config.dataset, device=device, folder=self.folder, scale=scale)
+        return load_dataset(config.dataset, device=device, folder=Path(folder) if folder else None, scale=scale)
 
     def together(self, configs: Sequence[SupervisedConfig]) -> list[list[SupervisedConfig]]:
         """Runs that differ in what is tuned and in the seed train together where a short trial shows that it pays."""
-        from rl_scaling.domains.supervised.batched import kind_of
         from rl_scaling.domains.supervised.runs import trains_together
 
-        groups: dict[SupervisedConfig, list[SupervisedConfig]] = {}
+        groups: dict[Hashable, list[SupervisedConfig]] = {}
         for config in configs:
-            groups.setdefault(config if config.adaptive else kind_of(config), []).append(config)
+            groups.setdefault(self.job_key(config), []).append(config)
         split: list[list[SupervisedConfig]] = []
         for group in groups.values():
             first, data = group[0], self.data(group[0]) if len(group) > 1 else None
             pays = data is not None and trains_together(first, data) and _pays(first, data, len(group))
             split += [group] if pays else [[config] for config in group]
         return split
+
+    def job_key(self, config: SupervisedConfig) -> Hashable:
+        """See `Domain.job_key`: what runs that train together agree in."""
+        return config if config.adaptive else kind_of(config)
 
     def length(self, config: SupervisedConfig) -> int:
         """Examples."""
@@ -63,16 +64,17 @@ class Supervised(Domain[SupervisedConfig]):
         """See `Domain.refuse`; the data are read and every kind of model is made, so that `run` begins."""
         if hardware.compute_dtype != "float32" or hardware.alternate:
             raise ConfigError("supervised runs compute in float32 and have no environments: leave both options out")
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.supervised.models import model_of
         from rl_scaling.domains.supervised.sampling import ExampleStream
 
-        device = find_device(hardware.device)
+        device = choose_device(hardware.device)
         seen: set[tuple[object, ...]] = set()
         for config in configs:
             kind = (config.dataset, config.model, config.dropout, config.sampling, config.largest_batch)
             if kind not in seen:
                 seen.add(kind)
-                data = self.data(config, device)
+                data = self.data(config, device, hardware.data_folder)
                 model_of(config, data)
                 ExampleStream(config, len(data.train))
 
@@ -86,6 +88,7 @@ class Supervised(Domain[SupervisedConfig]):
         """See `Domain.run`; several runs train in one batched program, one by torch's own optimiser."""
         import torch
 
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.supervised.batched import StackedRuns
         from rl_scaling.domains.supervised.loop import train
         from rl_scaling.domains.supervised.single import SingleRun
@@ -93,7 +96,7 @@ class Supervised(Domain[SupervisedConfig]):
         torch.set_num_threads(hardware.threads)
         if not configs:
             raise ConfigError("there is nothing to train: give one config or more")
-        data = self.data(configs[0], find_device(hardware.device))
+        data = self.data(configs[0], choose_device(hardware.device), hardware.data_folder)
         program = SingleRun(configs[0], data) if len(configs) == 1 else StackedRuns(configs, data)
         program.resume(resume)
         yield from train(program, control)
@@ -112,22 +115,3 @@ def _pays(config: SupervisedConfig, data: Dataset, trials: int) -> bool:
         return together_pays(config.model, options, data, config.batch_size, trials)
     finally:
         torch.set_num_threads(threads)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where one is.
-
-    Raises:
-        ConfigError: the device asked for is not there.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}: give cpu, cuda or auto") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"no GPU is to be seen for device {name!r}: use --device cpu, or install torch for CUDA")
-    return device

@@ -99,6 +99,18 @@ class SupervisedTask(TaskPlan):
             seed=seed,
         )
 
+    def search_space(self, batch_size: int, width: float, decay: bool) -> Sequence[tuple[str, float, float]]:
+        """See `TaskPlan.search_space`; by the names of `SEARCHED`.
+
+        Raises:
+            ConfigError: a task with a budget.
+        """
+        require(self.budget is None, "a search is for targets: leave the budget out, or the search")
+        space = [*super().search_space(batch_size, width, decay)]
+        space += [("one_minus_momentum", 0.01, 0.9)] if self.base.optimizer.momentum else []
+        space += [("one_minus_ema", 0.003, 0.5)] if self.base.optimizer.ema else []
+        return space + ([("final_factor", 1e-3, 1.0), ("decay_share", 0.1, 1.0)] if decay else [])
+
     def adaptive_configs(self, seed: int) -> Sequence[SupervisedConfig]:
         """See `TaskPlan.adaptive_configs`: one at each of the rates that are tried first at its smallest batch."""
         if self.adaptive is None:
@@ -108,29 +120,6 @@ class SupervisedTask(TaskPlan):
             dataclasses.replace(self.config(size, rate, seed), adaptive=self.adaptive)
             for rate in self.learning_rates.grid(size)
         ]
-
-
-def search_space(
-    plan: SupervisedTask, batch_size: int, width: float = 64.0, decay: bool = False
-) -> list[tuple[str, float, float]]:
-    """What is searched at a batch size, as (name of `SEARCHED`, lower bound, upper bound), on logarithmic scales.
-
-    Args:
-        plan: whose optimiser is tuned.
-        batch_size: of the runs.
-        width: upper bound over lower bound of the learning rate, around the centre that the grid would have.
-        decay: search the linear decay of the rate as well: its last factor and its length.
-
-    Raises:
-        ConfigError: a plan with a budget, or a width that is no more than 1.
-    """
-    require(plan.budget is None, "a search is for targets: leave the budget out, or the search")
-    require(1 < width < math.inf, f"width is {width:g}: give a number above 1")
-    centre, half = plan.learning_rates.centre(batch_size), math.sqrt(width)
-    space = [("learning_rate", centre / half, centre * half)]
-    space += [("one_minus_momentum", 0.01, 0.9)] if plan.base.optimizer.momentum else []
-    space += [("one_minus_ema", 0.003, 0.5)] if plan.base.optimizer.ema else []
-    return space + ([("final_factor", 1e-3, 1.0), ("decay_share", 0.1, 1.0)] if decay else [])
 
 
 def searched_values(config: Mapping[str, Any]) -> dict[str, float]:

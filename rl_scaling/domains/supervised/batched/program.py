@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from rl_scaling.domains.supervised.batched.optimizers import (
     StackedSGD,
 )
 from rl_scaling.domains.supervised.batched.training import StackedTraining
-from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+from rl_scaling.domains.supervised.config import OptimizerConfig, SupervisedConfig, kind_of
 from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of
@@ -75,18 +74,6 @@ class StackedRuns(Program):
     def _keep(self, places: Sequence[int]) -> None:
         self._streams = [self._streams[place] for place in places]
         self.training.keep(places)
-
-
-def kind_of(config: SupervisedConfig) -> SupervisedConfig:
-    """What runs that train together agree in: the config without seed, rate, momentum, average and schedule."""
-    optimizer = config.optimizer
-    momentum, ema = 0.5 if optimizer.momentum else 0.0, 0.5 if optimizer.ema else 0.0
-    return dataclasses.replace(
-        config,
-        optimizer=dataclasses.replace(optimizer, learning_rate=1.0, momentum=momentum, ema=ema),
-        schedule=ScheduleConfig(),
-        seed=0,
-    )
 
 
 def stacked_optimizer(configs: Sequence[OptimizerConfig]) -> tuple[StackedOptimizer, StackedAverage | None]:

@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rl_scaling.domains.base import Control, Ended
-from rl_scaling.domains.supervised.batched import StackedRuns, kind_of
-from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
+from rl_scaling.domains.supervised.batched import StackedRuns
+from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, kind_of
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.loop import train
 from rl_scaling.domains.supervised.models import make_model
