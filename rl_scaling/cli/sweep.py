@@ -94,7 +94,7 @@ class SweepOptions:
 
     def run(self) -> int:
         at_least(0, workers=self.workers, minutes=self.minutes)
-        from rl_scaling.envs.processors import available_cpus
+        from rl_scaling.envs import available_cpus
         from rl_scaling.sweeps.executors import make_executor
         from rl_scaling.sweeps.trackers import require_installed
 

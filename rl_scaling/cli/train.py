@@ -81,7 +81,7 @@ class Training:
         at_least(0, threads=self.threads)
         from rl_scaling.cli.live import Interruptible
         from rl_scaling.domains.base import Starting
-        from rl_scaling.envs.processors import available_cpus
+        from rl_scaling.envs import available_cpus
         from rl_scaling.store.provenance import other_code
         from rl_scaling.sweeps.trackers import Trackers, require_installed
         from rl_scaling.sweeps.trial import RunEnded

@@ -275,7 +275,7 @@ def sweep(
     """
     begun = Sweep(plan, store if isinstance(store, Store) else Store(store), stop_early=stop_early, hardware=hardware)
     if isinstance(executor, str):
-        from rl_scaling.envs.processors import available_cpus
+        from rl_scaling.envs import available_cpus
 
         executor = make_executor(executor, slots or available_cpus())
     begun.begin(executor.slots)
