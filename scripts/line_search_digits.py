@@ -80,13 +80,11 @@ def figure(table: pd.DataFrame) -> Figure:
 def describe(search: LineSearchNoiseScale, products: dict[Curvature, HessianNoiseScale]) -> None:
     """Both ways, a line for each estimate."""
     for name, found in products.items():
-        parts = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
-        print(f"  {name:<14}" + "  ".join(f"{n} {e.value:.3g} ({e.low:.3g}-{e.high:.3g})" for e, n in parts))
+        named = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
+        print(f"  {name:<14}" + "  ".join(f"{n} {estimate}" for estimate, n in named))
     fits = {"common gain": search.gain_fit, "common step": search.step_fit, "own gain": search.own_gain_fit}
     for name, fit in fits.items():
-        b_noise = f"B_noise {fit.b_noise:.3g} ({fit.b_noise_low:.3g}-{fit.b_noise_high:.3g})"
-        limit = f"limit {fit.limit:.3g} ({fit.limit_low:.3g}-{fit.limit_high:.3g})"
-        print(f"  {name:<14}{b_noise}  {limit}  scatter {fit.scatter:.1f}")
+        print(f"  {name:<14}B_noise {fit.b_noise}  limit {fit.limit}  scatter {fit.scatter:.1f}")
     print(f"  full gradient: step {search.full_step:.3g}, gain {search.full_gain:.3g}", flush=True)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,21 @@ def cluster_groups(keys: Iterable[Hashable] | NDArray[np.generic], groups: int) 
         group_of[cluster] = group
         heapq.heappush(filled, (examples + int(sizes[cluster]), group))
     return group_of[clusters]
+
+
+def cluster_slices(edges: Sequence[int] | NDArray[np.integer[Any]], groups: int) -> list[slice]:
+    """Slices of rows, each of neighbouring clusters that stay whole, with about as many clusters in each.
+
+    Args:
+        edges: (m + 1,) where each of m clusters begins, and where the last one ends.
+        groups: how many slices; no more than there are clusters are made.
+
+    >>> cluster_slices([0, 10, 20, 30, 40, 50], groups=2)
+    [slice(0, 20, None), slice(20, 50, None)]
+    """
+    clusters = len(edges) - 1
+    chosen = np.linspace(0, clusters, min(groups, clusters) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(np.asarray(edges)[chosen])]
 
 
 def design_effect(cluster_trace: float, example_trace: float) -> float:

@@ -53,7 +53,7 @@ class NoiseScaleMeter:
     >>> for group_sq_norms, batch_sq_norm in (([2.0, 2.0, 3.0], 1.6), ([1.5, 2.0, 2.2], 1.1), ([1.0, 1.8, 2.0], 1.1)):
     ...     meter.update(group_sq_norms, batch_sq_norm)
     >>> print(meter.estimate(confidence=0.9))
-    B_simple = 2.28 (90 %: 1.7-4.0), 4 measurements
+    B_simple = 2.28 (90 %: 1.7-4), 4 measurements
 
     Attributes:
         latest: the batch taken in last, with moments that are not finite where it was skipped; None before the first.

@@ -19,7 +19,7 @@ from rl_scaling.agents import A2C
 from rl_scaling.config import A2CConfig, AtariConfig, NoiseScaleConfig
 from rl_scaling.envs import make_vector
 from rl_scaling.noise import NoiseScaleMeter
-from rl_scaling.noise.torch.loop import GradientNoise
+from rl_scaling.noise.torch.gradient_noise import GradientNoise
 
 # One step of training, measured once in so many steps; 0: never.
 Step = Callable[[], None]

@@ -10,7 +10,7 @@ import torch
 from rl_scaling import cli
 from rl_scaling.noise import GradientNoise
 from rl_scaling.validation.benchmarks.noise import EVERY, Transformer
-from tests.noise.torch.loop_reference import losses, naive_meter, same
+from tests.noise.torch.reference import losses, naive_meter, same
 
 
 @pytest.mark.parametrize("workload", ["mlp", pytest.param("a2c-16", marks=pytest.mark.slow)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.noise import MicroBatchNoise, NoiseScaleMeter
-from tests.noise.torch.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
+from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
 
 GROUPS = [range(4), range(4, 8), range(8, 12)]
 Batch = tuple[Tensor, Tensor]

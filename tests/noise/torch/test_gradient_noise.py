@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rl_scaling.noise import GradientNoise
-from tests.noise.torch.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
+from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
 
 LAYERS: dict[str, tuple[tuple[int, ...], Sequence[nn.Module]]] = {
     "linear": ((5,), [nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3, bias=False)]),
