@@ -149,7 +149,6 @@ class GroupSqNorms:
             raise Unmeasurable(f"{name} is used more than once in a pass (or recomputed by checkpointing)")
         self._seen.add(layer)
 
-    @torch.no_grad()
     def take(self, kind: Layer, layer: Any, inputs: Tensor, grads: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of a layer's weight and bias, of whose shares the norms are kept."""
         if layer.weight in self._sums:
@@ -218,8 +217,8 @@ def watching(
     try:
         for name, layer in layers.items():
             # An instance attribute hides the class's forward until it is deleted again.
-            vars(layer)["forward"] = _Watched(name, layer, norms, outputs and outputs[layer])
-        with _uncompiled():
+            vars(layer)["forward"] = _Watched(name, layer, norms, None if outputs is None else outputs[layer])
+        with nullcontext() if norms is None else _uncompiled():
             yield
     finally:
         for layer in layers.values():
@@ -300,17 +299,14 @@ class GroupGradients:
         group_sq_norms: (k,) float64, squared norms of the groups' mean gradients.
         group_sizes: (k,) rows in each group.
         row_sq_norms: (m,) float64, squared norms of the gradients of single rows.
+        batch_sq_norm: squared norm of `gradient`.
     """
 
     gradient: tuple[Tensor, ...]
     group_sq_norms: Tensor
     group_sizes: tuple[int, ...]
     row_sq_norms: Tensor
-
-    @property
-    def batch_sq_norm(self) -> float:
-        """Squared norm of the mean gradient over the rows of all groups."""
-        return float(_sq_norm(self.gradient))
+    batch_sq_norm: float
 
 
 class ModuleGradients:
@@ -384,14 +380,18 @@ class ModuleGradients:
         if norms.problem:
             raise Unmeasurable(norms.problem)
         of_groups, of_rows = norms.group_sq_norms, norms.row_sq_norms
+        of_batch = float(sum(norms.batch_sq_norms.values()))
         if self._own:  # they come late in the graph, so that a group's pass is short
             own = [_gradient(losses[group].sum(), self._own) for group in groups]
             of_groups += torch.stack([_sq_norm(share) for share in own])
             of_rows += torch.stack([_sq_norm(_gradient(losses[row], self._own)) for row in rows]) if rows else 0
-            shares |= {p: torch.stack(parts).sum(0) for p, *parts in zip(self._own, *own, strict=True)}
+            whole = [torch.stack(parts).sum(0) for parts in zip(*own, strict=True)]
+            of_batch += float(_sq_norm(whole))
+            shares |= dict(zip(self._own, whole, strict=True))
         sizes = tuple(group.stop - group.start for group in groups)
         of_groups = of_groups * (total / torch.tensor(sizes, device=device)) ** 2
-        return GroupGradients(tuple(shares[p] for p in trained.values()), of_groups, sizes, of_rows * total**2)
+        gradient = tuple(shares[parameter] for parameter in trained.values())
+        return GroupGradients(gradient, of_groups, sizes, of_rows * total**2, of_batch)
 
     def _one_by_one(
         self, row_losses: RowLosses, trained: list[nn.Parameter], groups: Sequence[slice], rows: Sequence[int]
@@ -407,7 +407,8 @@ class ModuleGradients:
             gradient = [g + m * (size / total) for g, m in zip(gradient, mean, strict=True)]
         of_rows = [_sq_norm(_gradient(row_losses([row]).sum(), trained)) for row in rows]
         none = torch.zeros(0, dtype=torch.float64, device=sq_norms[0].device)
-        return GroupGradients(tuple(gradient), torch.stack(sq_norms), sizes, torch.stack(of_rows) if rows else none)
+        row_sq_norms = torch.stack(of_rows) if rows else none
+        return GroupGradients(tuple(gradient), torch.stack(sq_norms), sizes, row_sq_norms, float(_sq_norm(gradient)))
 
 
 def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:

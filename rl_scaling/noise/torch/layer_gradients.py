@@ -135,7 +135,9 @@ class _Linear(Layer):
         return grads @ layer.weight.to(grads.dtype)
 
     def weight(self, layer: nn.Linear, inputs: Tensor, grads: Tensor) -> Tensor:
-        return grads.flatten(0, -2).T @ inputs.flatten(0, -2)
+        if grads.dim() > 2:
+            grads, inputs = grads.flatten(0, -2), inputs.flatten(0, -2)
+        return grads.T @ inputs
 
     def weight_by_groups(self, layer: nn.Linear, inputs: Tensor, grads: Tensor, groups: Groups) -> Share:
         """A group's norm is taken from scalar products of its positions where they are few.

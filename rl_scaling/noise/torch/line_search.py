@@ -35,8 +35,9 @@ class SaturationFit:
     """y(B) = limit / (1 + B_noise / B), the form of eqs. 2.6 and 2.7, fitted in log space.
 
     Attributes:
-        b_noise: where y is half its limit, in examples; unresolved unless both ends of its interval are known. The
-            lower one is 0 where the batch sizes are all too large to tell, the upper one infinite where all are too small.
+        b_noise: where y is half its limit, in examples; unresolved unless both ends of its interval are known.
+            The lower one is 0 where the batch sizes are all too large to tell, the upper one infinite where they are
+            all too small.
         limit: y for B to infinity.
         scatter: root of chi^2 per degree of freedom: 1 where the points scatter about the curve as their standard
             errors say, more where the curve has another form. Intervals are widened by it where it exceeds 1.

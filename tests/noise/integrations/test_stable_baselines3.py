@@ -48,14 +48,18 @@ class Recurrent(Dropping):
 
     def __init__(self, observation_space: spaces.Box):
         super().__init__(observation_space)
-        self.body = nn.Sequential(nn.Unflatten(1, (5, 1)), Last(1, 8, batch_first=True), nn.Dropout(0.5))
+        self.body = nn.Sequential(Last(), nn.Dropout(0.5))
 
 
-class Last(nn.GRU):
+class Last(nn.Module):
     """The last output of a sequence."""
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Any:
-        return super().forward(input, hx)[0][:, -1]
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(1, 8, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.cell(inputs.unsqueeze(2))[0][:, -1]
 
 
 class Normed(Dropping):
