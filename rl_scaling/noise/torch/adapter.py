@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -174,6 +174,12 @@ class Adapter:
                 traces[name] = example_trace(norms, grad_sq_norm)
         rate = None if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
         self.meter.update(groups, batch, group_sizes=sizes, example_traces=traces, learning_rate=rate)
+
+    def _by_parameter(self, norm: Callable[[nn.Parameter], Tensor | None]) -> Tensor:
+        """(parameters, ...) norms, 0 where there is no gradient."""
+        norms = [norm(parameter) for parameter in self.parameters.values()]
+        none = torch.zeros_like(next(value for value in norms if value is not None))
+        return torch.stack([none if value is None else value for value in norms])
 
     def _by_part(self, sq_norms: Tensor) -> dict[str, np.ndarray]:
         """Norms of parameters, (parameters, ...), added up over those of each part."""

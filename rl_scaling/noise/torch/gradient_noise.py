@@ -108,13 +108,10 @@ class GradientNoise(Adapter):
             nothing = torch.full((len(self.parameters), len(sizes)), torch.nan)
             self._record(nothing, nothing[:, 0], sizes)
             return
-        some = next(iter(taken.batch_sq_norms.values()))
-        none, zero = some.new_zeros(len(sizes)), some.new_zeros(())
-        n, scale, per_group = sum(sizes), self._scale(), some.new_tensor(sizes)
+        groups, batch = self._by_parameter(taken.of_groups.get), self._by_parameter(taken.batch_sq_norms.get)
+        n, scale, per_group = sum(sizes), self._scale(), groups.new_tensor(sizes)
         of_share, of_batch = (n / per_group, 1.0) if self._loss == "mean" else (1 / per_group, 1 / n)
-        groups = [taken.shares[p][0] if p in taken.shares else none for p in self.parameters.values()]
-        batch = [taken.batch_sq_norms.get(p, zero) for p in self.parameters.values()]
-        self._record(torch.stack(groups) * (of_share / scale) ** 2, torch.stack(batch) * (of_batch / scale) ** 2, sizes)
+        self._record(groups * (of_share / scale) ** 2, batch * (of_batch / scale) ** 2, sizes)
 
 
 def _sizes(groups: list[slice], order: Tensor | None, examples: Iterable[float] | None) -> list[float]:

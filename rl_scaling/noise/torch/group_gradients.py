@@ -95,7 +95,7 @@ class GroupSqNorms:
         device: of the gradients.
 
     Attributes:
-        shares: what groups and rows have in each trained parameter; without the gradients themselves.
+        of_groups, of_rows: (k,) and (m,) float64, what groups and rows have in each trained parameter.
         batch_sq_norms: squared norms of the parameters' gradients, where they were `checked`.
         problem: why the shares do not explain the gradient; empty: they do.
     """
@@ -115,7 +115,8 @@ class GroupSqNorms:
 
     def reset(self) -> None:
         """Forget the norms, for another backward pass through the same graph."""
-        self.shares: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
+        self.of_groups: dict[nn.Parameter, Tensor] = {}
+        self.of_rows: dict[nn.Parameter, Tensor] = {}
         self.batch_sq_norms: dict[nn.Parameter, Tensor] = {}
         self.problem = ""
         self._sums: dict[nn.Parameter, tuple[int, int]] = {}
@@ -123,14 +124,12 @@ class GroupSqNorms:
     @property
     def group_sq_norms(self) -> Tensor:
         """(k,) float64, over all parameters."""
-        none = torch.zeros(len(self.groups), dtype=torch.float64, device=self._device)
-        return sum((groups for groups, _ in self.shares.values()), none)
+        return sum(self.of_groups.values(), torch.zeros(len(self.groups), dtype=torch.float64, device=self._device))
 
     @property
     def row_sq_norms(self) -> Tensor:
         """(m,) float64, over all parameters."""
-        none = torch.zeros(len(self.rows), dtype=torch.float64, device=self._device)
-        return sum((rows for _, rows in self.shares.values()), none)
+        return sum(self.of_rows.values(), torch.zeros(len(self.rows), dtype=torch.float64, device=self._device))
 
     def enter(self, name: str, layer: nn.Module, inputs: Tensor) -> None:
         """A layer is about to be applied.
@@ -165,7 +164,7 @@ class GroupSqNorms:
         if parameter.requires_grad:
             # Not the tensor itself: autograd would have to copy it for .grad, because someone else holds it.
             self._sums[parameter] = _identity(gradient)
-            self.shares[parameter] = share.group_sq_norms, share.row_sq_norms
+            self.of_groups[parameter], self.of_rows[parameter] = share.group_sq_norms, share.row_sq_norms
         return gradient
 
     @contextmanager
@@ -217,7 +216,7 @@ def watching(
     try:
         for name, layer in layers.items():
             # An instance attribute hides the class's forward until it is deleted again.
-            vars(layer)["forward"] = _Watched(name, layer, norms, None if outputs is None else outputs[layer])
+            vars(layer)["forward"] = _watched(name, layer, norms, None if outputs is None else outputs[layer])
         with nullcontext() if norms is None else _uncompiled():
             yield
     finally:
@@ -232,21 +231,18 @@ def _uncompiled() -> Any:
     return torch.compiler.set_stance("force_eager")
 
 
-class _Watched:
+def _watched(name: str, layer: Any, norms: GroupSqNorms | None, outputs: Tensor | None) -> Callable[[Tensor], Any]:
     """Stands in for one layer's forward."""
+    kind, bias = LAYERS[type(layer)], getattr(layer, "bias", None)
 
-    def __init__(self, name: str, layer: Any, norms: GroupSqNorms | None, outputs: Tensor | None):
-        self._name, self._layer, self._norms, self._outputs = name, layer, norms, outputs
-
-    def __call__(self, input: Tensor) -> Tensor:  # named as in torch's layers: it may be given by name
-        layer, kind = self._layer, LAYERS[type(self._layer)]
+    def forward(input: Tensor) -> Any:  # named as in torch's layers: it may be given by name
         if not torch.is_grad_enabled():
             return type(layer).forward(layer, input)
-        if self._norms is not None:
-            self._norms.enter(self._name, layer, input)
-        inputs, bias = kind.prepared(layer, input), getattr(layer, "bias", None)
-        outputs: Any = _Weighted.apply(inputs, layer.weight, bias, layer, kind, self._norms, self._outputs)
-        return outputs
+        if norms is not None:
+            norms.enter(name, layer, input)
+        return _Weighted.apply(kind.prepared(layer, input), layer.weight, bias, layer, kind, norms, outputs)
+
+    return forward
 
 
 class _Weighted(torch.autograd.Function):

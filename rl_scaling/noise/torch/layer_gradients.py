@@ -109,9 +109,16 @@ class Layer(ABC):
     def weight(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
         """Gradient of the weight."""
 
-    @abstractmethod
     def weight_by_groups(self, layer: Any, inputs: Tensor, grads: Tensor, groups: Groups) -> Share:
         """The same, added up group by group."""
+        shares = (self.weight(layer, inputs[group], grads[group]) for group in groups.slices)
+        row_sq_norms = groups.single(lambda x, g: self._row_sq_norms(layer, x, g), inputs, grads)
+        return groups.of_shares(layer.weight, shares, row_sq_norms)
+
+    def _row_sq_norms(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
+        """(m,) of the gradients of m rows."""
+        rows = zip(inputs.split(1), grads.split(1), strict=True)
+        return torch.stack([sq_norm(self.weight(layer, *row)) for row in rows])
 
     def bias(self, layer: Any, grads: Tensor) -> Tensor:
         """Gradient of the bias."""
@@ -160,25 +167,27 @@ class _Convolution(Layer):
     channels_second = True
 
     def input_gradient(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
-        return _convolution_backward(layer, inputs, grads, (True, False, False))[0]
+        return self._backward(layer, inputs, grads, (True, False, False))[0]
 
     def weight(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
-        return _convolution_backward(layer, inputs, grads, (False, True, False))[1]
+        return self._backward(layer, inputs, grads, (False, True, False))[1]
 
-    def weight_by_groups(self, layer: Any, inputs: Tensor, grads: Tensor, groups: Groups) -> Share:
-        shares = (self.weight(layer, inputs[group], grads[group]) for group in groups.slices)
-        row_sq_norms = groups.single(lambda x, g: self._sq_norms(layer, x, g), inputs, grads)
-        return groups.of_shares(layer.weight, shares, row_sq_norms)
+    def _row_sq_norms(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
+        if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
+            return super()._row_sq_norms(layer, inputs, grads)
+        # One product for all rows: a call of its own for each would cost far more than its arithmetic.
+        assert not isinstance(layer.padding, str)
+        patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        return sq_norms(torch.bmm(grads.flatten(2), patches.transpose(1, 2)))
 
-    def _sq_norms(self, layer: Any, inputs: Tensor, grads: Tensor) -> Tensor:
-        """(m,) of the gradients of m rows."""
-        if isinstance(layer, nn.Conv2d) and layer.groups == 1:
-            # One product for all rows: a call of its own for each would cost far more than its arithmetic.
-            assert not isinstance(layer.padding, str)
-            patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-            return sq_norms(torch.bmm(grads.flatten(2), patches.transpose(1, 2)))
-        rows = zip(inputs.split(1), grads.split(1), strict=True)
-        return torch.stack([sq_norm(self.weight(layer, *row)) for row in rows])
+    def _backward(
+        self, layer: Any, inputs: Tensor, grads: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weight, none = layer.weight.to(grads.dtype), [0] * (inputs.dim() - 2)
+        places = layer.stride, layer.padding, layer.dilation
+        return torch.ops.aten.convolution_backward(
+            grads, inputs, weight, None, *places, False, none, layer.groups, wanted
+        )
 
 
 class _Normalisation(Layer):
@@ -223,13 +232,12 @@ class _Embedding(Layer):
         return torch.ops.aten.embedding_dense_backward(grads, inputs, layer.num_embeddings, padding, False)
 
     def weight_by_groups(self, layer: nn.Embedding, inputs: Tensor, grads: Tensor, groups: Groups) -> Share:
-        return Share(
-            self.weight(layer, inputs, grads),
-            self._sq_norms(layer, groups.numbers(inputs.device), inputs, grads),
-            groups.single(
-                lambda x, g: self._sq_norms(layer, torch.arange(len(x), device=x.device), x, g), inputs, grads
-            ),
-        )
+        of_groups = self._sq_norms(layer, groups.numbers(inputs.device), inputs, grads)
+        of_rows = groups.single(lambda x, g: self._row_sq_norms(layer, x, g), inputs, grads)
+        return Share(self.weight(layer, inputs, grads), of_groups, of_rows)
+
+    def _row_sq_norms(self, layer: nn.Embedding, inputs: Tensor, grads: Tensor) -> Tensor:
+        return self._sq_norms(layer, torch.arange(len(inputs), device=inputs.device), inputs, grads)
 
     def _sq_norms(self, layer: nn.Embedding, numbers: Tensor, tokens: Tensor, grads: Tensor) -> Tensor:
         """(k,) of the gradients of k groups, whose `numbers` (n,) tell them apart."""
@@ -258,24 +266,6 @@ LAYERS: dict[type, Layer] = {
         lambda layer, x: functional.group_norm(x, layer.num_groups, None, None, layer.eps), channels_second=True
     ),
 }
-
-
-def _convolution_backward(
-    layer: Any, inputs: Tensor, grads: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.aten.convolution_backward(
-        grads,
-        inputs,
-        layer.weight.to(grads.dtype),
-        None,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        False,
-        [0] * (inputs.dim() - 2),
-        layer.groups,
-        wanted,
-    )
 
 
 def sq_norm(gradient: Tensor) -> Tensor:
