@@ -23,8 +23,8 @@ def cluster_groups(keys: Iterable[Hashable] | NDArray[np.generic], groups: int) 
     group has at most one cluster more than the emptiest. The same keys give the same groups.
 
     Args:
-        keys: (n,) the cluster of each example: an environment's number, a sequence's, a document's name; a NumPy array
-            or a tensor of numbers too.
+        keys: (n,) the cluster of each example: the number of its environment or sequence, the name of its document;
+            as a list, an array or a tensor.
         groups: how many groups, 2 or more.
 
     Returns:
@@ -106,7 +106,7 @@ def design_effect_of_clusters(sizes: Sequence[float], correlation: float) -> flo
 
 
 def effective_sample_size(examples: float, effect: float) -> float:
-    """Independent examples that so many dependent ones are worth; NaN where the design effect is not positive.
+    """The number of independent examples that dependent ones are worth; NaN where the design effect is not positive.
 
     >>> effective_sample_size(1024, 5.5)
     186.1818...

@@ -100,7 +100,7 @@ class NoiseScaleMeter:
             group_sizes: (k,) examples in each group where they differ, as with masked frames; a group of 0 is left out.
             example_trace: unbiased estimate of tr(Sigma) of single examples (`example_trace` in this package), for
                 the design effect; it may be given as rarely as is convenient, and one that is not finite is ignored.
-            learning_rate: that of the update, to be told beside the estimate; 0, as in a warm-up, is left out of the
+            learning_rate: that of the update, reported beside the estimate; 0, as in a warm-up, is left out of the
                 mean.
 
         Raises:
@@ -165,7 +165,7 @@ class NoiseScaleMeter:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the meter that gave the state was. States of version 0.1 are read too.
+        """Resumes exactly where the meter that gave the state was. States of version 0.1 are read too.
 
         Raises:
             ValueError: not a state of a meter, or that of a meter with another group size or window, whose measurements

@@ -27,7 +27,7 @@ from rl_scaling.statistics.block_length import (
 
 FloatArray = NDArray[np.float64]
 
-# Estimates of so many standard errors have a reciprocal without bias, to double precision.
+# Estimates of this many standard errors have a reciprocal without bias, to double precision.
 _NEGLIGIBLE_ERROR = 1e8
 
 

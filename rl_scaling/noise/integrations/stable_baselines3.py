@@ -119,7 +119,7 @@ class NoiseScaleCallback(BaseCallback):
         return self.meter.estimate(self._confidence if confidence is None else confidence)
 
     def state_dict(self) -> dict[str, Any]:
-        """The measurements, as numbers and lists; keep it beside `model.save()` to go on later."""
+        """The measurements, as numbers and lists; keep them beside `model.save()` to resume later."""
         return {
             "rollouts": self._rollouts,
             "configuration": self._configuration,
@@ -127,7 +127,7 @@ class NoiseScaleCallback(BaseCallback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the callback that gave the state was.
+        """Resumes where the callback that gave the state was.
 
         Raises:
             ValueError: not a state of this callback, or that of one with another window; this one is left as it was.

@@ -29,7 +29,7 @@ class Adapter:
     Args:
         model: its trained parameters are measured.
         parts: what is measured apart besides the whole, "total": see `members`.
-        every: one step in this many is measured.
+        every: one in this many steps is measured.
         window: time constant, in measurements, of a moving average; None: all measurements count alike.
         optimizer: its learning rate (of the first parameter group) is kept beside each measurement.
         preconditioner: an Adam, AdamW, NAdam or RMSprop; norms are then of D^-1/2 g (`inverse_diagonal`).
@@ -93,7 +93,7 @@ class Adapter:
         return {"configuration": self._configuration(), "steps": self._steps, "meter": self.meter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the adapter that gave the state was.
+        """Resumes exactly where the adapter that gave the state was.
 
         Raises:
             ValueError: not a state of an adapter, or one that measured something else; this one is left as it was.
@@ -121,7 +121,7 @@ class Adapter:
         }
 
     def _require_same_parameters(self) -> None:
-        """A part of the gradient must not drop out of what is measured without a word.
+        """A part of the gradient must not silently drop out of what is measured.
 
         Raises:
             ValueError: parameters were frozen or unfrozen since the adapter was made.

@@ -203,10 +203,10 @@ def fit_saturation(
     limit, scale = (float(value) for value in found.x)
     low, high = _exponential(scale - reach[1]), _exponential(scale + reach[1])
     low, high = low if low > batch_sizes.min() / _SEEN else 0.0, high if high < batch_sizes.max() * _SEEN else math.inf
-    told = low > 0 and high < math.inf
+    closed = low > 0 and high < math.inf
     return SaturationFit(
         b_noise=Estimate(math.exp(scale), low, high)
-        if told
+        if closed
         else Estimate(math.nan, low, high, "the batch sizes are all on one side of it"),
         limit=Estimate(math.exp(limit), _exponential(limit - reach[0]), _exponential(limit + reach[0])),
         scatter=scatter,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.noise.torch.group_gradients import ModuleGradients
+from tests.noise.torch.reference import sq_norm
 
 GROUPS = [slice(0, 3), slice(3, 4), slice(4, 12)]
 ROWS = [0, 5, 11]
@@ -122,10 +123,6 @@ def naive(module: nn.Module, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 
 
-def sq_norm(gradient: list[Tensor]) -> Tensor:
-    return torch.stack([g.double().pow(2).sum() for g in gradient]).sum()
-
-
 @pytest.mark.parametrize("rows_per_pass", [1024, 2])
 @pytest.mark.parametrize("name", list(MODULES))
 def test_equal_to_one_pass_of_autograd_per_group(name: str, rows_per_pass: int) -> None:
@@ -136,9 +133,11 @@ def test_equal_to_one_pass_of_autograd_per_group(name: str, rows_per_pass: int) 
         for found, expected in zip(taken.gradient, naive(module, losses(slice(0, 12)).mean()), strict=True):
             torch.testing.assert_close(found, expected)
         for norms, parts in ((taken.group_sq_norms, GROUPS), (taken.row_sq_norms, [[row] for row in ROWS])):
-            expected = torch.stack([sq_norm(naive(module, losses(part).mean())) for part in parts])
+            expected = torch.tensor(
+                [sq_norm(naive(module, losses(part).mean())) for part in parts], dtype=torch.float64
+            )
             torch.testing.assert_close(norms, expected, rtol=1e-4, atol=1e-7)
-        assert taken.batch_sq_norm == pytest.approx(float(sq_norm(list(taken.gradient))))
+        assert taken.batch_sq_norm == pytest.approx(sq_norm(taken.gradient))
     if rows_per_pass == 1024:
         assert gradients.in_one_pass == MODULES[name][1]
     assert all(p.grad is None for p in module.parameters())
