@@ -412,4 +412,4 @@ def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _sq_norm(gradient: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(g**2).sum(dtype=torch.float64) for g in gradient]).sum()
+    return torch.stack([sq_norm(part) for part in gradient]).sum()

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter
+from rl_scaling.noise import MicroBatchNoise, NoiseScaleEstimate, NoiseScaleMeter
+
+GROUPS = [range(4), range(4, 8), range(8, 12)]
+Batch = tuple[Tensor, Tensor]
 
 
 class Model(nn.Module):
@@ -66,3 +69,20 @@ def regression(seed: int, batches: int, rows: int, *shape: int) -> list[tuple[Te
     noise = torch.randn(batches, rows, generator=generator, dtype=torch.float64)
     targets = 2 + inputs.flatten(2).mean(2) + 0.5 * noise
     return list(zip(inputs, targets, strict=True))
+
+
+def model_of(*more: nn.Module) -> Model:
+    torch.manual_seed(0)
+    return Model(nn.Linear(5, 6), *more, nn.Tanh(), nn.Linear(6, 2)).double()
+
+
+def accumulated(noise: MicroBatchNoise, model: nn.Module, batch: Batch, kind: str = "mean/k") -> None:
+    """One step without the optimiser's."""
+    inputs, targets = batch
+    model.zero_grad()
+    for rows in GROUPS:
+        of_rows = losses(model, inputs[rows], targets[rows])
+        divided = {"mean/k": of_rows.mean() / 3, "mean": of_rows.mean(), "sum/n": of_rows.sum() / 12}
+        divided.get(kind, of_rows.sum()).backward()
+        noise.micro_batch(len(rows))
+    noise.step()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.noise import GradientNoise, MicroBatchNoise, NoiseScaleMeter
-from tests.noise.torch.reference import Model, losses, mean_gradient, regression, sq_norm
-from tests.noise.torch.test_micro_batch_noise import GROUPS, accumulated, model_of
+from tests.noise.torch.reference import GROUPS, Model, accumulated, losses, mean_gradient, model_of, regression, sq_norm
 
 
 def test_parts_by_layer_by_name_and_by_parameter_group() -> None:

@@ -6,30 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rl_scaling.noise import MicroBatchNoise, NoiseScaleMeter
-from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
-
-GROUPS = [range(4), range(4, 8), range(8, 12)]
-Batch = tuple[Tensor, Tensor]
-
-
-def model_of(*more: nn.Module) -> Model:
-    torch.manual_seed(0)
-    return Model(nn.Linear(5, 6), *more, nn.Tanh(), nn.Linear(6, 2)).double()
-
-
-def accumulated(noise: MicroBatchNoise, model: nn.Module, batch: Batch, kind: str = "mean/k") -> None:
-    """One step without the optimiser's."""
-    inputs, targets = batch
-    model.zero_grad()
-    for rows in GROUPS:
-        of_rows = losses(model, inputs[rows], targets[rows])
-        divided = {"mean/k": of_rows.mean() / 3, "mean": of_rows.mean(), "sum/n": of_rows.sum() / 12}
-        divided.get(kind, of_rows.sum()).backward()
-        noise.micro_batch(len(rows))
-    noise.step()
+from tests.noise.torch.reference import (
+    GROUPS,
+    Model,
+    accumulated,
+    losses,
+    mean_gradient,
+    model_of,
+    naive_meter,
+    regression,
+    same,
+    sq_norm,
+)
 
 
 @pytest.mark.parametrize("kind", ["mean/k", "mean", "sum/n", "sum"])
