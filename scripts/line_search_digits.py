@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.estimates import Estimate
 from rl_scaling.noise.torch.hessian import Curvature, HessianNoiseScale, hessian_noise_scale
 from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, draw_examples, line_search_noise_scale
 from rl_scaling.report.data import Tables
@@ -81,13 +80,11 @@ def figure(table: pd.DataFrame) -> Figure:
 def describe(search: LineSearchNoiseScale, products: dict[Curvature, HessianNoiseScale]) -> None:
     """Both ways, a line for each estimate."""
     for name, found in products.items():
-        parts = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
-        print(f"  {name:<14}" + "  ".join(f"{n} {Estimate(e.value, e.low, e.high)}" for e, n in parts))
+        named = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
+        print(f"  {name:<14}" + "  ".join(f"{n} {estimate}" for estimate, n in named))
     fits = {"common gain": search.gain_fit, "common step": search.step_fit, "own gain": search.own_gain_fit}
     for name, fit in fits.items():
-        b_noise = Estimate(fit.b_noise, fit.b_noise_low, fit.b_noise_high)
-        limit = Estimate(fit.limit, fit.limit_low, fit.limit_high)
-        print(f"  {name:<14}B_noise {b_noise}  limit {limit}  scatter {fit.scatter:.1f}")
+        print(f"  {name:<14}B_noise {fit.b_noise}  limit {fit.limit}  scatter {fit.scatter:.1f}")
     print(f"  full gradient: step {search.full_step:.3g}, gain {search.full_gain:.3g}", flush=True)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs.config import AtariConfig
-from rl_scaling.noise.torch.loop import GradientNoise
+from rl_scaling.noise.torch.gradient_noise import GradientNoise
 from rl_scaling.validation.throughput import Updates, a2c_updates, synchronize
 
 # One step of training; the ways to train are called by how often a step is measured, one in 20 or each. 0: never.

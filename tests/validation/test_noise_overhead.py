@@ -11,7 +11,7 @@ from rl_scaling import cli
 from rl_scaling.noise import GradientNoise
 from rl_scaling.validation import noise_overhead
 from rl_scaling.validation.noise_overhead import Transformer
-from tests.noise.torch.loop_reference import losses, naive_meter, same
+from tests.noise.torch.reference import losses, naive_meter, same
 
 
 @pytest.mark.parametrize("workload", ["mlp", pytest.param("a2c-16", marks=pytest.mark.slow)])

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from rl_scaling.noise.torch.hessian import Curvature, curvature_operator, hessian_noise_scale, mean_gradient
 from rl_scaling.noise.torch.line_search import draw_examples
 from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
-from tests.noise.curvature_reference import Bowl, Data, exact_noise_scale
 from tests.noise.reference import pairwise_moments
+from tests.noise.torch.curvature_reference import Bowl, Data, exact_noise_scale
 
 
 def measurements(data: Data, count: int, groups: int, size: int, seed: int = 0) -> list[list[Data]]:

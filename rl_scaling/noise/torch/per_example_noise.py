@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from rl_scaling.noise.torch.adapter import Adapter, SquaredNorms, as_list
-from rl_scaling.noise.torch.layers import BATCH_NORMS
+from rl_scaling.noise.torch.group_gradients import BATCH_NORMS
 
 ExampleLoss = Callable[..., Tensor]
 

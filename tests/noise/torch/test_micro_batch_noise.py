@@ -6,30 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rl_scaling.noise import MicroBatchNoise, NoiseScaleMeter
-from tests.noise.torch.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
-
-GROUPS = [range(4), range(4, 8), range(8, 12)]
-Batch = tuple[Tensor, Tensor]
-
-
-def model_of(*more: nn.Module) -> Model:
-    torch.manual_seed(0)
-    return Model(nn.Linear(5, 6), *more, nn.Tanh(), nn.Linear(6, 2)).double()
-
-
-def accumulated(noise: MicroBatchNoise, model: nn.Module, batch: Batch, kind: str = "mean/k") -> None:
-    """One step without the optimiser's."""
-    inputs, targets = batch
-    model.zero_grad()
-    for rows in GROUPS:
-        of_rows = losses(model, inputs[rows], targets[rows])
-        divided = {"mean/k": of_rows.mean() / 3, "mean": of_rows.mean(), "sum/n": of_rows.sum() / 12}
-        divided.get(kind, of_rows.sum()).backward()
-        noise.micro_batch(len(rows))
-    noise.step()
+from tests.noise.torch.reference import (
+    GROUPS,
+    Model,
+    accumulated,
+    losses,
+    mean_gradient,
+    model_of,
+    naive_meter,
+    regression,
+    same,
+    sq_norm,
+)
 
 
 @pytest.mark.parametrize("kind", ["mean/k", "mean", "sum/n", "sum"])
@@ -128,42 +119,6 @@ def test_compiled_models(backend: str) -> None:
     assert list(noise.estimates()) == ["total", "layers.0", "layers.2"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-3),
-        lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
-        lambda p: torch.optim.NAdam(p, lr=0.01),
-        lambda p: torch.optim.RMSprop(p, lr=0.01, centered=True),
-    ],
-)
-def test_preconditioned_norms_are_those_of_plain_gradients_in_other_coordinates(kind: Any) -> None:
-    """The diagonal is read off the optimiser itself: an update along g moves every weight by -lr g / D."""
-    model, batches = model_of(), regression(6, 6, 12, 5)
-    optimizer = kind(model.parameters())
-    noise, meter = MicroBatchNoise(model, every=1, preconditioner=optimizer, optimizer=optimizer), NoiseScaleMeter(4)
-    for step, (inputs, targets) in enumerate(batches):
-        if step:
-            roots = [diagonal(optimizer, p).sqrt() for p in model.parameters()]
-            gradients = [mean_gradient(model, inputs[rows], targets[rows]) for rows in [*GROUPS, range(12)]]
-            norms = [sq_norm([g / root for g, root in zip(grad, roots, strict=True)]) for grad in gradients]
-            meter.update(norms[:-1], norms[-1])
-        accumulated(noise, model, (inputs, targets))
-        optimizer.step()
-    found, expected = noise.estimate(), meter.estimate()
-    assert found.skipped == 1, "before the first step of the optimiser there is nothing to divide by"
-    assert found.grad_sq_norm == pytest.approx(expected.grad_sq_norm)
-    assert found.trace_cov == pytest.approx(expected.trace_cov)
-
-
-def diagonal(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
-    state, group = optimizer.state[parameter], optimizer.param_groups[0]
-    if isinstance(optimizer, torch.optim.RMSprop):
-        return torch.sqrt(state["square_avg"] - state["grad_avg"] ** 2) + group["eps"]
-    square = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-    return torch.sqrt(square / (1 - 0.999 ** int(state["step"]))) + group["eps"]
-
-
 def test_a_resumed_meter_goes_on_exactly() -> None:
     batches, models = regression(7, 8, 12, 5), [model_of() for _ in range(3)]
     whole, first, second = (MicroBatchNoise(model, every=3, window=4) for model in models)
@@ -229,15 +184,3 @@ def test_zero_grad_between_micro_batches_is_refused(set_to_none: bool) -> None:
     model(torch.randn(4, 5).double()).mean().backward()
     with pytest.raises(ValueError, match="not the sum of the micro-batches' gradients"):
         noise.micro_batch(4)
-
-
-def test_parameters_unfrozen_later_are_not_left_out_silently() -> None:
-    model = model_of()
-    frozen = next(iter(model.parameters())).requires_grad_(False)
-    noise = MicroBatchNoise(model, every=1)
-    frozen.requires_grad_(True)
-    for _ in range(2):
-        model(torch.randn(4, 5).double()).mean().div(2).backward()
-        noise.micro_batch(4)
-    with pytest.raises(ValueError, match="is trained since this was made"):
-        noise.step()

@@ -34,12 +34,12 @@ try:
 except ImportError as error:
     raise ImportError("NoiseScaleCallback needs Stable-Baselines3: pip install stable-baselines3") from error
 
+from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.estimate import NoiseScaleEstimate
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.torch.adapter import fingerprint
-from rl_scaling.noise.torch.groups import whole_environments
-from rl_scaling.noise.torch.passes import GroupPasses, Rows
+from rl_scaling.noise.torch.group_gradients import ModuleGradients, Rows
 
 # So that measuring takes 2 or 3 % of the time even for CartPole's network: A2C passes over a rollout once, PPO n_epochs
 # times; a measurement costs about one such pass, and more where the network is tiny.
@@ -119,7 +119,7 @@ class NoiseScaleCallback(BaseCallback):
         return self.meter.estimate(self._confidence if confidence is None else confidence)
 
     def state_dict(self) -> dict[str, Any]:
-        """The measurements, as numbers and lists; keep it beside `model.save()` to go on later."""
+        """The measurements, as numbers and lists; keep them beside `model.save()` to resume later."""
         return {
             "rollouts": self._rollouts,
             "configuration": self._configuration,
@@ -127,7 +127,7 @@ class NoiseScaleCallback(BaseCallback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the callback that gave the state was.
+        """Resumes where the callback that gave the state was.
 
         Raises:
             ValueError: not a state of this callback, or that of one with another window; this one is left as it was.
@@ -148,8 +148,8 @@ class NoiseScaleCallback(BaseCallback):
             n_envs >= 2,
             "one environment gives no groups to compare: make the model with make_vec_env(..., n_envs=2) or more",
         )
-        self._slices = whole_environments(n_envs, n_steps, self._groups)
-        self._passes = GroupPasses(self.model.policy, rows_per_pass=self._frames_per_pass)
+        self._slices = cluster_slices(np.arange(n_envs + 1) * n_steps, self._groups)
+        self._gradients = ModuleGradients(self.model.policy, rows_per_pass=self._frames_per_pass)
         group_size = n_envs * n_steps / len(self._slices)
         configuration = {
             "algorithm": type(self.model).__name__,
@@ -194,7 +194,7 @@ class NoiseScaleCallback(BaseCallback):
         assert isinstance(self.model, A2C | PPO)
         losses = _RowLosses(self.model, progress_remaining)
         with _left_as_it_was(self.model.policy):
-            taken = self._passes.take(losses, self._slices, self._drawn_frames())
+            taken = self._gradients.take(losses, self._slices, self._drawn_frames())
         sq_norms, batch_sq_norm, trace = taken.group_sq_norms.tolist(), taken.batch_sq_norm, None
         if self._frames:
             grad_sq_norm, _ = moments_from_groups(sq_norms, batch_sq_norm, taken.group_sizes)
@@ -243,7 +243,8 @@ class NoiseScaleCallback(BaseCallback):
 class _RowLosses:
     """The coming update's loss as one number per frame, whose mean over a rollout is what the update begins with.
 
-    Frames are in the order of `whole_environments`. Losses and their signs as in `A2C.train` and `PPO.train`.
+    Frames are in the order of the environments: all steps of the first, then of the second, and so on. Losses and their
+    signs as in `A2C.train` and `PPO.train`.
     """
 
     def __init__(self, model: A2C | PPO, progress_remaining: float):

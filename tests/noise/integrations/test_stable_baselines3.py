@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import rl_scaling.noise
 from rl_scaling.noise import NoiseScaleCallback
-from rl_scaling.noise.torch.passes import GroupGradients, GroupPasses
-from tests.noise.torch.reference import flat, naive_gradients, noise_envs
+from rl_scaling.noise.torch.group_gradients import GroupGradients, ModuleGradients
+from tests.noise.integrations.reference import flat, naive_gradients, noise_envs
 
 NUM_ENVS, STEPS = 6, 10
 VECTOR, CHOICE = spaces.Box(-1, 1, (5,), np.float32), spaces.Discrete(3)
@@ -30,17 +30,36 @@ Settings = dict[str, Any]
 
 
 class Dropping(BaseFeaturesExtractor):
-    """With dropout, a buffer that changes in training, and a layer norm, so that one pass per group is needed."""
+    """With dropout, a buffer that changes in training, and a layer norm."""
 
     def __init__(self, observation_space: spaces.Box):
         super().__init__(observation_space, 8)
-        self.body = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Dropout(0.5))
+        self.body: nn.Module = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Dropout(0.5))
         self.register_buffer("passes", torch.zeros(()))
 
     def forward(self, observations: Tensor) -> Tensor:
         if self.training:
             self.passes += 1
         return self.body(observations)
+
+
+class Recurrent(Dropping):
+    """With a layer that cannot be taken apart, so that one pass per group is needed."""
+
+    def __init__(self, observation_space: spaces.Box):
+        super().__init__(observation_space)
+        self.body = nn.Sequential(Last(), nn.Dropout(0.5))
+
+
+class Last(nn.Module):
+    """The last output of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(1, 8, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.cell(inputs.unsqueeze(2))[0][:, -1]
 
 
 class Normed(Dropping):
@@ -97,15 +116,15 @@ class Listening:
         self.stepped: list[Tensor] = []
         self.naive: list[list[Tensor]] = []
         self.naive_rows: list[list[Tensor]] = []
-        take = GroupPasses.take
+        take = ModuleGradients.take
 
-        def listen(passes: GroupPasses, losses: Any, slices: Any, rows: list[int]) -> GroupGradients:
+        def listen(gradients: ModuleGradients, losses: Any, slices: Any, rows: list[int]) -> GroupGradients:
             self.naive.append(naive_gradients(model, groups))
             self.naive_rows.append(naive_gradients(model, [np.array([row]) for row in rows]))
-            self.taken.append(take(passes, losses, slices, rows))
+            self.taken.append(take(gradients, losses, slices, rows))
             return self.taken[-1]
 
-        monkeypatch.setattr(GroupPasses, "take", listen)
+        monkeypatch.setattr(ModuleGradients, "take", listen)
         model.policy.optimizer.register_step_pre_hook(
             lambda *_: self.stepped.append(
                 flat(p.grad.clone() for p in model.policy.parameters() if p.grad is not None)
@@ -122,7 +141,7 @@ def test_gradients_equal_those_of_stable_baselines3(name: str, monkeypatch: pyte
     heard = Listening(monkeypatch, model, groups)
     model.learn(3 * NUM_ENVS * STEPS, callback=callback)
     assert len(heard.taken) == len(heard.stepped) == 3
-    assert callback._passes.in_one_pass
+    assert callback._gradients.in_one_pass
     for taken, stepped, naive, rows in zip(heard.taken, heard.stepped, heard.naive, heard.naive_rows, strict=True):
         scale = float(stepped.norm())
         torch.testing.assert_close(flat(taken.gradient), stepped, rtol=0, atol=1e-6 * max(scale, 1))
@@ -136,11 +155,12 @@ def test_gradients_equal_those_of_stable_baselines3(name: str, monkeypatch: pyte
         assert taken.batch_sq_norm == pytest.approx(scale**2, rel=1e-4)
 
 
-def test_dropout_and_layers_without_norms_take_one_pass_per_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(A2C, VECTOR, CHOICE, {"policy_kwargs": {"features_extractor_class": Dropping}})
+@pytest.mark.parametrize(("extractor", "in_one_pass"), [(Dropping, True), (Recurrent, False)])
+def test_dropout_and_other_layers_are_measured(extractor: type[Dropping], in_one_pass: bool) -> None:
+    model = made(A2C, VECTOR, CHOICE, {"policy_kwargs": {"features_extractor_class": extractor}})
     callback = NoiseScaleCallback(every=1, groups=3)
     model.learn(2 * NUM_ENVS * STEPS, callback=callback)
-    assert not callback._passes.in_one_pass
+    assert callback._gradients.in_one_pass == in_one_pass
     assert callback.meter.estimate().steps == 2
 
 
@@ -160,6 +180,7 @@ def trained(settings: Settings, algorithm: Any, actions: Any, callback: BaseCall
     ("algorithm", "actions", "settings"),
     [
         (A2C, REAL, {"policy_kwargs": {"features_extractor_class": Dropping}}),
+        (A2C, REAL, {"policy_kwargs": {"features_extractor_class": Recurrent}}),
         (PPO, CHOICE, {"batch_size": 20, "n_epochs": 3}),
         (PPO, REAL, {"use_sde": True, "sde_sample_freq": 3, "batch_size": 20}),
     ],
@@ -362,7 +383,7 @@ def test_a_diverged_policy_ends_nothing() -> None:
 def test_without_stable_baselines3_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n.startswith("stable_baselines3")]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "rl_scaling.noise.integrations.sb3")
+    monkeypatch.delitem(sys.modules, "rl_scaling.noise.integrations.stable_baselines3")
     with pytest.raises(ImportError, match="needs Stable-Baselines3: pip install stable-baselines3"):
         rl_scaling.noise.NoiseScaleCallback  # noqa: B018 - the look-up is what imports
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -81,13 +81,14 @@ class RankNoise(Adapter):
                 raise ValueError("no gradients were exchanged: call step() after the backward pass outside no_sync()")
             if self._twice:
                 raise ValueError("gradients were exchanged twice: call step() after each backward pass that does so")
-            own = torch.cat([self._all(self._own), self._all(self._own).new_tensor([examples])])
+            own = self._by_parameter(self._own.get)
+            own = torch.cat([own, own.new_tensor([examples])])
             gathered = [torch.empty_like(own) for _ in range(self._ranks)]
             dist.all_gather(gathered, own, group=self._group)
             by_rank = torch.stack(gathered, dim=1)
             self._record(
                 by_rank[:-1] / self._gradient_scale**2,
-                self._all(self._mean) / self._gradient_scale**2,
+                self._by_parameter(self._mean.get) / self._gradient_scale**2,
                 [harmonic_mean(by_rank[-1].tolist())] * self._ranks,
             )
         self._steps += 1
@@ -128,11 +129,6 @@ class RankNoise(Adapter):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             self._twice |= parameter in norms
             norms[parameter] = self._sq_norm(parameter, gradient)
-
-    def _all(self, norms: dict[Tensor, Tensor]) -> Tensor:
-        """(parameters,) norms, 0 where there is no gradient."""
-        zero = next(iter(norms.values())).new_zeros(())
-        return torch.stack([norms.get(parameter, zero) for parameter in self.parameters.values()])
 
 
 # DistributedDataParallel looks at the types themselves, and annotations in this module are strings.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
-from itertools import pairwise
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Literal
 
@@ -13,17 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.noise.clusters import cluster_groups
-from rl_scaling.noise.torch.adapter import Adapter, as_list
-from rl_scaling.noise.torch.groups import sq_norm
-from rl_scaling.noise.torch.layers import Rows, measurable_layers, watching
-from rl_scaling.noise.torch.model_parts import plain_name
+from rl_scaling.noise.clusters import cluster_groups, cluster_slices
+from rl_scaling.noise.torch.adapter import Adapter, as_list, plain_name
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms, Unmeasurable, measurable_layers, watching
 
 
 class GradientNoise(Adapter):
     """Measures B_simple (McCandlish et al. 2018, eq. 2.9, A.2) from groups of the rows of one batch.
 
-    Layers add up their gradients group by group while autograd computes them (`rl_scaling.noise.torch.layers`), so
+    Layers add up their gradients group by group while autograd computes them (`group_gradients`), so
     that `.grad` is as always and a measurement costs little. The model may consist of Linear, Conv1d to 3d, Embedding,
     LayerNorm, RMSNorm and GroupNorm layers, each used once in a pass, and of anything without parameters. The
     first dimension of what each layer is given must be the rows: (n, features) or (n, T, features), never (T, n,
@@ -84,36 +80,27 @@ class GradientNoise(Adapter):
             self._steps += 1
             return
         self._require_same_parameters()
-        groups, order, n = self._grouped(rows)
-        taken = Rows(groups, order, n)
-        handles = [p.register_hook(_tell(taken, name, p)) for name, p in self.parameters.items()]
-        try:
-            with _uncompiled(), watching(self._layers, taken):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-        self._take(taken, _sizes(groups, order, n, examples))
+        groups, order = self._grouped(rows)
+        taken = GroupSqNorms(groups, order=order)
+        with taken.checked(self.parameters), watching(self._layers, taken):
+            yield
+        self._take(taken, _sizes(groups, order, examples))
         self._steps += 1
 
-    def _grouped(self, rows: int | Sequence[Any]) -> tuple[list[slice], Tensor | None, int]:
-        """Slices of rows, the order in which they are meant, and the number of rows."""
+    def _grouped(self, rows: int | Sequence[Any]) -> tuple[list[slice], Tensor | None]:
+        """Slices of rows, and the order in which they are meant."""
         if isinstance(rows, int | Integral):
-            n = int(rows)
-            edges = np.linspace(0, n, min(self._groups, n) + 1).round().astype(int)
-            return [slice(int(a), int(b)) for a, b in pairwise(edges)], None, n
+            return cluster_slices(np.arange(int(rows) + 1), self._groups), None
         keys = as_list(rows)
         groups = min(self._groups, len(set(keys)))
         of_row = cluster_groups(keys, groups) if groups > 1 else np.zeros(len(keys), dtype=int)
-        _, counts = np.unique(of_row, return_counts=True)
-        edges = np.concatenate([[0], np.cumsum(counts)])
         order = torch.from_numpy(np.argsort(of_row, kind="stable"))
-        device = next(iter(self.parameters.values())).device
-        return [slice(int(a), int(b)) for a, b in pairwise(edges)], order.to(device), len(of_row)
+        edges = np.concatenate([[0], np.cumsum(np.bincount(of_row))])
+        return cluster_slices(edges, groups), order.to(next(iter(self.parameters.values())).device)
 
-    def _take(self, taken: Rows, sizes: list[float]) -> None:
+    def _take(self, taken: GroupSqNorms, sizes: list[float]) -> None:
         if taken.problem:
-            raise ValueError(taken.problem)
+            raise Unmeasurable(taken.problem)
         if not taken.batch_sq_norms:
             if self._steps == 0:
                 raise ValueError("no gradients inside measure(): put loss.backward() inside the with block")
@@ -121,35 +108,18 @@ class GradientNoise(Adapter):
             nothing = torch.full((len(self.parameters), len(sizes)), torch.nan)
             self._record(nothing, nothing[:, 0], sizes)
             return
-        norms, some = taken.group_sq_norms, next(iter(taken.batch_sq_norms.values()))
-        none, zero = some.new_zeros(len(sizes)), some.new_zeros(())
-        n, scale, per_group = sum(sizes), self._scale(), some.new_tensor(sizes)
+        groups, batch = self._by_parameter(taken.of_groups.get), self._by_parameter(taken.batch_sq_norms.get)
+        n, scale, per_group = sum(sizes), self._scale(), groups.new_tensor(sizes)
         of_share, of_batch = (n / per_group, 1.0) if self._loss == "mean" else (1 / per_group, 1 / n)
-        self._record(
-            torch.stack([norms.get(p, none) for p in self.parameters.values()]) * (of_share / scale) ** 2,
-            torch.stack([taken.batch_sq_norms.get(p, zero) for p in self.parameters.values()])
-            * (of_batch / scale) ** 2,
-            sizes,
-        )
+        self._record(groups * (of_share / scale) ** 2, batch * (of_batch / scale) ** 2, sizes)
 
 
-def _sizes(groups: list[slice], order: Tensor | None, n: int, examples: Iterable[float] | None) -> list[float]:
+def _sizes(groups: list[slice], order: Tensor | None, examples: Iterable[float] | None) -> list[float]:
     """Examples in each group."""
     if examples is None:
         return [float(group.stop - group.start) for group in groups]
-    counts = np.array([float(count) for count in examples])
+    counts, n = np.array([float(count) for count in examples]), groups[-1].stop
     if counts.shape != (n,):
         raise ValueError(f"examples has shape {counts.shape}: give one number for each of the {n} rows")
     ordered = counts if order is None else counts[order.cpu().numpy()]
     return [float(ordered[group].sum()) for group in groups]
-
-
-def _tell(taken: Rows, name: str, parameter: nn.Parameter) -> Any:
-    return lambda gradient: taken.arrived(name, parameter, gradient, sq_norm(gradient.detach()))
-
-
-def _uncompiled() -> Any:
-    """Compiled code does not notice that a layer's forward was replaced."""
-    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and loading it would take seconds
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")

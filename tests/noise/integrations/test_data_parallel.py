@@ -21,7 +21,7 @@ from rl_scaling.noise import (
     PerExampleNoise,
     RankNoise,
 )
-from tests.noise.torch.loop_reference import Model, losses, naive_meter, regression, same
+from tests.noise.torch.reference import Model, losses, naive_meter, regression, same
 
 RANKS, ROWS, STEPS = 2, 12, 5
 GROUPS = [range(6), range(6, 12)]

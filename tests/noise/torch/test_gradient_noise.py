@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rl_scaling.noise import GradientNoise
-from tests.noise.torch.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
+from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
 
 LAYERS: dict[str, tuple[tuple[int, ...], Sequence[nn.Module]]] = {
     "linear": ((5,), [nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3, bias=False)]),
@@ -81,28 +81,6 @@ def test_embeddings_and_keys() -> None:
     groups = [[i for i, key in enumerate(keys) if key == name] for name in "abc"]
     found, expected = noise.estimate(), naive_meter(model, batches, groups).estimate()
     assert same(found, expected), (found, expected)
-
-
-def test_parts_by_layer_by_name_and_by_parameter_group() -> None:
-    model, shape = model_of("linear")
-    first, second = model.layers[0], model.layers[2]
-    assert isinstance(first, nn.Linear)
-    groups = [{"params": [first.weight]}, {"params": [first.bias], "name": "bias"}, {"params": second.parameters()}]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
-    ((inputs, targets),) = regression(2, 1, 8, *shape)
-    gradients = [mean_gradient(model, inputs[r], targets[r]) for r in (slice(0, 4), slice(4, 8), slice(0, 8))]
-    for parts, indices in (
-        ("layers", {"layers.0": [0, 1], "layers.2": [2]}),
-        (optimizer, {"group 0": [0], "bias": [1], "group 2": [2]}),
-        ({"body": first, "weights": [first.weight, *second.parameters()]}, {"body": [0, 1], "weights": [0, 2]}),
-    ):
-        noise = GradientNoise(model, groups=2, every=1, parts=parts)
-        measured(noise, model, [(inputs, targets)])
-        estimates = noise.estimates()
-        assert list(estimates) == ["total", *indices]
-        for name, chosen in indices.items():
-            a, b, both = (sq_norm([gradient[i] for i in chosen]) for gradient in gradients)
-            assert estimates[name].grad_sq_norm == pytest.approx(2 * both - (a + b) / 2)
 
 
 def test_sums_and_rows_of_several_examples() -> None:
@@ -328,15 +306,3 @@ def test_a_batch_without_backward_is_skipped_once_there_are_others() -> None:
     with noise.measure(8):
         pass
     assert (noise.estimate().steps, noise.estimate().skipped) == (1, 1)
-
-
-def test_the_state_of_another_model_or_number_of_groups_is_refused() -> None:
-    noise = GradientNoise(nn.Linear(3, 1), every=1)
-    with noise.measure(8):
-        (noise._model(torch.randn(8, 3)) ** 2).mean().backward()
-    for other, named in (
-        (GradientNoise(nn.Linear(4, 1)), "model"),
-        (GradientNoise(nn.Linear(3, 1), groups=4), "groups"),
-    ):
-        with pytest.raises(ValueError, match=f"another configuration: its {named}"):
-            other.load_state_dict(noise.state_dict())

@@ -66,6 +66,7 @@ class MicroBatchNoise(Adapter):
         self._handles: list[RemovableHandle] = []
         self._begin()
 
+    @torch.no_grad()
     def micro_batch(self, examples: float) -> None:
         """Say that a backward pass is over.
 
@@ -84,8 +85,8 @@ class MicroBatchNoise(Adapter):
         if not self._sizes:
             self._gradient_scale = self._scale()
         self._check_witness()
-        self._shares.append(self._all(self._share.get))
-        self._batch = self._all(lambda p: None if p.grad is None else self._sq_norm(p, p.grad))
+        self._shares.append(self._by_parameter(self._share.get))
+        self._batch = self._by_parameter(lambda p: None if p.grad is None else self._sq_norm(p, p.grad))
         self._sizes.append(float(examples))
         self._share = {}
 
@@ -170,13 +171,6 @@ class MicroBatchNoise(Adapter):
                 ".grad is not the sum of the micro-batches' gradients: call zero_grad() only after step(), and measure"
                 " a DistributedDataParallel model with RankNoise"
             )
-
-    def _all(self, norm: Callable[[nn.Parameter], Tensor | None]) -> Tensor:
-        """(parameters,) norms, 0 where there is no gradient."""
-        with torch.no_grad():
-            norms = [norm(parameter) for parameter in self.parameters.values()]
-            zero = next(value for value in norms if value is not None).new_zeros(())
-            return torch.stack([zero if value is None else value for value in norms])
 
     def _had_gradients(self) -> bool:
         return bool(self._before) and bool(torch.stack(self._before).any())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.noise import MicroBatchNoise, NoiseScaleMeter, PerExampleNoise
-from tests.noise.torch.loop_reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
+from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

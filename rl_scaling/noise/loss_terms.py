@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, SupportsFloat
 
 from rl_scaling.noise.estimate import NoiseScaleEstimate
@@ -76,15 +77,12 @@ class PartMeters:
         """
         self._check_parts(group_sq_norms, batch_sq_norms)
         sizes = self._group_size if group_sizes is None else list(group_sizes)
-        traces = example_traces or {}
-        read = {}
+        traces, read = example_traces or {}, {}
         for part, norms in group_sq_norms.items():
-            try:
+            with _errors_of(part):
                 read[part] = measure(
                     norms, batch_sq_norms[part], sizes, example_trace=traces.get(part), learning_rate=learning_rate
                 )
-            except ValueError as error:
-                raise ValueError(f"{part}: {error}") from error
         for part, measurement in read.items():
             if part not in self._meters:
                 self._meters[part] = NoiseScaleMeter(self._group_size, window=self._window)
@@ -100,10 +98,8 @@ class PartMeters:
             raise ValueError("no measurements yet: call update() first")
         estimates = {}
         for part, meter in self._meters.items():
-            try:
+            with _errors_of(part):
                 estimates[part] = meter.estimate(confidence)
-            except ValueError as error:
-                raise ValueError(f"{part}: {error}") from error
         return estimates
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,7 +108,7 @@ class PartMeters:
         return {"group_size": self._group_size, "window": self._window, "parts": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the meters that gave the state were.
+        """Resumes exactly where the meters that gave the state were.
 
         Raises:
             ValueError: not a state of such meters, or one of other settings; these are left as they were.
@@ -141,3 +137,12 @@ class PartMeters:
             raise ValueError(
                 f"{', '.join(sorted(odd))}: every update needs both norms of the same parts, here {', '.join(known)}"
             )
+
+
+@contextmanager
+def _errors_of(part: str) -> Generator[None]:
+    """Errors name the part."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from error
