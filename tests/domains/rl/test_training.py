@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from rl_scaling.agents.agent import Update
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.training import Diverged, Progress, run
-from rl_scaling.envs import make_vector
+from rl_scaling.domains.rl.training import AdaptiveBatch, Diverged, Progress, run
+from rl_scaling.envs import VectorSource, make_vector
 from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
+from rl_scaling.noise import NoiseScaleMeter
 from rl_scaling.records import PARTS, TrainingRecord
 
 CARTPOLE = RunConfig(
@@ -206,3 +208,55 @@ def test_a_resumed_adaptive_run_has_as_many_environments_as_before() -> None:
     assert source.num_envs >= 16
     assert following.current_batch_size == 80
     assert following.current_learning_rate == pytest.approx(record.current_learning_rate)
+
+
+class Listener:
+    """Stands in for an agent."""
+
+    def __init__(self) -> None:
+        self.learning_rate_factor = 1.0
+        self.begun: list[tuple[int, ...]] = []
+
+    def begin(self, source: VectorSource, observations: np.ndarray) -> None:
+        self.begun.append(observations.shape)
+
+    def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update:
+        raise NotImplementedError
+
+
+def meter_of(noise_scale: float) -> NoiseScaleMeter:
+    """Eight groups of five frames each, again and again with the same moments: tr(Sigma) = noise_scale, |G|^2 = 1."""
+    meter = NoiseScaleMeter(group_size=5)
+    for _ in range(20):
+        meter.update([1 + noise_scale / 5] * 8, 1 + noise_scale / 40)
+    return meter
+
+
+def test_environments_and_learning_rate_follow_when_it_is_time() -> None:
+    adaptive = AdaptiveBatchConfig(
+        exchange_rate=200,
+        min_envs=8,
+        max_envs=128,
+        group_envs=8,
+        change_every_updates=10,
+        rate_power=1.0,
+        rate_turn=400,
+    )
+    config = dataclasses.replace(CARTPOLE, adaptive=adaptive)
+    source, learner = make_vector(CARTPOLE.environment, group_envs=8), Listener()
+    source.reset(0)
+    batch = AdaptiveBatch(config, learner, source)
+    meter = meter_of(800.0)  # B = sqrt(200 * 800) = 400 frames: 80 environments
+    assert batch.after_update(9, meter) == 8
+    assert batch.after_update(10, None) == 8
+    assert [batch.after_update(n, meter) for n in (20, 30, 40, 50, 60)] == [16, 32, 64, 80, 80]
+    assert learner.begun == [(n, 4) for n in (16, 32, 64, 80)]
+    assert source.num_envs == 80
+    # A.3 with alpha = 1: eps(400) / eps(40) = (1 + 400 / 40) / (1 + 400 / 400)
+    assert learner.learning_rate_factor == pytest.approx(5.5)
+    source.close()
+
+
+def test_a_source_that_cannot_change_is_refused() -> None:
+    with pytest.raises(TypeError, match="group_envs"):
+        AdaptiveBatch(dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE), Listener(), make_vector(CARTPOLE.environment))
