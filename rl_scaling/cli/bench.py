@@ -38,8 +38,8 @@ class BenchAtari:
     def run(self) -> int:
         if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2 or self.num_envs % 2:
             raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.envs import available_cpus, find_game
-        from rl_scaling.sweeps.trial import choose_device
         from rl_scaling.validation.throughput import RATIOS, Settings, measure
 
         game = find_game(self.game).name
@@ -113,8 +113,8 @@ class BenchNoise:
     def run(self) -> int:
         if self.rounds < 1 or not self.workloads:
             raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.envs import available_cpus, find_game
-        from rl_scaling.sweeps.trial import choose_device
         from rl_scaling.validation.noise_overhead import Settings, measure
 
         settings = Settings(
@@ -166,10 +166,10 @@ class BenchSupervised:
             raise ConfigError("give --seconds above 0 and --batch-sizes of 1 or more")
         import torch
 
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.supervised.batched import last_that_pays, measure_gain
         from rl_scaling.domains.supervised.data import load_dataset
         from rl_scaling.domains.supervised.models import make_model
-        from rl_scaling.sweeps.trial import choose_device
 
         torch.set_num_threads(self.threads)
         data = load_dataset("digits", device=choose_device(self.device))

@@ -25,7 +25,9 @@ console = Console(stderr=True, highlight=False)
 # --- options are configs -------------------------------------------------------------------------------------------
 
 
-def options_of(*configs: type[Any], leave_out: Collection[str] = (), only: str = "", **renamed: str) -> type[Any]:
+def options_of(
+    first: type[Any], *others: type[Any], leave_out: Collection[str] = (), only: str = "", **renamed: str
+) -> type[Any]:
     """The fields of configs as options that may be left out: a dataclass whose fields are None unless given.
 
     A field that several configs have is one option. Its help is the field's docstring, with the config's default.
@@ -40,6 +42,7 @@ def options_of(*configs: type[Any], leave_out: Collection[str] = (), only: str =
     >>> given(options_of(A2CConfig, PPOConfig)(epochs=2))
     {'epochs': 2}
     """
+    configs = (first, *others)
     option_of = {field: option for option, field in renamed.items()}
     found: dict[str, tuple[Any, list[str]]] = {}
     for config in configs:
@@ -55,7 +58,7 @@ def options_of(*configs: type[Any], leave_out: Collection[str] = (), only: str =
     made = dataclasses.make_dataclass(
         f"{configs[0].__name__}Options", [(n, t, field(default=None)) for n, t in fields], frozen=True
     )
-    made.renamed = renamed  # pyright: ignore[reportAttributeAccessIssue]
+    made.renamed = renamed
     return made
 
 

@@ -162,9 +162,8 @@ def run_plans(
         left = sum(not trial.sealed for trial in sweep.trials.values())
         further = " ".join(map(str, sweep.plan.best_seeds))
         then = f"; then seeds {further} at the best rates" if further else ""
-        say(
-            f"{len(sweep.trials)} trials of {tasks} in {sweep.store.root}, {left} to do, {executor.slots} at a time{then}"
-        )
+        where = f"{len(sweep.trials)} trials of {tasks} in {sweep.store.root}"
+        say(f"{where}, {left} to do, {executor.slots} at a time{then}")
         for line in said:
             say(f"note: {line}")
     with (
@@ -205,7 +204,7 @@ def report_outcome(sweeps: Sequence[Sweep]) -> int:
 
 
 def folders_of(options: SweepOptions, plans: Mapping[str, Any]) -> dict[Path, Any]:
-    """Plans by the folder that each is kept in: --out, or a folder of its name in --out or runs where there are more."""
+    """Plans by the folder of each: --out, or a folder of its own in --out or runs where there are more."""
     if len(plans) == 1 and options.out:
         return {options.out: next(iter(plans.values()))}
     root = options.out or Path("runs")

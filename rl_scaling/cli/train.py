@@ -169,13 +169,9 @@ class TrainRL(Training):
 
 def _train_algorithm(kind: str) -> Any:
     """The subcommand of an algorithm: the options of its config beside those of every agent."""
-    config = find_algorithm(kind)
-    made = make_dataclass(
-        f"Train{config.__name__.removesuffix('Config')}",
-        [("agent", OmitArgPrefixes[config], field(default_factory=config))],  # pyright: ignore[reportInvalidTypeArguments]
-        bases=(TrainRL,),
-        frozen=True,
-    )
+    config: Any = find_algorithm(kind)
+    agent = ("agent", OmitArgPrefixes[config], field(default_factory=config))
+    made = make_dataclass(f"Train{kind}", [agent], bases=(TrainRL,), frozen=True)
     made.__doc__ = f"Train {kind.upper()} once, measuring the noise scale; a run that was interrupted resumes."
     return Annotated[made, subcommand(kind)]
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Union
+from typing import Annotated, Any, Union
 
 # Read when torch is loaded, so before anything that imports it: a waiting thread that spins takes the emulator's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -31,12 +31,14 @@ from rl_scaling.cli.train import TRAININGS
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
 
+Trainings: Any = Union[TRAININGS]  # noqa: UP007
+
 
 @dataclass(frozen=True)
 class Train:
     """Train one agent, or one model on images, once."""
 
-    algorithm: Union[TRAININGS]  # pyright: ignore[reportInvalidTypeForm]  # noqa: UP007
+    algorithm: Trainings  # pyright: ignore[reportInvalidTypeForm]
 
     def run(self) -> int:
         return self.algorithm.run()

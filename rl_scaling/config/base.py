@@ -80,6 +80,11 @@ class RunDescription(Config):
         raise NotImplementedError
 
     @property
+    def length(self) -> int:
+        """What the run takes, in the unit that it counts."""
+        raise NotImplementedError
+
+    @property
     def task(self) -> str:
         """The task for people; runs of one task are compared."""
         return self.identity.task

@@ -7,8 +7,8 @@ search, early stopping, resuming after a kill, live progress with an end time, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from rl_scaling.config import Config, LearningRates, RunDescription, parse, require
@@ -37,9 +37,11 @@ class Hardware:
 ON_ONE_THREAD = Hardware()
 
 
-@dataclass
 class Control:
     """What whoever listens asks of runs that train; looked at after every update.
+
+    Args:
+        asked: asked each time `interrupt` is looked at, until it says yes.
 
     Attributes:
         checkpoint: yield a checkpoint of every run at the next record; the domain sets it back.
@@ -49,10 +51,20 @@ class Control:
         goals: values of the quantity whose first reach deserves a row, where the domain can tell it.
     """
 
-    goals: tuple[float, ...] = ()
-    checkpoint: bool = False
-    interrupt: bool = False
-    stop: set[int] = field(default_factory=set)
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self.goals: tuple[float, ...] = ()
+        self.checkpoint = False
+        self.stop: set[int] = set()
+        self._asked, self._interrupt = asked, False
+
+    @property
+    def interrupt(self) -> bool:
+        self._interrupt = self._interrupt or self._asked()
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
 
 
 @dataclass(frozen=True)
@@ -187,10 +199,6 @@ class Domain(ABC, Generic[AnyConfig]):
     def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
         """Split the runs of a job into those that one call of `run` trains at once; by default each trains alone."""
         return [[config] for config in configs]
-
-    def length(self, config: AnyConfig) -> int:
-        """What a run takes, in the unit that it counts."""
-        raise NotImplementedError
 
     def refuse(self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int) -> None:
         """Refuse what this machine cannot run, before anything is written.

@@ -70,7 +70,7 @@ class Store:
             provenance: versions, commit, machine and the like, as plain data; kept from the first attempt, and under
                 "resumed" from each later one where it differs.
             replace: move aside whatever there is of this run (to `<run id>.replaced-1` and so on) and start afresh.
-            reopen: take up a sealed run, for more is asked of it: from its checkpoint; where there is none, as `replace`.
+            reopen: take up a sealed run of which more is asked, from its checkpoint; without one, as `replace`.
 
         Raises:
             StoreError: the run is sealed, or another process is writing it; the folder cannot be written to, or holds

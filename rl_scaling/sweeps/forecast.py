@@ -17,9 +17,9 @@ import numpy as np
 
 from rl_scaling.config import RunDescription
 from rl_scaling.domains import find_domain
-from rl_scaling.domains.base import Control, Domain, Ended, Hardware, Starting, TaskPlan, TrialCost
+from rl_scaling.domains.base import Control, Domain, Hardware, TaskPlan, TrialCost
 from rl_scaling.estimates import duration, number
-from rl_scaling.records import SEALED
+from rl_scaling.records import SEALED, LossRecord, TrainingRecord
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import SweepPlan
 from rl_scaling.sweeps.trial import units_of
@@ -125,7 +125,10 @@ class Forecasts:
             self.sweeps[0].unit,
         )
         at_once = f"{self.slots} at a time"
-        yield f"{trials:,} trials, {units:,} {unit}: about {hours} with {at_once}, up to {extended} with every grid extended"
+        yield (
+            f"{trials:,} trials, {units:,} {unit}: about {hours} with {at_once},"
+            f" up to {extended} with every grid extended"
+        )
         yield (
             f"memory {_bytes(self.memory_bytes)} of {_bytes(self.memory_free_bytes)} free,"
             f" disk {_bytes(self.disk_bytes)} of {_bytes(self.disk_free_bytes)} free"
@@ -172,7 +175,7 @@ def _forecast(plan: SweepPlan, store: Store, slots: int, hardware: Hardware) -> 
         store=str(store.root),
         unit=identity.unit,
         trials=len(left),
-        units=sum(map(domain.length, left)),
+        units=sum(config.length for config in left),
         seconds=sum(cost.seconds for cost in now),
         longest_seconds=max(jobs.values(), default=0.0),
         extension_seconds=sum(cost.seconds for cost in later),
@@ -227,7 +230,7 @@ def _measured(
     line = np.polyfit(np.log(sizes), np.log(each), 1) if len(set(sizes)) > 1 else (0.0, np.log(max(each, default=1e-9)))
     costs = [
         TrialCost(
-            seconds=float(np.exp(np.polyval(line, np.log(c.identity.batch_size)))) * domain.length(c),
+            seconds=float(np.exp(np.polyval(line, np.log(c.identity.batch_size)))) * c.length,
             memory_bytes=memory,
             kept_bytes=CONFIG_BYTES + ROW_BYTES * ROWS,
             open_bytes=OPEN_ROW_BYTES * ROWS,
@@ -245,9 +248,8 @@ def _seconds_per_unit(domain: Domain[Any], job: Sequence[RunDescription], hardwa
     begun, units = time.perf_counter(), dict.fromkeys(range(len(part)), 0)
     with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
         for place, event in events:
-            if isinstance(event, Ended | Starting):
-                continue
-            units[place] = units_of(event) if hasattr(event, "wall_seconds") else units[place]  # pyright: ignore
+            if isinstance(event, TrainingRecord | LossRecord):
+                units[place] = units_of(event)
             if time.perf_counter() - begun > _SAMPLE_SECONDS:
                 control.interrupt = True
     done = sum(units.values())

@@ -76,7 +76,7 @@ class Sweep:
 
     def _add(self, place: int, config: Any) -> None:
         task = self.plan.tasks[place].task
-        trial = Trial(config, place, self.domain.length(config), self._goals.get(task, ()))
+        trial = Trial(config, place, config.length, self._goals.get(task, ()))
         try:
             trial.status = self.store.status(config.run_id)
             for record in self.store.read_rows(config.run_id):
@@ -250,7 +250,6 @@ def sweep(
     stop_early: bool = False,
     hardware: Hardware = ON_ONE_THREAD,
     on_event: Callable[[Sweep, str, RunEvent], None] = lambda sweep, run_id, event: None,
-    asked_to_stop: Callable[[], bool] = lambda: False,
     deadline_seconds: float = math.inf,
 ) -> Sweep:
     """Carry out a plan: every trial that the store lacks, grids extended and further seeds added as the plan says.
@@ -263,8 +262,7 @@ def sweep(
         stop_early: stop trials that can no longer be the first to reach any goal.
         hardware: device and threads of every trial.
         on_event: hears every record and every end.
-        asked_to_stop: asked about twice a second; once true, running trials save themselves and the call returns.
-        deadline_seconds: the same after so long.
+        deadline_seconds: after so long running trials save themselves and the call returns.
 
     Returns:
         The sweep, with its trials by run id, `summary()` and `tuner.remarks()`.
@@ -279,5 +277,5 @@ def sweep(
 
         executor = make_executor(executor, slots or available_cpus())
     begun.begin(executor.slots)
-    run_sweeps([begun], executor, on_event=on_event, asked_to_stop=asked_to_stop, deadline_seconds=deadline_seconds)
+    run_sweeps([begun], executor, on_event=on_event, deadline_seconds=deadline_seconds)
     return begun

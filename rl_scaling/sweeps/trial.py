@@ -76,23 +76,6 @@ class RunFailed:
 RunEvent = Starting | Record | RunEnded | RunFailed
 
 
-class Listening(Control):
-    """A `Control` that asks somebody each time it is looked at whether to interrupt."""
-
-    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
-        self._asked, self._interrupt = asked, False
-        super().__init__()
-
-    @property
-    def interrupt(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._interrupt = self._interrupt or self._asked()
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
-
-
 @dataclass
 class Requests:
     """What is asked of a job while it runs.
@@ -102,7 +85,7 @@ class Requests:
         reasons: by run id, why a run is to be stopped for good.
     """
 
-    control: Control = field(default_factory=Listening)
+    control: Control = field(default_factory=Control)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -309,7 +292,7 @@ def run(
     if status in ("done", "diverged", "stopped") and not replace:
         return status
     job = Job((config,), kept.root, hardware, replace=frozenset([config.run_id] if replace else []))
-    for _, event in run_job(job, Requests(Listening(asked_to_stop))):
+    for _, event in run_job(job, Requests(Control(asked_to_stop))):
         listen(event)
         if isinstance(event, RunEnded):
             status = event.status

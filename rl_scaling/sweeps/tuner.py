@@ -162,12 +162,12 @@ class Tuner:
         Asked again until no setting leads that lacks them: one that falls behind with its further seeds may leave the
         front to another, which has then been judged by its first seeds alone.
         """
-        for place, task, size in self._cells():
+        for place, _, size in self._cells():
             if _all_over(self._cell(place, size)):
                 for seed in self.plan.best_seeds:
                     for leader in self._best(place, size):
                         trial = self._cell(place, size)[leader][0]
-                        yield place, dataclasses.replace(trial.config, seed=seed)  # pyright: ignore[reportCallIssue]
+                        yield place, dataclasses.replace(trial.config, seed=seed)
 
     def _best(self, place: int, size: int) -> list[Setting]:
         """The settings on the front of any goal; where none was reached, the one that came nearest.

@@ -13,7 +13,7 @@ import pandas as pd
 
 from rl_scaling.analysis import fit_tradeoff
 from rl_scaling.domains.nqm.dynamics import risk
-from rl_scaling.domains.nqm.piecewise import PiecewiseSchedule, final_risk, piecewise_steps_to_target
+from rl_scaling.domains.nqm.schedules import PiecewiseSchedule, final_risk, piecewise_steps_to_target
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.domains.nqm.tuning import as_table, steps_to_target
 from rl_scaling.report.gallery import Check, Exhibit

@@ -82,6 +82,11 @@ class NQMConfig(RunDescription):
         )
 
     @property
+    def length(self) -> int:
+        """Examples."""
+        return self.updates * self.batch_size
+
+    @property
     def identity(self) -> Identity:
         """The optimiser and the model; what is varied makes no task of its own."""
         return Identity(

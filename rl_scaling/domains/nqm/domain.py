@@ -41,10 +41,6 @@ class NoisyQuadraticModel(Domain[NQMConfig]):
     name = "nqm"
     config = NQMConfig
 
-    def length(self, config: NQMConfig) -> int:
-        """See `Domain.length`."""
-        return config.updates * config.batch_size
-
     def run(
         self,
         configs: Sequence[NQMConfig],

@@ -32,10 +32,6 @@ class ReinforcementLearning(Domain[RunConfig]):
     name = "rl"
     config = RunConfig
 
-    def length(self, config: RunConfig) -> int:
-        """Frames."""
-        return config.frames
-
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
         require_memory(configs, device=_device(configs, hardware), side_by_side=side_by_side)

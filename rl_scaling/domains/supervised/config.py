@@ -205,6 +205,11 @@ class SupervisedConfig(RunDescription):
         return self.updates * self.batch_size
 
     @property
+    def length(self) -> int:
+        """Examples."""
+        return self.examples
+
+    @property
     def largest_batch(self) -> int:
         """The most examples that an update may have."""
         return self.batch_size if self.adaptive is None else self.adaptive.max_batch_size

@@ -56,10 +56,6 @@ class Supervised(Domain[SupervisedConfig]):
         """See `Domain.job_key`: what runs that train together agree in."""
         return config if config.adaptive else kind_of(config)
 
-    def length(self, config: SupervisedConfig) -> int:
-        """Examples."""
-        return config.examples
-
     def refuse(self, configs: Sequence[SupervisedConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`; the data are read and every kind of model is made, so that `run` begins."""
         if hardware.compute_dtype != "float32" or hardware.alternate:

@@ -12,13 +12,14 @@ import multiprocessing
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from rl_scaling.domains.base import Control
 from rl_scaling.sweeps.executors.serial import one_line
-from rl_scaling.sweeps.trial import Job, Listening, Requests, RunEnded, RunEvent, RunFailed, run_job
+from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed, run_job
 
 MOST_RETRIES = 2  # of a job whose worker died
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -166,7 +167,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _ignoring_signals() -> Iterator[None]:
+def _ignoring_signals() -> Generator[None]:
     """What is inherited: a signal that comes while the child is still importing is the parent's business too."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may
         yield
@@ -208,7 +209,7 @@ def _run(connection: Connection, job: Job) -> None:
             return True
         return False
 
-    requests.control = Listening(asked)
+    requests.control = Control(asked)
     left = set(job.run_ids)
     try:
         for run_id, event in run_job(job, requests):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from rl_scaling.sweeps.trial import Job, Listening, Requests, RunEnded, RunEvent, RunFailed, run_job
+from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed, run_job
 
 
 class SerialExecutor:
@@ -20,7 +20,7 @@ class SerialExecutor:
         """See `Executor.start`."""
         self.running = [job]
         interrupted = self._requests.control.interrupt
-        self._requests = Requests(Listening())
+        self._requests = Requests()
         self._requests.control.interrupt = interrupted
         self._steps = _guarded(job, self._requests)
 
