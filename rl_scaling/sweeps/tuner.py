@@ -77,7 +77,8 @@ class Trial:
     def progress(self) -> Progress:
         """What early stopping looks at."""
         reached = {goal: where.updates for goal, where in self.tracker.reached.items()}
-        return Progress(self.tracker.updates, reached, ended=self.sealed or bool(self.failure))
+        over = bool(self.failure) or (self.sealed and not self.ended_short)
+        return Progress(self.tracker.updates, reached, ended=over)
 
     @property
     def setting(self) -> Setting:
