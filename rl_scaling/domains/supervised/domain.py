@@ -64,7 +64,7 @@ class Supervised(Domain[SupervisedConfig]):
         if hardware.compute_dtype != "float32" or hardware.alternate:
             raise ConfigError("supervised runs compute in float32 and have no environments: leave both options out")
         from rl_scaling.domains.supervised.models import model_of
-        from rl_scaling.domains.supervised.sampling import ExampleStream
+        from rl_scaling.domains.supervised.recipe import ExampleStream
 
         device = find_device(hardware.device)
         seen: set[tuple[object, ...]] = set()

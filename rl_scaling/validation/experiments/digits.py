@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.domains.supervised.data.digits import read_digits
+from rl_scaling.domains.supervised.data.load import read_digits
 from rl_scaling.noise.torch.line_search import draw_examples
 
 

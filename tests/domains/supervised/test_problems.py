@@ -9,7 +9,7 @@ import pytest
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import ScheduleConfig, SupervisedConfig
 from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.models.make import make_model
+from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.problems import (
     PROBLEMS,
     OptimizerName,
