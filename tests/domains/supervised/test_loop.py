@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event, Hardware
+from rl_scaling.domains.supervised import single
 from rl_scaling.domains.supervised.config import (
     AdaptiveExamplesConfig,
     OptimizerConfig,
     ScheduleConfig,
     SupervisedConfig,
 )
-from rl_scaling.domains.supervised.data import Dataset, Split, load_dataset
-from rl_scaling.domains.supervised.domain import Supervised
 from rl_scaling.domains.supervised.loop import Program
+from rl_scaling.domains.supervised.noise import CurvatureSettings, b_noise
 from rl_scaling.records import LossRecord
+from tests.domains.supervised.few import Few
 
 UPDATES = 24
 SGD = OptimizerConfig(learning_rate=0.2)
@@ -47,22 +48,6 @@ STANDING = (
     *("updates", "examples", "training_loss", "validation_loss", "validation_accuracy"),
     *("current_learning_rate", "current_batch_size"),
 )
-
-
-class Few(Supervised):
-    """Fewer digits, so that records cost little."""
-
-    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu") -> Dataset:
-        return few_digits() if config.dataset == "digits" else super().data(config, device)
-
-
-@cache
-def few_digits() -> Dataset:
-    def first(split: Split, count: int) -> Split:
-        return dataclasses.replace(split, inputs=split.inputs[:count], targets=split.targets[:count])
-
-    digits = load_dataset("digits")
-    return dataclasses.replace(digits, train=first(digits.train, 150), validation=first(digits.validation, 50))
 
 
 DIGITS = Few()
@@ -105,6 +90,16 @@ STACKED = {
     name: [varied(SINGLE[name], seed) for seed in range(3)]
     for name in (*(f"optimizer {number}" for number in range(len(OPTIMIZERS))), "triggered", "rare records")
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap_b_noise() -> Generator[None]:
+    """B_noise as it is, from fewer examples."""
+    few = CurvatureSettings(measurements=2, groups=2, group_size=4, images=20)
+    with mock.patch.object(single, "b_noise", lambda model, split: b_noise(model, split, few)):
+        yield
+
+
 Resume = Sequence[Mapping[str, Any] | None] | None
 React = Callable[[Control, int, LossRecord], None]
 

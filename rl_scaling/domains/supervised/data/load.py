@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.data.dataset import Dataset, Pixels, Scale, SplitName, make_dataset
 from rl_scaling.domains.supervised.data.hugging_face import read_images
+from rl_scaling.domains.supervised.problems import source_of
 
 LEVELS = 16
 NUM_CLASSES = 10
@@ -43,8 +44,8 @@ def load_dataset(
 
     Args:
         name: "digits", which is always there; "mnist", "fashion-mnist", "cifar10", "svhn" or "svhn-extra" (its extra
-            images with those for training); or any data set of the Hugging Face hub with an image and a label column,
-            as "owner/name" or "owner/name:configuration".
+            images with those for training); that of a problem which brings its own; or any data set of the Hugging Face
+            hub with an image and a label column, as "owner/name" or "owner/name:configuration".
         device: where batches are wanted.
         folder: of Parquet files in the layout of the hub, <split>*.parquet in it or one level below; the hub is not
             asked.
@@ -62,6 +63,8 @@ def load_dataset(
         if folder is not None:
             raise ConfigError("the digits come with scikit-learn: leave out the folder")
         return _digits(scale, torch.device(device))
+    if (load := source_of("dataset", name)) is not None:
+        return load(torch.device(device))
     return _images(name, folder, image_column, label_column, scale, torch.device(device))
 
 

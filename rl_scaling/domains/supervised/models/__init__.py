@@ -15,6 +15,7 @@ from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.models.deep import resnet8, resnet32, vgg11, wide_resnet, wide_resnet_skip_init
 from rl_scaling.domains.supervised.models.norms import project_channels
 from rl_scaling.domains.supervised.models.small import ImageShape, autoencoder, mlp, simple_cnn
+from rl_scaling.domains.supervised.problems import source_of
 
 __all__ = ["MODELS", "make_model", "model_of", "project_channels"]
 
@@ -35,7 +36,7 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
     """A model with its starting weights, which follow from the seed alone; on the CPU.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`, or the model of a problem that brings its own.
         image_shape: (C, H, W).
         num_classes: number of logits.
         seed: of the starting weights; torch's own generator is left as it was.
@@ -51,12 +52,13 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
     >>> sum(p.numel() for p in make_model("mlp", (1, 8, 8), 10, seed=0).parameters())
     8970
     """
-    if name not in MODELS:
+    make = MODELS.get(name) or source_of("model", name)
+    if make is None:
         raise ConfigError(f"no model {name!r}: {', '.join(MODELS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return MODELS[name](image_shape, num_classes, **options)
+            return make(image_shape, num_classes, **options)
         except TypeError as error:
             raise ConfigError(f"model {name!r} does not take these options: {error}") from error
 
