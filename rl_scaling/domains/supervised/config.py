@@ -76,7 +76,7 @@ class OptimizerConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Config):
-    """How the learning rate changes; see `rl_scaling.domains.supervised.schedules`.
+    """How the learning rate changes; see `rl_scaling.domains.supervised.recipe`.
 
     Attributes:
         name: "constant"; "linear" decay to `final_factor` of the rate over `decay_updates`; or "halving": constant for

@@ -62,7 +62,7 @@ class Supervised(Domain[SupervisedConfig]):
             raise ConfigError("supervised runs compute in float32 and have no environments: leave both options out")
         from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.supervised.models import model_of
-        from rl_scaling.domains.supervised.sampling import ExampleStream
+        from rl_scaling.domains.supervised.recipe import ExampleStream
 
         device = choose_device(hardware.device)
         seen: set[tuple[object, ...]] = set()

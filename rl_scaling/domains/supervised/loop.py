@@ -16,7 +16,7 @@ from rl_scaling.domains.base import Checkpoint, Control, Ended, Event
 from rl_scaling.domains.supervised.config import SupervisedConfig
 from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.noise import BatchSize, run_noise
-from rl_scaling.domains.supervised.schedules import LearningRate
+from rl_scaling.domains.supervised.recipe import LearningRate
 from rl_scaling.records import LossRecord
 
 # Records of a run: enough to tell its updates to a target to within a few percent.

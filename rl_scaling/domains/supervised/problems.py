@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, Literal, cast
 
 from rl_scaling.config import ConfigError, LearningRates
@@ -50,8 +51,9 @@ class Problem:
         epochs, updates: of a run that reaches no goal, whichever is longer.
         unit: what its batches count.
         quantity: of which data the goals are the loss.
-        model_source: "package.module:function" that makes the model if `MODELS` does not have it: a function of
-            (image_shape, num_classes).
+        model_source: "package.module:function" that makes the model where `MODELS` lacks it, from (image_shape,
+            num_classes).
+        dataset_source: "package.module:function" that gives the `Dataset` where `load_dataset` lacks it, from (device).
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Problem:
     unit: str = "examples"
     quantity: str = "validation_loss"
     model_source: str = ""
+    dataset_source: str = ""
 
     def rate_of(self, optimizer: OptimizerName) -> float:
         """The learning rate to centre an optimiser's grids on.
@@ -123,6 +126,15 @@ def find_problem(name: str) -> Problem:
 
 
 find_task = find_problem
+
+
+def source_of(part: Literal["model", "dataset"], name: str) -> Callable[..., Any] | None:
+    """The function that makes a problem's own model or data set of this name; None where no problem has one."""
+    for problem in PROBLEMS.values():
+        source: str = getattr(problem, f"{part}_source")
+        if source and getattr(problem, part) == name:
+            return resolve_name(source)
+    return None
 
 
 def optimizer_of(name: OptimizerName, learning_rate: float) -> OptimizerConfig:

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.batched.losses import example_losses
+from rl_scaling.domains.supervised.batched.forward import example_losses
 from rl_scaling.domains.supervised.config import SupervisedConfig
 from rl_scaling.domains.supervised.data.augmentation import augment, draw_augmentation
 from rl_scaling.domains.supervised.data.dataset import Dataset, Split
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of, project_channels
 from rl_scaling.domains.supervised.noise import b_noise
-from rl_scaling.domains.supervised.optimizers import (
+from rl_scaling.domains.supervised.recipe import (
+    ExampleStream,
     flat,
     load_memory,
     load_weights,
@@ -26,7 +27,6 @@ from rl_scaling.domains.supervised.optimizers import (
     make_optimizer,
     memory_of,
 )
-from rl_scaling.domains.supervised.sampling import ExampleStream
 from rl_scaling.noise import GradientNoise
 from rl_scaling.noise.torch.adapter import TOTAL
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import get_args
 
 import pytest
+import torch
+from torch import nn
 
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Control, Ended, Hardware
 from rl_scaling.domains.supervised.config import ScheduleConfig, SupervisedConfig
-from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.models.make import make_model
+from rl_scaling.domains.supervised.data import Dataset, load_dataset
+from rl_scaling.domains.supervised.domain import Supervised
+from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.problems import (
     PROBLEMS,
     OptimizerName,
@@ -46,6 +52,29 @@ def test_every_task_can_be_made(name: str) -> None:
     make_model(task.model, data.image_shape, data.num_classes, seed=0)
     for optimizer in task.rates:
         assert optimizer_of(optimizer, task.rate_of(optimizer)).learning_rate > 0
+
+
+def linear(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
+
+
+def few_digits(device: torch.device) -> Dataset:
+    digits = load_dataset("digits", device=device)
+    return dataclasses.replace(digits, name="few-digits", validation=digits.test)
+
+
+def test_a_problem_with_a_model_and_data_of_its_own_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = f"{__name__}:linear", f"{__name__}:few_digits"
+    problem = Problem("few-digits", "linear", {"sgd": 0.5}, model_source=model, dataset_source=data)
+    monkeypatch.setitem(PROBLEMS, "few-linear", problem)
+    config = find_problem("few-linear").base("sgd", updates=3)
+    domain, hardware = Supervised(), Hardware(device="cpu")
+    domain.refuse([config], hardware, 1)
+    *_, last, ended = (event for _, event in domain.run([config], [None], Control(), hardware))
+    assert ended == Ended()
+    assert isinstance(last, LossRecord)
+    assert (config.task, last.updates) == ("few-digits-linear sgd", 3)
+    assert len(domain.data(config).validation) == 300
 
 
 def test_what_is_not_there_is_named() -> None:

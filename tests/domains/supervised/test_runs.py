@@ -12,9 +12,8 @@ from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.models import make_model
-from rl_scaling.domains.supervised.optimizers import make_average, make_optimizer
+from rl_scaling.domains.supervised.recipe import ExampleStream, make_average, make_optimizer
 from rl_scaling.domains.supervised.runs import run_together
-from rl_scaling.domains.supervised.sampling import ExampleStream
 from rl_scaling.records import LossRecord
 
 OPTIMIZERS = [

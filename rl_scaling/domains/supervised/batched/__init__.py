@@ -5,9 +5,9 @@ on the way to the arithmetic; side by side, a hundred trials take that way once.
 """
 
 from rl_scaling.domains.supervised.batched.forward import require_stackable, stacked_forward
-from rl_scaling.domains.supervised.batched.gain import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.domains.supervised.batched.optimizers import StackedAdam, StackedAverage, StackedRMSprop, StackedSGD
 from rl_scaling.domains.supervised.batched.program import StackedRuns
+from rl_scaling.domains.supervised.batched.speedup import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.domains.supervised.batched.training import StackedTraining
 
 __all__ = [

@@ -22,7 +22,7 @@ from rl_scaling.domains.supervised.config import OptimizerConfig, SupervisedConf
 from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of
-from rl_scaling.domains.supervised.sampling import ExampleStream
+from rl_scaling.domains.supervised.recipe import ExampleStream
 from rl_scaling.noise.meter import Measurement
 from rl_scaling.noise.moments import moments_from_groups
 

@@ -15,8 +15,7 @@ from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.loop import train
 from rl_scaling.domains.supervised.models import make_model
-from rl_scaling.domains.supervised.sampling import ExampleStream
-from rl_scaling.domains.supervised.schedules import learning_rate_at
+from rl_scaling.domains.supervised.recipe import ExampleStream, learning_rate_at
 from rl_scaling.noise.moments import moments_from_groups
 from rl_scaling.records import LossRecord
 from tests.domains.supervised.batched.reference import train_alone

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rl_scaling.domains.supervised.batched import gain, measure_gain, together_pays
+from rl_scaling.domains.supervised.batched import measure_gain, speedup, together_pays
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.models import make_model
 
@@ -20,6 +20,6 @@ def test_both_ways_are_timed_and_models_left_alone() -> None:
 def test_the_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     data, options = load_dataset("digits"), (("hidden", (8,)),)
     first = together_pays("mlp", options, data, 1, 16)
-    monkeypatch.setattr(gain, "measure_gain", None)
+    monkeypatch.setattr(speedup, "measure_gain", None)
     assert together_pays("mlp", options, data, 1, 16) == first
     assert not together_pays("mlp", options, data, 1, 1)

@@ -18,7 +18,7 @@ from rl_scaling.domains.supervised.batched.optimizers import StackedSGD
 from rl_scaling.domains.supervised.batched.training import StackedTraining
 from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.models import make_model
-from rl_scaling.domains.supervised.models.autoencoder import Autoencoder
+from rl_scaling.domains.supervised.models.small import Autoencoder
 
 _PROBE_ROUNDS = 3
 _PROBE_SECONDS = 0.05  # for each way in each round, at the least one update
