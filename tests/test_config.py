@@ -90,7 +90,7 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
 
     assert task() == task(num_envs=64, learning_rate=0.1) == "Pong a2c"
     assert (
-        task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
+        task(network="small", sticky_action_probability=0.25) == "Pong a2c network=small sticky_action_probability=0.25"
     )
 
 

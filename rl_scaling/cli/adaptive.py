@@ -1,4 +1,4 @@
-"""The options of a batch size that follows the noise scale."""
+"""The options of a batch size that follows the noise scale: those of its config, off unless --adaptive is given."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Suppress, arg
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig
 from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig
 
+_ExchangeRate = Annotated[float | None, arg(name="adaptive", metavar="FLOAT")]
 
-@dataclass(frozen=True)
-class AdaptiveOptions:
-    """Off unless --adaptive says what an update is worth; the run then begins with --num-envs."""
 
-    adaptive: float | None = None
-    """Let the batch follow the noise scale, B = sqrt(r B_simple): this is r, the price of an update in frames."""
-    min_envs: int = AdaptiveBatchConfig.min_envs
-    """Adaptive batch: fewest environments."""
-    max_envs: int = AdaptiveBatchConfig.max_envs
-    """Adaptive batch: most environments."""
-    group_envs: int = AdaptiveBatchConfig.group_envs
-    """Adaptive batch: environments that are added or retired together."""
-    change_every_updates: int = AdaptiveBatchConfig.change_every_updates
-    """Adaptive batch: at most one change in so many updates."""
-    tolerance: float = AdaptiveBatchConfig.tolerance
-    """Adaptive batch: factor by which the batch must be off before it is changed."""
-    rate_turn: float = AdaptiveBatchConfig.rate_turn
-    """Adaptive batch: B* of A.3 in frames, by which the learning rate follows the batch."""
-    rate_power: float = AdaptiveBatchConfig.rate_power
-    """Adaptive batch: alpha of A.3; 0 keeps the learning rate."""
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveOptions(AdaptiveBatchConfig):
+    """Batch that follows the noise scale; the run begins with --num-envs.
+
+    Attributes:
+        exchange_rate: Let the batch follow the noise scale, B = sqrt(r B_simple): this is r, the price of an update in
+            frames.
+    """
+
+    exchange_rate: _ExchangeRate = None  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def check(self) -> None:
+        """Nothing: `config` does."""
 
     def config(self) -> AdaptiveBatchConfig | None:
         """What these options describe; None where they are off.
@@ -39,34 +37,28 @@ class AdaptiveOptions:
         Raises:
             ConfigError: options of an adaptive batch without --adaptive, or what the config refuses.
         """
-        given = dataclasses.asdict(self)
-        exchange_rate = given.pop("adaptive")
-        if exchange_rate is not None:
-            return AdaptiveBatchConfig(exchange_rate=exchange_rate, **given)
-        _refuse_changed(self)
-        return None
+        if self.exchange_rate is None:
+            return _refuse_changed(self)
+        return AdaptiveBatchConfig(**dataclasses.asdict(self))
 
 
-@dataclass(frozen=True)
-class AdaptiveExamplesOptions:
-    """Off unless --adaptive says what an update is worth; the run then begins with --batch-size."""
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveExamplesOptions(AdaptiveExamplesConfig):
+    """Batch that follows the noise scale; the run begins with --batch-size.
 
-    adaptive: float | None = None
-    """Let the batch follow the noise scale, B = sqrt(r B_simple): this is r, the price of an update in examples."""
-    min_batch_size: int = AdaptiveExamplesConfig.min_batch_size
-    """Adaptive batch: fewest examples."""
-    max_batch_size: int = AdaptiveExamplesConfig.max_batch_size
-    """Adaptive batch: most examples."""
-    change_every_updates: int = AdaptiveExamplesConfig.change_every_updates
-    """Adaptive batch: at most one change in so many updates."""
-    window_measurements: int = AdaptiveExamplesConfig.window_measurements
-    """Adaptive batch: time constant of the moving average of the noise scale."""
-    tolerance: float = AdaptiveExamplesConfig.tolerance
-    """Adaptive batch: factor by which the batch must be off before it is changed."""
-    rate_turn: float = AdaptiveExamplesConfig.rate_turn
-    """Adaptive batch: B* of A.3 in examples, by which the learning rate follows the batch."""
-    rate_power: float | None = None
-    """Adaptive batch: alpha of A.3; 1, or 0.5 for Adam and RMSProp, unless given; 0 keeps the learning rate."""
+    Attributes:
+        exchange_rate: Let the batch follow the noise scale, B = sqrt(r B_simple): this is r, the price of an update in
+            examples.
+        rate_power: alpha of A.3; by default 1, or 0.5 for Adam and RMSProp; 0 keeps the learning rate.
+    """
+
+    exchange_rate: _ExchangeRate = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    rate_power: float | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    measure_every_updates: Suppress[int] = AdaptiveExamplesConfig.measure_every_updates
+    groups: Suppress[int] = AdaptiveExamplesConfig.groups
+
+    def check(self) -> None:
+        """Nothing: `config` does."""
 
     def config(self, *, rate_power: float, measure_every_updates: int) -> AdaptiveExamplesConfig | None:
         """What these options describe; None where they are off.
@@ -78,14 +70,12 @@ class AdaptiveExamplesOptions:
         Raises:
             ConfigError: options of an adaptive batch without --adaptive, or what the config refuses.
         """
+        if self.exchange_rate is None:
+            return _refuse_changed(self)
         given = dataclasses.asdict(self)
-        exchange_rate = given.pop("adaptive")
-        if exchange_rate is None:
-            _refuse_changed(self)
-            return None
         given |= {"measure_every_updates": measure_every_updates} if measure_every_updates else {}
         given |= {"rate_power": rate_power} if self.rate_power is None else {}
-        return AdaptiveExamplesConfig(exchange_rate=exchange_rate, **given)
+        return AdaptiveExamplesConfig(**given)
 
 
 def _refuse_changed(options: AdaptiveOptions | AdaptiveExamplesOptions) -> None:

@@ -11,12 +11,13 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.cli.adaptive import adaptive_between
-from rl_scaling.cli.environments import AtariOptions, environment_config
+from rl_scaling.cli.environments import environment_config
 from rl_scaling.cli.forecast import forecast_as_json, show_forecast
 from rl_scaling.cli.options import Count, at_least, print_json
 from rl_scaling.cli.sweep import report_outcome, run_sweeps
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import AtariSettings
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 from rl_scaling.sweeps.scales import PLAIN, SCALES, Algorithm, ScaleName
@@ -83,7 +84,7 @@ class SweepAtari:
     """PPO: how often every frame is used; by default 4."""
     clip_range_schedule: Literal["constant", "linear"] | None = None
     """PPO: clip range over a run: constant, the default, or linear down to 0."""
-    played: OmitArgPrefixes[AtariOptions] = field(default_factory=AtariOptions)
+    played: OmitArgPrefixes[AtariSettings] = field(default_factory=AtariSettings)
     noise_every_updates: int | None = None
     """Measure the noise scale at one update in this many, by default 20 (smoke 1, overnight 4); 0: never."""
     adaptive: tuple[float, ...] = ()

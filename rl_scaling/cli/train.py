@@ -13,10 +13,11 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.cli.adaptive import AdaptiveOptions
-from rl_scaling.cli.environments import AtariOptions, environment_config
+from rl_scaling.cli.environments import environment_config
 from rl_scaling.cli.interrupt import Interruptible
 from rl_scaling.cli.options import Count, as_json, at_least, print_json, say
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import AtariSettings
 from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, TrainingRecord, to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps import INTERRUPT
@@ -33,7 +34,7 @@ class Training(ABC):
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: int = 16
     """Environments stepped together; a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
-    played: OmitArgPrefixes[AtariOptions] = field(default_factory=AtariOptions)
+    played: OmitArgPrefixes[AtariSettings] = field(default_factory=AtariSettings)
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     adaptive_batch: OmitArgPrefixes[AdaptiveOptions] = field(default_factory=AdaptiveOptions)
     frames: Count = 10_000_000
