@@ -32,19 +32,6 @@ class A2C(Agent[A2CConfig]):
         norms = self._part_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
 
-    def gradient_error(self, dtype: torch.dtype) -> float:
-        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
-
-        The rollout is acted but not learned from. See `rl_scaling.agents.networks.gradient_error`.
-
-        Raises:
-            RuntimeError: `begin` was not called.
-        """
-        rollout = self._roll_out()
-        return gradient_error(
-            self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
-        )
-
     def returns(self, rollout: Rollout) -> Tensor:
         """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
@@ -96,6 +83,19 @@ class A2C(Agent[A2CConfig]):
         num_envs, steps = rollout.valid.shape
         groups = whole_environments(num_envs, steps, num_groups)
         return PartNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), self.device)
+
+    def gradient_error(self, dtype: torch.dtype) -> float:
+        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
+
+        The rollout is acted but not learned from. See `rl_scaling.agents.networks.gradient_error`.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout = self._roll_out()
+        return gradient_error(
+            self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
+        )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config
