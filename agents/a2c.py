@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -18,7 +19,8 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.networks import gradient_error
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
-from rl_scaling.noise.torch.groups import PartNorms, whole_environments
+from rl_scaling.noise.clusters import cluster_slices
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 
 
 class A2C(Agent[A2CConfig]):
@@ -29,7 +31,7 @@ class A2C(Agent[A2CConfig]):
     def step(self, *, num_groups: int = 1, frame_gradients: int = 0, parts: bool = False) -> Update:
         """One rollout and one update; see `Agent.step`."""
         rollout = self._roll_out()
-        norms = self._part_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
+        norms = self._group_sq_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
 
     def returns(self, rollout: Rollout) -> Tensor:
@@ -37,7 +39,7 @@ class A2C(Agent[A2CConfig]):
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
 
     def _learn(
-        self, tape: Tape, rollout: Rollout, norms: PartNorms | None = None, *, measure_parts: bool = False
+        self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False
     ) -> Update:
         """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
         logits, values = tape.replay(norms)
@@ -78,11 +80,11 @@ class A2C(Agent[A2CConfig]):
         losses = policy_loss, value_loss, entropy
         return self._total(losses), losses
 
-    def _part_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> PartNorms:
+    def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
         """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
         num_envs, steps = rollout.valid.shape
-        groups = whole_environments(num_envs, steps, num_groups)
-        return PartNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), self.device)
+        groups = cluster_slices(np.arange(num_envs + 1) * steps, num_groups)
+        return GroupSqNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), device=self.device)
 
     def gradient_error(self, dtype: torch.dtype) -> float:
         """Relative error that layers computing in `dtype` bring into the gradient of a rollout.

@@ -15,7 +15,7 @@ from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
 from rl_scaling.envs import AlternatingVector, VectorSource
-from rl_scaling.noise.torch.groups import PartNorms
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from rl_scaling.records import PARTS
 
 Losses = tuple[Tensor, Tensor, Tensor]
@@ -187,7 +187,7 @@ class Agent(ABC, Generic[Config]):
         (rows,) = valid.flatten().cpu().numpy().nonzero()
         return self._random.choice(rows, size=min(count, len(rows))).tolist()
 
-    def _gradient_groups(self, valid: Tensor, norms: PartNorms, gradient: Sequence[Tensor]) -> GradientGroups:
+    def _gradient_groups(self, valid: Tensor, norms: GroupSqNorms, gradient: Sequence[Tensor]) -> GradientGroups:
         """From sums over rows that each count 1 / frames to means over a part's own frames."""
         sizes = torch.stack([valid.flatten()[group].sum() for group in norms.groups]).double()
         batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
@@ -199,7 +199,9 @@ class Agent(ABC, Generic[Config]):
             frame_sq_norms=(norms.row_sq_norms * frames**2).cpu().numpy(),
         )
 
-    def _measured_parts(self, losses: Sequence[Tensor], valid: Tensor, norms: PartNorms) -> dict[str, GradientGroups]:
+    def _measured_parts(
+        self, losses: Sequence[Tensor], valid: Tensor, norms: GroupSqNorms
+    ) -> dict[str, GradientGroups]:
         """Gradients of the loss's terms, one backward pass each through the graph of the update."""
         parts = {}
         for name, term in zip(PARTS, self._weighted(losses), strict=True):

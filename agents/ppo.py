@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,8 @@ from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, generalized_advantages
-from rl_scaling.noise.torch.groups import PartNorms
+from rl_scaling.noise.clusters import cluster_slices
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class PPO(Agent[PPOConfig]):
         for number, rows in enumerate(self._minibatches(*rollout.valid.shape)):
             minibatch, norms = frames[rows], None
             if number in (first, later):
-                norms = self._part_norms(minibatch.valid, rows, num_groups, frame_gradients)
+                norms = self._group_sq_norms(minibatch.valid, rows, num_groups, frame_gradients)
             done.append(
                 self._learn(minibatch, learning_rate, clip_range, norms, measure_parts=parts and number == first)
             )
@@ -112,7 +112,7 @@ class PPO(Agent[PPOConfig]):
         minibatch: Frames,
         learning_rate: float,
         clip_range: float,
-        norms: PartNorms | None = None,
+        norms: GroupSqNorms | None = None,
         *,
         measure_parts: bool = False,
     ) -> Learned:
@@ -152,7 +152,7 @@ class PPO(Agent[PPOConfig]):
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
 
-    def _outputs(self, observations: Tensor, norms: PartNorms | None) -> tuple[Tensor, Tensor]:
+    def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
         """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
         if norms is None:
             return self.network(observations)
@@ -184,7 +184,9 @@ class PPO(Agent[PPOConfig]):
         later = self._random.integers(c.minibatches, c.updates_per_rollout) if c.epochs > 1 else -1
         return first, int(later)
 
-    def _part_norms(self, valid: Tensor, rows: Tensor, num_groups: int, frame_gradients: int) -> PartNorms | None:
+    def _group_sq_norms(
+        self, valid: Tensor, rows: Tensor, num_groups: int, frame_gradients: int
+    ) -> GroupSqNorms | None:
         """Groups of whole environments in a minibatch, and single frames; None where one environment is all there is.
 
         Args:
@@ -196,9 +198,8 @@ class PPO(Agent[PPOConfig]):
         _, starts = np.unique(rows.cpu().numpy() // self.config.rollout_steps, return_index=True)
         if len(starts) < 2:
             return None
-        edges = np.linspace(0, len(starts), min(num_groups, len(starts)) + 1).round().astype(int)
-        groups = [slice(int(a), int(b)) for a, b in pairwise(np.append(starts, len(rows))[edges])]
-        return PartNorms(groups, self._frames_to_measure(valid, frame_gradients), self.device)
+        groups = cluster_slices(np.append(starts, len(rows)), num_groups)
+        return GroupSqNorms(groups, self._frames_to_measure(valid, frame_gradients), device=self.device)
 
     def _told(self, rollout: Rollout, done: Sequence[Learned], learning_rate: float) -> Update:
         """The updates from one rollout taken together."""

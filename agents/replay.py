@@ -18,12 +18,7 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.networks import pixel_layout
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.torch.groups import (
-    PartNorms,
-    convolution_input_gradient,
-    convolution_weight_gradient,
-    is_measurable,
-)
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms, Unmeasurable, measurable_layers, watching
 
 
 class Tape:
@@ -33,31 +28,24 @@ class Tape:
     first environment, then of the second, and so on. Buffers are used again by the next recording.
 
     Args:
-        network: all its parameters belong to Linear and Conv2d layers, each of which is used once per pass.
+        network: all its trained parameters belong to layers that the noise scale can be measured in, each of which is
+            used once per pass.
         keep_layers: False remembers the observations alone, a small part of the memory; then there is no replay.
 
     Raises:
-        ConfigError: the network has other parameters, or an unusual convolution.
+        ConfigError: the network has other parameters, or an unusual layer.
     """
 
     def __init__(self, network: nn.Module, *, keep_layers: bool = True):
         self.network = network
-        self._layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)] if keep_layers else []
-        if keep_layers:
-            self._require_replayable()
+        try:
+            self._layers = measurable_layers(network) if keep_layers else {}
+        except Unmeasurable as error:
+            raise ConfigError(f"{error.what}: such a network is not supported") from error
         self._buffers: dict[nn.Module | None, Tensor] = {}
         self._uses: Counter[nn.Module] = Counter()
         self._steps = self._passes = 0
         self._num_envs: int | None = None
-
-    def _require_replayable(self) -> None:
-        for layer in self._layers:
-            if not is_measurable(layer):
-                raise ConfigError(f"{layer}: only zero padding given in numbers, and one group, are supported")
-        covered = {id(p) for layer in self._layers for p in layer.parameters()}
-        for name, parameter in self.network.named_parameters():
-            if id(parameter) not in covered:
-                raise ConfigError(f"parameter {name} is in no Linear or Conv2d layer: such a network is not supported")
 
     @property
     def observations(self) -> Tensor:
@@ -74,7 +62,7 @@ class Tape:
         """
         self._steps, self._num_envs, self._passes = steps, num_envs, 0
         self._uses.clear()
-        handles = [layer.register_forward_hook(self._remember) for layer in self._layers]
+        handles = [layer.register_forward_hook(self._remember) for layer in self._layers.values()]
         try:
             with torch.no_grad():
                 yield
@@ -112,11 +100,11 @@ class Tape:
         rows = buffer.unflatten(0, (num_envs, self._steps))[self._place]
         return rows.copy_(values)
 
-    def replay(self, norms: PartNorms | None = None) -> tuple[Tensor, Tensor]:
+    def replay(self, norms: GroupSqNorms | None = None) -> tuple[Tensor, Tensor]:
         """The network's outputs for the remembered passes, differentiable.
 
         Args:
-            norms: collects norms of parts of the gradient when it is taken; rows are environment by environment.
+            norms: collects norms of groups' gradients when the gradient is taken; rows are environment by environment.
 
         Returns:
             Logits (n * steps, num_actions) and values (n * steps,), environment by environment.
@@ -124,80 +112,11 @@ class Tape:
         Raises:
             ConfigError: a layer was not used just once in every pass.
         """
-        for layer in self._layers:
+        for layer in self._layers.values():
             if self._uses[layer] != self._passes:
                 raise ConfigError(
                     f"{layer} is used {self._uses[layer]} times in {self._passes} passes: it must be once"
                 )
-        with self._handing_out(norms):
+        outputs = {layer: self._buffers[layer] for layer in self._layers.values()}
+        with watching(self._layers, norms, outputs):
             return self.network(self.observations)
-
-    @contextmanager
-    def _handing_out(self, norms: PartNorms | None) -> Generator[None]:
-        replays = {nn.Linear: _ReplayLinear, nn.Conv2d: _ReplayConv2d}
-        try:
-            for layer in self._layers:
-                replay = next(function for kind, function in replays.items() if isinstance(layer, kind))
-                # An instance attribute hides the class's forward until it is deleted again.
-                vars(layer)["forward"] = _Handing(replay, layer, self._buffers[layer], norms)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
-
-
-class _Handing:
-    """Stands in for one layer's forward."""
-
-    def __init__(self, function: Any, layer: nn.Module, output: Tensor, norms: PartNorms | None):
-        self.arguments = function, layer, output, norms
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        function, layer, output, norms = self.arguments
-        return function.apply(inputs, layer.weight, layer.bias, layer, output, norms)
-
-
-class _ReplayLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Linear, output: Tensor, norms: Any
-    ) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.layer, ctx.norms = layer, norms
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        (grad,) = grad_outputs
-        inputs, weight = (saved.to(grad.dtype) for saved in ctx.saved_tensors)  # under autocast: the layer's own
-        to_inputs = grad @ weight if ctx.needs_input_grad[0] else None
-        parts = ctx.norms.linear(ctx.layer, inputs, grad) if ctx.norms else (grad.T @ inputs, grad.sum(0))
-        return to_inputs, *_with_bias(ctx, parts), None, None, None
-
-
-class _ReplayConv2d(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.Conv2d, output: Tensor, norms: Any
-    ) -> Tensor:
-        ctx.save_for_backward(inputs)
-        ctx.layer, ctx.norms = layer, norms
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        (grad,) = grad_outputs
-        inputs = ctx.saved_tensors[0].to(grad.dtype)
-        layer: nn.Conv2d = ctx.layer
-        to_inputs = None
-        if ctx.needs_input_grad[0]:
-            to_inputs = convolution_input_gradient(layer, inputs, grad)
-        if ctx.norms:
-            parts = ctx.norms.convolution(layer, inputs, grad)
-        else:
-            parts = convolution_weight_gradient(layer, inputs, grad), grad.sum((0, 2, 3))
-        return to_inputs, *_with_bias(ctx, parts), None, None, None
-
-
-def _with_bias(ctx: Any, parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
-    return parts[0], parts[1] if ctx.needs_input_grad[2] else None

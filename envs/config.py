@@ -31,16 +31,20 @@ class EnvironmentConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtariSettings(Config):
-    """How an Atari game is played.
+class AtariConfig(EnvironmentConfig):
+    """One Atari game, many copies of it at once.
 
     Attributes:
+        game: the game's name as ale-py spells it in its environment ids ("Breakout", "SpaceInvaders").
+        num_envs: the number of copies.
         frame_skip: emulator frames per agent step; all other counts of frames are agent steps.
         sticky_action_probability: probability that the emulator repeats the previous action.
         max_start_steps: each environment begins after a random number of random steps, at most this many.
         life_loss_terminates: a lost life ends the return (the game continues), as in the Baselines.
     """
 
+    kind: ClassVar[str] = "atari"
+    game: str
     frame_skip: int = 4
     sticky_action_probability: float = 0.0
     max_start_steps: int = 500
@@ -52,18 +56,6 @@ class AtariSettings(Config):
         require_positive(self, "frame_skip")
         require_fraction(self, "sticky_action_probability")
         require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtariConfig(AtariSettings, EnvironmentConfig):
-    """One Atari game, many copies of it at once.
-
-    Attributes:
-        game: the game's name as ale-py spells it in its environment ids ("Breakout", "SpaceInvaders").
-    """
-
-    kind: ClassVar[str] = "atari"
-    game: str
 
     @property
     def name(self) -> str:

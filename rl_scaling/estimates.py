@@ -91,6 +91,15 @@ def interval(low: float, high: float, digits: int = 3) -> str:
     return f"{number(low, digits)}{DASH}{number(high, digits)}"
 
 
+def digits_apart(low: float, high: float) -> int:
+    """Significant digits, 2 to 8, that show how wide an interval is; 3 where it has no width.
+
+    >>> digits_apart(230.0, 1500.0), digits_apart(0.12321, 0.12369)
+    (2, 4)
+    """
+    return 3 if high <= low else min(max(2, 1 + math.ceil(math.log10(high / (high - low)))), 8)
+
+
 def count_of(count: int, noun: str) -> str:
     """A count and its noun.
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -37,17 +38,18 @@ PUBLISHED_PPO = {
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of each game, algorithm and batch size the run with the best smoothed score at its end.
+    """The run with the best smoothed score at its end for each game, algorithm and batch size.
 
     Returns:
         game, algorithm, batch_size, frames, score: one row for every row of the run that has a score.
     """
-    found: dict[tuple[str, str, float], pd.DataFrame] = {}
+    found: dict[tuple[str, Any, float], pd.DataFrame] = {}
     for run in split_runs(runs):
         known = np.isfinite(run.curve.score)
-        if run.adaptive or not known.any() or pd.isna(runs["environment.game"].iloc[run.rows[0]]):
+        asked = runs.iloc[run.rows[0]]
+        game, algorithm = asked.get("environment.game"), asked.get("agent.kind")
+        if run.adaptive or not known.any() or not isinstance(game, str):
             continue
-        game, algorithm = run.task.split()[:2]
         curve = pd.DataFrame({"frames": run.examples[known], "score": run.curve.score[known]})
         curve = curve.assign(game=game, algorithm=algorithm, batch_size=run.batch_size)
         best = found.get((game, algorithm, run.batch_size))
@@ -62,7 +64,7 @@ def published(game: str, algorithm: str) -> float:
 
 
 def as_markdown(table: pd.DataFrame, marks: Sequence[int]) -> str:
-    """One line per game, algorithm and batch size: the score when so many frames had been seen, as far as it got."""
+    """One line per game, algorithm and batch size: the score at each of `marks` frames, as far as the run got."""
     heads = ["game", "algorithm", "batch", *(f"{mark:,} frames" for mark in marks), "random", "published, 10 M"]
     lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * (len(heads) - 2)]
     for (game, algorithm, size), curve in table.groupby(["game", "algorithm", "batch_size"]):

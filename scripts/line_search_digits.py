@@ -24,7 +24,7 @@ from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, draw_exampl
 from rl_scaling.report.data import Tables
 from rl_scaling.report.page import export_figure
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
-from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
+from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 
 BATCH_SIZES = [2**power for power in range(1, 12)]
 Data = tuple[Tensor, Tensor]
@@ -80,13 +80,11 @@ def figure(table: pd.DataFrame) -> Figure:
 def describe(search: LineSearchNoiseScale, products: dict[Curvature, HessianNoiseScale]) -> None:
     """Both ways, a line for each estimate."""
     for name, found in products.items():
-        parts = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
-        print(f"  {name:<14}" + "  ".join(f"{n} {e.value:.3g} ({e.low:.3g}-{e.high:.3g})" for e, n in parts))
+        named = ((found.b_noise, "B_noise"), (found.eps_max, "eps_max"), (found.delta_loss_max, "gain_max"))
+        print(f"  {name:<14}" + "  ".join(f"{n} {estimate}" for estimate, n in named))
     fits = {"common gain": search.gain_fit, "common step": search.step_fit, "own gain": search.own_gain_fit}
     for name, fit in fits.items():
-        b_noise = f"B_noise {fit.b_noise:.3g} ({fit.b_noise_low:.3g}-{fit.b_noise_high:.3g})"
-        limit = f"limit {fit.limit:.3g} ({fit.limit_low:.3g}-{fit.limit_high:.3g})"
-        print(f"  {name:<14}{b_noise}  {limit}  scatter {fit.scatter:.1f}")
+        print(f"  {name:<14}B_noise {fit.b_noise}  limit {fit.limit}  scatter {fit.scatter:.1f}")
     print(f"  full gradient: step {search.full_step:.3g}, gain {search.full_gain:.3g}", flush=True)
 
 
@@ -98,10 +96,11 @@ def main() -> int:
     parser.add_argument("--measurements", type=int, default=100, help="batches of 8 groups of 64 (default 100)")
     parser.add_argument("--out", type=Path, help="folder for the chart")
     args = parser.parse_args()
-    data, model, generator, done = load_digits(), small_mlp(16, 0), torch.Generator().manual_seed(1), 0
+    data, model, done = load_digits(), small_mlp(16, 0), 0
+    training = GroupedSGD(model, data, torch.Generator().manual_seed(1))
     tables, kinds = [], get_args(Curvature)
     for updates in sorted(args.updates):
-        train(model, data, updates - done, generator)
+        training.train(updates - done)
         done = updates
         search = line_search_noise_scale(model, cross_entropy, data, BATCH_SIZES, draws=args.draws)
         products = {kind: by_products(model, data, args.measurements, kind) for kind in kinds}

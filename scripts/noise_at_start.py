@@ -4,18 +4,17 @@
     python scripts/noise_at_start.py --frames 4000 --num-envs 8       # to see that it works
     python scripts/noise_at_start.py --csv > noise.csv
 
-Runs are kept in one store (--out); the same command goes on after a stop, and prints the table alone when all are done.
+Runs are kept in one store (--out); the same command resumes after a stop, and only prints the table when all are done.
 B_simple is pooled over all frames of a run, so "the start" is its first --frames frames: the policy moves meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.envs import GAMES, available_cpus, find_game
 from rl_scaling.envs.config import AtariConfig
+from rl_scaling.estimates import Estimate
 from rl_scaling.store import Store, StoreError, load_runs
 
 COLUMNS = ["game", "batch", "frames", "updates", "B_simple", "low", "high", "design_effect"]
@@ -57,6 +57,16 @@ def train(config: RunConfig, folder: Path) -> str:
     return f"{config.environment.name}: {status}"
 
 
+def train_all(configs: Sequence[RunConfig], folder: Path, workers: int) -> Iterator[str]:
+    """A line for each run as it ends; one worker is this process."""
+    if workers == 1:
+        yield from (train(config, folder) for config in configs)
+        return
+    spawn = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        yield from pool.map(train, configs, [folder] * len(configs))
+
+
 def table(configs: Iterable[RunConfig], folder: Path) -> pd.DataFrame:
     """One row per run, with COLUMNS; B_simple is NaN and `high` infinite while unresolved.
 
@@ -75,18 +85,15 @@ def table(configs: Iterable[RunConfig], folder: Path) -> pd.DataFrame:
 
 
 def as_markdown(rows: pd.DataFrame) -> str:
-    """A table in which what is not resolved says so."""
+    """A table; "> 85" where a noise scale is not resolved, which is what it exceeds."""
     lines = [
         "| game | batch, frames | frames | updates | B_simple, frames (95 % interval) | design effect |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows.itertuples(index=False):
-        scale = f"{row.B_simple:,.0f} ({row.low:,.0f} to {row.high:,.0f})"
-        if not math.isfinite(float(str(row.B_simple))):
-            scale = f"unresolved, > {row.low:,.0f}"
-        lines.append(
-            f"| {row.game} | {row.batch:,} | {row.frames:,} | {row.updates:,} | {scale} | {row.design_effect:.1f} |"
-        )
+        scale = Estimate(float(str(row.B_simple)), float(str(row.low)), float(str(row.high)))
+        counts = f"{row.batch:,} | {row.frames:,} | {row.updates:,}"
+        lines.append(f"| {row.game} | {counts} | {scale} | {row.design_effect:.1f} |")
     return "\n".join(lines)
 
 
@@ -106,10 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         configs = [run_config(game, args.num_envs, args.frames, args.learning_rate, args.seed) for game in args.games]
-        spawn = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
-        with ProcessPoolExecutor(args.workers or available_cpus(), mp_context=spawn) as pool:
-            for line in pool.map(train, configs, [args.out] * len(configs)):
-                print(line, file=sys.stderr, flush=True)
+        for line in train_all(configs, args.out, args.workers or available_cpus()):
+            print(line, file=sys.stderr, flush=True)
         rows = table(configs, args.out)
     except (ConfigError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -5,7 +5,7 @@
     python scripts/train_gpu.py --bf16                  # after a check of the gradient on one rollout
 
 A recipe to change. What it writes is what `rl-scaling train a2c` or `ppo` writes: `rl-scaling report` reads it, and the
-same command goes on after Ctrl-C. It runs without a GPU too, for trying out.
+same command resumes after Ctrl-C. It runs without a GPU too, for trying out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
-from rl_scaling.cli.interrupt import Interruptible
+from rl_scaling.cli.live import Interruptible
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import available_cpus, find_game, make_vector
@@ -30,7 +30,7 @@ from rl_scaling.records import TrainingRecord
 from rl_scaling.store import Store, StoreError
 from rl_scaling.sweeps import INTERRUPT, Verdict
 from rl_scaling.sweeps.trial import Faster, choose_device, run_trial
-from rl_scaling.validation.benchmarks.atari import Settings, emulator_frames_per_second
+from rl_scaling.validation.throughput import emulator_frames_per_second
 
 
 def arguments() -> argparse.Namespace:
@@ -63,20 +63,6 @@ def run_config(args: argparse.Namespace) -> RunConfig:
         seed=args.seed,
         record_every_frames=args.record_every_frames,
     )
-
-
-def emulators_alone(args: argparse.Namespace, device: torch.device) -> float:
-    """Frames per second of the bare emulators on these cores."""
-    settings = Settings(
-        game=find_game(args.game).name,
-        network=args.network,
-        num_envs=args.num_envs,
-        device=str(device),
-        threads=args.threads,
-        seconds=args.seconds,
-        rounds=1,
-    )
-    return emulator_frames_per_second(settings)
 
 
 def require_close_gradient(config: RunConfig, device: torch.device, threads: int) -> None:
@@ -115,7 +101,7 @@ def train(args: argparse.Namespace) -> int:
     print(f"{config.task} on {device}, batch {config.batch_size:,} frames, run {config.run_id} in {args.out}")
     if args.bf16:
         require_close_gradient(config, device, args.threads)
-    alone = emulators_alone(args, device)
+    alone = emulator_frames_per_second(args.game, args.num_envs, threads=args.threads, seconds=args.seconds)
     print(f"the emulators alone: {alone:,.0f} frames/s on {args.threads} threads")
     with Interruptible() as stop:
         status = run_trial(

@@ -19,6 +19,7 @@ import torch
 from stable_baselines3 import A2C
 from stable_baselines3.common.env_util import make_vec_env
 
+from rl_scaling.estimates import Estimate
 from rl_scaling.noise import NoiseScaleCallback
 
 RATE, STEPS, FEW, MANY = 7e-4, 5, 8, 64
@@ -67,9 +68,7 @@ def main() -> int:
         frames, batch = args.frames * row.frames_times, row.num_envs * row.steps
         scores, noise_scale = train(row, frames, args.seeds)
         found = noise_scale.estimate()
-        b_simple = (
-            f"{found.b_simple:.0f} ({found.low:.0f}-{found.high:.0f})" if found.resolved else f"> {found.low:.0f}"
-        )
+        b_simple = Estimate(found.b_simple, found.low, found.high)
         score = f"{np.mean(scores):.0f} ({min(scores):.0f}-{max(scores):.0f})"
         settings = f"{row.num_envs} | {row.steps} | {batch} | {row.learning_rate:.2g} | {-(-frames // batch):,}"
         print(f"| {settings} | {score} | {b_simple} |", flush=True)

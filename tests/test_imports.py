@@ -39,6 +39,8 @@ def test_contracts_see_the_linked_folders() -> None:
         ("nqm", ["torch", "ale_py", "gymnasium", "altair", "vl_convert"]),
         ("envs", ["torch", "stable_baselines3"]),
         ("domains.rl.training, sweeps", ["stable_baselines3", "altair"]),
+        ("sweeps.forecast", ["torch", "ale_py", "gymnasium"]),
+        ("validation.settings", ["torch", "scipy", "pandas"]),
         ("cli", ["torch", "ale_py", "gymnasium", "altair", "vl_convert", "scipy", "pandas", "stable_baselines3"]),
     ],
 )

@@ -12,6 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+# A learning rate, or one with what else was tuned: anything that can be ordered.
+_Setting = TypeVar("_Setting", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def rate_can_still_win(
     )
 
 
-def leading_rates(rates: Mapping[float, Sequence[Progress]], goals: Iterable[float]) -> list[float]:
+def leading_rates(rates: Mapping[_Setting, Sequence[Progress]], goals: Iterable[float]) -> list[_Setting]:
     """The learning rates of one batch size that are on the front of some goal as things stand, ascending.
 
     As on the front itself, a rate is judged by the geometric mean over its seeds, all of which must have reached the

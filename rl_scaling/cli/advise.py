@@ -126,16 +126,16 @@ class Advise:
             return None
 
     def _probed(self, basis: Basis) -> pd.DataFrame:
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.rl.config import run_config_from_dict
+        from rl_scaling.domains.rl.timing import time_updates
         from rl_scaling.envs import available_cpus
         from rl_scaling.store import list_runs
-        from rl_scaling.sweeps.probe import probe
-        from rl_scaling.sweeps.trial import choose_device
 
         if len(set(self.probe)) < 2 or min(self.probe) < 2:
             raise ConfigError("give --probe two different numbers of environments or more, of 2 or more each")
         info = next(info for info in list_runs(*self.folders, *self.sweep) if info.run_id == basis.run["run_id"])
-        return probe(
+        return time_updates(
             run_config_from_dict(info.config),
             sorted(set(self.probe)),
             seconds=self.probe_seconds,

@@ -20,6 +20,7 @@ from rl_scaling.config import ConfigError
 from rl_scaling.records import SEALED, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
+from rl_scaling.sweeps.tuner import Tuner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ class Status:
         infos = {info.run_id: info for info in list_runs(self.folder)}
         stores = [Store(self.folder), *(Store(path.parent) for path in sorted(self.folder.glob(f"*/{PLAN_FILE}")))]
         plans = [plan for store in stores if (plan := read_plan(store))]
-        planned = {config.run_id: config for plan in plans for config in plan.trials()}
+        planned = {config.run_id: config for plan in plans for _, config in Tuner(plan, {}).first()}
         if not infos and not planned:
             raise StoreError(f"no runs in {self.folder}: run a sweep there first, or name another folder")
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
@@ -51,14 +52,11 @@ class Status:
         rows += [
             {
                 "run_id": run_id,
-                "task": config.task,
-                "batch_size": config.batch_size,
-                "learning_rate": config.agent.learning_rate,
-                "seed": config.seed,
+                **{name: getattr(config.identity, name) for name in _STATUS_IDENTITY},
                 "status": "waiting",
-                "frames": 0,
-                "frames_planned": config.frames,
-                "frames_per_second": None,
+                config.identity.unit: 0,
+                f"{config.identity.unit}_planned": config.length,
+                f"{config.identity.unit}_per_second": None,
             }
             for run_id, config in planned.items()
             if run_id not in infos

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rich.table import Table
 
@@ -11,7 +11,7 @@ from rl_scaling.cli.options import at_least, print_json, print_line, print_table
 from rl_scaling.config import ConfigError
 
 if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
-    from rl_scaling.validation.benchmarks.atari import Settings, Throughput
+    from rl_scaling.validation.throughput import Settings, Throughput
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class BenchAtari:
     def run(self) -> int:
         if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2 or self.num_envs % 2:
             raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.envs import available_cpus, find_game
-        from rl_scaling.sweeps.trial import choose_device
-        from rl_scaling.validation.benchmarks.atari import Settings, measure
+        from rl_scaling.validation.throughput import RATIOS, Settings, measure
 
         game = find_game(self.game).name
 
@@ -60,58 +60,34 @@ class BenchAtari:
                 f"the benchmark needs Stable-Baselines3 ({error}): pip install 'rl-scaling[bench]'"
             ) from error
         if self.json:
-            print_json(_as_json(t))
+            overhead = {"noise_scale_overhead": t.noise_scale_overhead}
+            print_json({**t.ratios, **overhead, "frames_per_second": t.frames_per_second})
             return 0
         print_table(_table(settings, t))
-        for label, figure in _ratios(t).items():
-            print_line(f"{label:33} {figure}")
+        for name, ratio in t.ratios.items():
+            if ratio is not None:
+                print_line(f"{RATIOS[name][0]:33} {ratio:.2f}")
+        print_line(f"{'noise scale, share of the time':33} {t.noise_scale_overhead:.1%}")
         return 0
-
-
-def _as_json(t: Throughput) -> dict[str, Any]:
-    return {
-        "ratio_to_sb3": t.ratio_to_sb3,
-        "fraction_of_limit": t.fraction_of_limit,
-        "noise_scale_overhead": t.noise_scale_overhead,
-        "side_by_side_ratio_to_sb3": t.side_by_side_ratio,
-        "alternating_ratio": t.alternating_ratio,
-        "alternating_ratio_to_sb3": t.alternating_ratio_to_sb3,
-        "fraction_of_emulator": t.fraction_of_emulator,
-        "frames_per_second": {
-            name: getattr(t, name) for name in ("ours", "sb3", "emulator", "network", "alternating", "side_by_side")
-        },
-    }
 
 
 def _table(settings: Settings, t: Throughput) -> Table:
     threads = settings.threads
     title = f"{settings.game}, {settings.network} network, {settings.num_envs} environments, {settings.device}"
     table = Table(title, "frames/s", box=None)
-    rows = {
-        f"this A2C, {threads} threads": t.ours,
-        "the same, acting for two halves in turns": t.alternating,
-        "Stable-Baselines3's A2C": t.sb3,
-        "the bare emulator": t.emulator,
-        "the network alone, forward and backward": t.network,
-        f"{threads} trials of this A2C side by side, 1 thread each": t.side_by_side,
+    labels = {
+        "ours": f"this A2C, {threads} threads",
+        "alternating": "the same, acting for two halves in turns",
+        "sb3": "Stable-Baselines3's A2C",
+        "emulator": "the bare emulator",
+        "network": "the network alone, forward and backward",
+        "side_by_side": f"{threads} trials of this A2C side by side, 1 thread each",
     }
-    for label, figure in rows.items():
-        if figure is not None:
+    figures = t.frames_per_second
+    for name, label in labels.items():
+        if (figure := figures[name]) is not None:
             table.add_row(label, f"{figure:,.0f}")
     return table
-
-
-def _ratios(t: Throughput) -> dict[str, str]:
-    together = {} if t.side_by_side_ratio is None else {"the same, trials side by side": f"{t.side_by_side_ratio:.2f}"}
-    return {
-        "ratio to Stable-Baselines3": f"{t.ratio_to_sb3:.2f}",
-        "the same, two halves in turns": f"{t.alternating_ratio_to_sb3:.2f}",
-        **together,
-        "fraction of the limit": f"{t.fraction_of_limit:.2f}",
-        "two halves, to the bare emulator": f"{t.fraction_of_emulator:.2f}",
-        "two halves, to all at once": f"{t.alternating_ratio:.2f}",
-        "noise scale, share of the time": f"{t.noise_scale_overhead:.1%}",
-    }
 
 
 Workload = Literal["a2c-16", "a2c-64", "transformer", "mlp"]
@@ -121,8 +97,8 @@ Workload = Literal["a2c-16", "a2c-64", "transformer", "mlp"]
 class BenchNoise:
     """Time that measuring the noise scale adds to training, at the default cadence and at every step."""
 
-    workloads: tuple[Workload, ...] = ("a2c-16", "a2c-64", "transformer", "mlp")
-    """A2C with the Nature CNN and so many environments; a small transformer; a plain network."""
+    workloads: tuple[Workload, ...] = get_args(Workload)
+    """A2C with the Nature CNN and 16 or 64 environments; a small transformer; a plain network."""
     game: str = "Breakout"
     """Atari game of A2C."""
     device: str = "auto"
@@ -137,9 +113,9 @@ class BenchNoise:
     def run(self) -> int:
         if self.rounds < 1 or not self.workloads:
             raise ConfigError("give --rounds of 1 or more and at least one of --workloads")
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.envs import available_cpus, find_game
-        from rl_scaling.sweeps.trial import choose_device
-        from rl_scaling.validation.benchmarks.noise import Settings, measure
+        from rl_scaling.validation.noise_overhead import Settings, measure
 
         settings = Settings(
             workloads=self.workloads,
@@ -190,10 +166,10 @@ class BenchSupervised:
             raise ConfigError("give --seconds above 0 and --batch-sizes of 1 or more")
         import torch
 
+        from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.supervised.batched import last_that_pays, measure_gain
         from rl_scaling.domains.supervised.data import load_dataset
         from rl_scaling.domains.supervised.models import make_model
-        from rl_scaling.sweeps.trial import choose_device
 
         torch.set_num_threads(self.threads)
         data = load_dataset("digits", device=choose_device(self.device))

@@ -37,8 +37,8 @@ class Export:
             if self.tensorboard is not None:
                 for old in (self.tensorboard / info.run_id).glob("events.out.tfevents.*"):
                     old.unlink()
-            with Trackers(store, info.run_id, self.tensorboard, self.wandb) as trackers:
+            with Trackers(self.tensorboard, self.wandb) as trackers:
                 for record in store.read_rows(info.run_id):
-                    trackers.write(record)
+                    trackers.write(store, info.run_id, record)
         print_line(f"{len(infos)} runs exported")
         return 0

@@ -4,129 +4,109 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from rl_scaling.cli.options import as_json, print_json, print_line, print_table, say
-from rl_scaling.config import ConfigError
+from rl_scaling.config import ConfigError, require
+from rl_scaling.domains.nqm.config import BATCH_SIZES, CONFIDENCE, NQMConfig, OptimizerName, Setting
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-    from rl_scaling.domains.nqm import Spectrum, TunedSteps
-    from rl_scaling.domains.nqm.fit import Interval
-
-Optimizer = Literal["sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema"]
-BATCH_SIZES = tuple(4.0**i for i in range(1, 11))
+    from rl_scaling.nqm import Spectrum, TunedSteps
 
 
 @dataclass(frozen=True)
 class NQMSteps:
     """The fewest steps to a target risk, over learning rates and momentum or averaging coefficients."""
 
-    optimizer: Optimizer = "sgd"
-    """sgd, momentum (heavy ball), nesterov, ema (SGD with averaged iterates), or an average over a momentum."""
-    power: float = 0.0
+    optimizer: OptimizerName = "sgd"
+    """SGD, momentum (heavy ball), Nesterov's momentum, or an average (EMA) of the iterates of one of them."""
+    power: float = NQMConfig.power
     """p of the preconditioner H^-p, from 0 to 1."""
     batch_sizes: tuple[float, ...] = BATCH_SIZES
     """Batch sizes in examples."""
-    target: float = 0.01
+    target: float = Setting.target
     """Risk to reach."""
     published: bool = False
-    """The grids, the floored eigenvalues and the way of counting of the published figures, instead of the optimum."""
+    """Take the grids, the floored eigenvalues and the way of counting of the published figures, not the optimum."""
     learning_rates: tuple[float, ...] = ()
-    """Choose among these alone, instead of all real numbers."""
+    """Learning rates to choose from, instead of all real numbers."""
     coefficients: tuple[float, ...] = ()
-    """Momentum (of ema: averaging) coefficients to choose from; with --learning-rates."""
+    """Coefficients of the momentum (for ema: of the average) to choose from; with --learning-rates."""
     spectrum: Annotated[Path | None, arg(metavar="FILE")] = None
     """Eigenvalues from a text file or .npy instead of 1/i."""
     exponent: float | None = None
-    """a of eigenvalues i^-a; 1 by default."""
+    """a of eigenvalues i^-a instead of 1/i."""
     noise_exponent: float | None = None
-    """q of the noise covariance h^q; 1 by default."""
+    """q of the noise covariance h^q instead of h."""
     initial_exponent: float | None = None
-    """e of the second moments i^-e of the start; 0 by default."""
-    dimension: int | None = None
-    """Directions, up to 10^8 and more; 10,000 by default."""
+    """e of the second moments i^-e of the start, instead of equal ones."""
+    dimension: Annotated[int | None, arg(help=f"Directions: {Setting.dimension:,} by default, 10^8 and more.")] = None
     json: bool = False
     """Print a list of rows as JSON on stdout."""
 
     def found(self) -> list[TunedSteps]:
         """The rows. Raises ConfigError for what cannot be computed."""
-        from rl_scaling.domains.nqm import steps_to_target
+        from rl_scaling.nqm import steps_to_target
 
+        method = "published" if self.published else "grid" if self.learning_rates else "optimum"
+        question = {"optimizer": self.optimizer, "power": self.power, "target": self.target}
         try:
             spectrum = self._spectrum()
             spectrum.check_target(self.target)
-            return steps_to_target(
-                self.batch_sizes,
-                optimizer=self.optimizer,
-                power=self.power,
-                target=self.target,
-                spectrum=spectrum,
-                method="published" if self.published else "grid" if self.learning_rates else "optimum",
-                grid=self._grid(),
-            )
+            return steps_to_target(self.batch_sizes, spectrum=spectrum, method=method, grid=self._grid(), **question)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
 
     def _grid(self) -> tuple[ArrayLike, ...] | None:
         if not self.learning_rates:
-            if self.coefficients:
-                raise ConfigError("--coefficients goes with --learning-rates: give both")
+            require(not self.coefficients, "--coefficients goes with --learning-rates: give both")
             return None
-        if self.published:
-            raise ConfigError("--published has its own learning rates: leave out --learning-rates")
-        if self.optimizer.endswith("-ema"):
-            raise ConfigError(f"--learning-rates is not for {self.optimizer}, which has two coefficients")
-        if self.optimizer != "sgd" and not self.coefficients:
-            raise ConfigError(f"{self.optimizer} needs --coefficients beside --learning-rates")
+        require(not self.published, "--published has its own learning rates: leave out --learning-rates")
+        name, enough = self.optimizer, self.optimizer == "sgd" or len(self.coefficients) > 0
+        require(not name.endswith("-ema"), f"--learning-rates is not for {name}, which has two coefficients")
+        require(enough, f"{name} needs --coefficients beside --learning-rates")
         return self.learning_rates, self.coefficients
 
     def _spectrum(self) -> Spectrum:
-        from rl_scaling.domains.nqm import Spectrum
+        from rl_scaling.domains.nqm.spectrum import Parameters, Spectrum
 
-        exponents = (self.exponent, self.noise_exponent, self.initial_exponent, self.dimension)
-        power_law = any(value is not None for value in exponents)
+        names = "spectrum_exponent", "noise_exponent", "initial_exponent"
+        exponents = zip(names, (self.exponent, self.noise_exponent, self.initial_exponent), strict=True)
+        given = {name: value for name, value in exponents if value is not None}
+        power_law = bool(given) or self.dimension is not None
         if self.spectrum is not None:
-            if power_law:
-                raise ConfigError("give --spectrum or the exponents and dimension of a power law, not both")
+            require(not power_law, "give --spectrum or the exponents and dimension of a power law, not both")
             return Spectrum.from_file(self.spectrum)
         if self.published and not power_law:
             return Spectrum.published()
-        exponent = 1.0 if self.exponent is None else self.exponent
-        return Spectrum.power_law(
-            10_000 if self.dimension is None else self.dimension,
-            exponent,
-            noise_exponent=exponent * (1.0 if self.noise_exponent is None else self.noise_exponent),
-            initial_exponent=self.initial_exponent or 0.0,
-        )
+        return Parameters(**given).spectrum(Setting.dimension if self.dimension is None else self.dimension)
 
     def run(self) -> int:
         rows = self.found()
-        if self.json:
-            print_json([as_json(dataclasses.asdict(row)) for row in rows])
-            return 0
-        table = Table("batch size", "steps", "learning rate", "coefficient", "averaging", "", box=None)
-        for row in rows:
-            steps = "" if row.steps is None else f"{row.steps:,}"
-            numbers = [f"{x:.4g}" if x > 0 else "" for x in (row.learning_rate, row.coefficient, row.averaging)]
-            status = "" if row.status == "reached" else row.status
-            table.add_row(f"{row.batch_size:,.6g}", steps, *numbers, status)
-        print_table(table)
-        return 0
+        columns = ("batch size", "steps", "learning rate", "coefficient", "averaging", "")
+        return _show(self.json, [as_json(dataclasses.asdict(row)) for row in rows], columns, map(_cells, rows))
+
+
+def _cells(row: TunedSteps) -> list[str]:
+    steps = "" if row.steps is None else f"{row.steps:,}"
+    numbers = [f"{x:.4g}" if x > 0 else "" for x in (row.learning_rate, row.coefficient, row.averaging)]
+    return [f"{row.batch_size:,.6g}", steps, *numbers, "" if row.status == "reached" else row.status]
 
 
 @dataclass(frozen=True)
 class NQMCritical(NQMSteps):
     """The critical batch size of the model by three definitions, from the fewest steps at many batch sizes."""
 
-    batch_sizes: tuple[float, ...] = tuple(4.0**i for i in range(11))
+    batch_sizes: tuple[float, ...] = (1.0, *BATCH_SIZES)
     """Batch sizes in examples; they should reach from where steps fall as 1/B to where they no longer fall."""
 
     def run(self) -> int:
@@ -134,18 +114,16 @@ class NQMCritical(NQMSteps):
 
         from rl_scaling.analysis import fit_tradeoff
         from rl_scaling.analysis.critical_batch import overhead_batch
-        from rl_scaling.domains.nqm import as_table
+        from rl_scaling.nqm import as_table
 
         table = as_table(self.found()).drop_duplicates("batch_size")
         known = table[np.isfinite(table["steps"])]
         steps, sizes = known["steps"].to_numpy(), known["batch_size"].to_numpy()
-        if len(known) < 3:
-            raise ConfigError(f"a fit needs 3 different batch sizes that reach the target, not {len(known)}: give more")
+        count = len(known)
+        require(count >= 3, f"a fit needs 3 different batch sizes that reach the target, not {count}: give more")
         fit = fit_tradeoff(steps, steps * sizes)
         row = {
-            "optimizer": self.optimizer,
-            "power": self.power,
-            "target": self.target,
+            **{name: getattr(self, name) for name in ("optimizer", "power", "target")},
             "steps_min": fit.steps_min,
             "examples_min": fit.examples_min,
             "critical_batch": fit.critical_batch,
@@ -181,27 +159,23 @@ class NQMFit:
     measured: Annotated[Path, Positional, arg(metavar="DIR|CSV")]
     """A store of runs, or a CSV with batch_size, steps and, if not plain SGD, optimizer (sgd or ema) and power."""
     goal: float | None = None
-    """Of a store with several goals: which one; by default the hardest that most batch sizes reached."""
-    target: float = 0.01
-    """Risk of the model that stands for the goal; it starts at about 4.9."""
-    dimension: int = 10_000
-    """Directions of the model."""
+    """Goal of a store with several; by default the hardest that most batch sizes reached."""
+    model: OmitArgPrefixes[Setting] = field(default_factory=Setting)
     at: tuple[float, ...] = ()
     """Batch sizes to extrapolate to; by default the measured ones and some on either side."""
-    confidence: float = 0.95
-    """Of the intervals."""
+    confidence: float = CONFIDENCE
+    """Confidence level of the intervals."""
     json: bool = False
     """Print the fit as JSON on stdout."""
 
     def run(self) -> int:
         from rl_scaling.domains.nqm.fit import fastest, fit_model, in_one_line
-        from rl_scaling.domains.nqm.forecast import Setting
 
-        if not all(0 < size < math.inf for size in self.at):
-            raise ConfigError("--at holds a number that is no batch size: give positive ones")
+        positive = all(0 < size < math.inf for size in self.at)
+        require(positive, "--at holds a number that is no batch size: give positive ones")
         measured = _from_csv(self.measured) if self.measured.is_file() else _from_store(self.measured, self.goal)
         try:
-            fit = fit_model(measured, Setting(self.dimension, self.target), confidence=self.confidence)
+            fit = fit_model(measured, self.model, confidence=self.confidence)
         except ValueError as error:
             raise ConfigError(f"{self.measured}: {error}") from error
         sizes = measured["batch_size"]
@@ -212,24 +186,18 @@ class NQMFit:
         values = {name: getattr(fit, name) for name in ("spectrum_exponent", "noise_exponent", "noise_scale")}
         if self.json:
             rows = [as_json({str(k): v for k, v in row.items()}) for row in predicted.to_dict("records")]
-            fitted = {name: as_json(value._asdict()) for name, value in values.items()}
+            fitted = {k: as_json({"value": v.value, "low": v.low, "high": v.high}) for k, v in values.items()}
             print_json({**fitted, "scatter": fit.scatter, "predicted": rows, "advice": advice})
             return 0
         for name, value in values.items():
-            print_line(f"{name.replace('_', ' ')}: {_with_ends(value)}")
+            print_line(f"{name.replace('_', ' ')}: {value.value:.3g} ({value.low:.3g} - {value.high:.3g})")
         for a, q, log_scale in fit.alternatives:
             print_line(f"as well explained by {a:.3g}, {q:.3g} and {math.exp(log_scale):.3g}")
         print_line(f"scatter of log steps about the model: {fit.scatter:.3f} over {fit.points} measurements")
-        table = Table("batch size", "steps", "from", "to", box=None)
-        for row in predicted.itertuples():
-            table.add_row(*(f"{x:,.4g}" for x in (row.batch_size, row.steps, row.steps_low, row.steps_high)))
-        print_table(table)
+        numbers = predicted[["batch_size", "steps", "steps_low", "steps_high"]].to_numpy()
+        _print_rows(("batch size", "steps", "from", "to"), ([f"{x:,.4g}" for x in row] for row in numbers))
         print_line(f"fewest steps by this model: {advice}")
         return 0
-
-
-def _with_ends(value: Interval) -> str:
-    return f"{value.value:.3g} ({value.low:.3g} - {value.high:.3g})"
 
 
 def _from_csv(path: Path) -> pd.DataFrame:
@@ -237,7 +205,7 @@ def _from_csv(path: Path) -> pd.DataFrame:
 
     try:
         table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not a CSV: {error}".splitlines()[0]) from error
     plain = {"optimizer": "sgd", "power": 0.0}
     return table.assign(**{name: value for name, value in plain.items() if name not in table.columns})
@@ -252,10 +220,8 @@ def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
     rows, fit = load_and_fit((folder,), (goal,) if goal is not None else ())
     known = _optimizers(rows)
     fronts = fit.fronts[~fit.fronts["at_start"] & fit.fronts["task"].isin(known)]
-    if fronts.empty:
-        raise ConfigError(
-            f"no goal was reached by SGD or its average in {folder}: give another --goal, or measure longer"
-        )
+    why = f"no goal was reached by SGD or its average in {folder}: give another --goal, or measure longer"
+    require(not fronts.empty, why)
     reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
     task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
     # the model's own sweep is one problem, whatever the optimiser; elsewhere tasks differ in more
@@ -297,25 +263,18 @@ class NQMFigures:
 
     def run(self) -> int:
         from rl_scaling.report.gallery import write_gallery
-        from rl_scaling.validation.published.noisy_quadratic import exhibits
+        from rl_scaling.validation.published_figures import exhibits
 
         shown = exhibits()
-        page = write_gallery(
-            shown,
-            self.out,
-            title="The noisy quadratic model, figure by figure",
-            lead="Figures of Zhang et al. 2019 computed anew, with what the text says beside what comes out.",
-            figures=self.figures,
-        )
+        title = "The noisy quadratic model, figure by figure"
+        lead = "Figures of Zhang et al. 2019 computed anew, with what the text says beside what comes out."
+        page = write_gallery(shown, self.out, title=title, lead=lead, figures=self.figures)
         checks = [(e.heading, check) for e in shown for check in e.checks]
-        if self.json:
-            print_json([{"figure": f, "claim": c.claim, "found": c.found, "holds": bool(c.holds)} for f, c in checks])
-            return 0
-        table = Table("figure", "what it should show", "what it shows", "", box=None)
-        for heading, check in checks:
-            table.add_row(heading, check.claim, check.found, "holds" if check.holds else "does not hold")
-        print_table(table)
-        print_line(page)
+        data = [{"figure": f, "claim": c.claim, "found": c.found, "holds": bool(c.holds)} for f, c in checks]
+        cells = ([f, c.claim, c.found, "holds" if c.holds else "does not hold"] for f, c in checks)
+        _show(self.json, data, ("figure", "what it should show", "what it shows", ""), cells)
+        if not self.json:
+            print_line(page)
         return 0
 
 
@@ -324,26 +283,36 @@ class NQMCheck:
     """How exact the model is: every formula against something that does not use it."""
 
     cases: int = 300
-    """Random settings per formula."""
+    """Random settings for each formula."""
     seed: int = 0
-    """Of the settings and of the simulated runs."""
+    """Seed of the settings and of the simulated runs."""
     json: bool = False
     """Print the table as JSON on stdout."""
 
     def run(self) -> int:
         from rl_scaling.domains.nqm.exactness import exactness
 
-        if self.cases < 1 or self.seed < 0:
-            raise ConfigError("give --cases of at least 1 and a --seed of at least 0")
+        require(self.cases >= 1 and self.seed >= 0, "give --cases of at least 1 and a --seed of at least 0")
         rows = exactness(cases=self.cases, seed=self.seed)
-        if self.json:
-            print_json([dataclasses.asdict(row) for row in rows])
-            return 0
-        table = Table("compared", "cases", "largest difference", "", box=None)
-        for row in rows:
-            table.add_row(row.compared, f"{row.cases:,}", f"{row.largest_difference:.1e}", row.unit)
-        print_table(table)
-        return 0
+        cells = ([row.compared, f"{row.cases:,}", f"{row.largest_difference:.1e}", row.unit] for row in rows)
+        data = [dataclasses.asdict(row) for row in rows]
+        return _show(self.json, data, ("compared", "cases", "largest difference", ""), cells)
+
+
+def _show(json: bool, data: Any, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """Print JSON, or rows below the names of their columns; the exit code."""
+    if json:
+        print_json(data)
+    else:
+        _print_rows(columns, rows)
+    return 0
+
+
+def _print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 @dataclass(frozen=True)

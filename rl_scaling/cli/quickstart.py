@@ -13,16 +13,15 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.cli.analyse import load_and_fit
 from rl_scaling.cli.options import Count, at_least, say
 from rl_scaling.cli.report import known_runs, parts
-from rl_scaling.cli.sweep import run_sweeps
-from rl_scaling.cli.sweep_nqm import SweepNQM
-from rl_scaling.cli.sweep_supervised import SweepSupervised
+from rl_scaling.cli.sweep import run_plans
+from rl_scaling.cli.sweep_domains import SweepNQM, SweepSupervised
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.task import RLTask, learning_rates_of
 from rl_scaling.envs.config import AtariConfig
-from rl_scaling.store import Store
-from rl_scaling.sweeps.plan import LearningRates, SweepPlan
 
 if TYPE_CHECKING:
     from rl_scaling.report import Overview, Section
+    from rl_scaling.sweeps.plan import SweepPlan
 
 SHIPPED = Path("results/breakout-a2c")
 _NQM_SIZES = (4, 32, 256, 2048, 16384)
@@ -35,17 +34,21 @@ def plan(frames: int) -> SweepPlan:
     The noise scale is measured at every update, for there are few; random starts are short, for emulating them would
     take longer than training.
     """
-    return SweepPlan(
-        base=RunConfig(
-            environment=AtariConfig(game="Breakout", max_start_steps=100),
-            agent=A2CConfig(network="small", rmsprop_epsilon_inside_root=False),
-            noise_scale=NoiseScaleConfig(every_updates=1),
-            frames=frames,
-        ),
-        num_envs=(8, 24, 72),
-        learning_rates=LearningRates(count=2, max_extensions=0),
+    from rl_scaling.sweeps.plan import SweepPlan
+
+    base = RunConfig(
+        environment=AtariConfig(game="Breakout", max_start_steps=100),
+        agent=A2CConfig(network="small", rmsprop_epsilon_inside_root=False),
+        noise_scale=NoiseScaleConfig(every_updates=1),
+        frames=frames,
+    )
+    task = RLTask(
+        base=base,
+        batch_sizes=(40, 120, 360),
+        learning_rates=learning_rates_of(base.agent, count=2, max_extensions=0),
         goals=(2.0, 3.0, 4.0),
     )
+    return SweepPlan(tasks=(task,))
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Quickstart:
     def run(self) -> int:
         from rl_scaling.envs import available_cpus
         from rl_scaling.report import write_report
+        from rl_scaling.sweeps.executors import make_executor
 
         at_least(0, minutes=self.minutes, digits_epochs=self.digits_epochs)
         say("1 of 3: the noisy quadratic model, exact, with SGD and averaged SGD.")
@@ -83,9 +87,9 @@ class Quickstart:
             out=self.out / "digits-mlp",
         ).run()
         say("3 of 3: A2C on Breakout with 8, 24 and 72 environments at two learning rates each.")
-        (sweep,) = run_sweeps(
-            [(plan(self.frames), Store(self.out / "breakout-a2c"))],
-            workers=available_cpus(),
+        (sweep,) = run_plans(
+            {self.out / "breakout-a2c": plan(self.frames)},
+            make_executor("processes", available_cpus()),
             deadline_seconds=60 * self.minutes,
         )
         failed = [trial for trial in sweep.trials.values() if trial.failure]

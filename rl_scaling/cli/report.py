@@ -160,8 +160,9 @@ def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFI
     """
     import pandas as pd
 
+    from rl_scaling.domains.nqm.config import Setting
     from rl_scaling.domains.nqm.fit import fit_model, measured_steps
-    from rl_scaling.domains.nqm.forecast import Parameters, Setting
+    from rl_scaling.domains.nqm.spectrum import Parameters
 
     fronts = fit.fronts[~fit.fronts["at_start"].astype(bool) & fit.fronts["task"].str.contains(r"\bsgd$")]
     found = []

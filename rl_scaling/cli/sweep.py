@@ -2,78 +2,184 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rl_scaling.cli.interrupt import Interruptible
-from rl_scaling.cli.options import say
-from rl_scaling.config import ConfigError
-from rl_scaling.store import Store, list_runs
-from rl_scaling.sweeps.plan import SweepPlan, kept_goals
+from tyro.conf import arg
+
+from rl_scaling.cli.options import at_least, print_json, say
+from rl_scaling.config import LearningRates
+from rl_scaling.store import Store
 
 if TYPE_CHECKING:
+    from rl_scaling.domains.base import Hardware
+    from rl_scaling.sweeps.executors import Executor
+    from rl_scaling.sweeps.plan import Search, SweepPlan
     from rl_scaling.sweeps.sweep import Sweep
 
 
-def run_sweeps(
-    plans: Sequence[tuple[SweepPlan, Store]],
+@dataclass(frozen=True)
+class SweepOptions:
+    """What every sweep takes, whatever its domain."""
+
+    seeds: tuple[int, ...] | None = None
+    """Seeds of every combination."""
+    best_seeds: tuple[int, ...] | None = None
+    """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished."""
+    learning_rates: tuple[float, ...] = ()
+    """These learning rates for every batch size, instead of a grid centred by A.3 and its extensions."""
+    rates: int | None = None
+    """Learning rates per batch size that are tried first, centred by A.3."""
+    spacing: float = LearningRates.spacing
+    """Ratio of neighbouring learning rates."""
+    extensions: int | None = None
+    """Learning rates that may be added on a side where a best one lies on the edge."""
+    search: Literal["grid", "sobol"] = "grid"
+    """grid, or sobol: quasi-random points of the learning rate and of what else the domain tunes."""
+    trials: int = 32
+    """Search: points per task and batch size that do not diverge."""
+    width: float = 64.0
+    """Search: upper over lower bound of the learning rate."""
+    decay: bool = False
+    """Search: a decay of the learning rate too, where the domain has one."""
+    stop_early: bool = False
+    """Stop trials that can no longer be the first to reach any goal; says what that saved."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the runs."""
+    executor: str = "processes"
+    """What runs the trials: processes, one per slot, or serial, this process."""
+    workers: int = 0
+    """Trials side by side, one thread each; 0: one per core this process may use."""
+    device: str = "auto"
+    """Device of every trial: cpu, cuda, or auto, a GPU where there is one."""
+    minutes: float = math.inf
+    """Stop after this time; running trials save themselves and the same command resumes them."""
+    dry_run: bool = False
+    """Print what the sweep will take in time, memory and disk, and start nothing."""
+    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write TensorBoard event files here too, while trials run."""
+    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
+    json: bool = False
+    """Print a summary of the trials (with --dry-run: what they will take) as JSON on stdout."""
+
+    def plans(self) -> Mapping[Path, SweepPlan]:
+        """What to run, by the folder of its store.
+
+        Raises:
+            ConfigError: the options describe nothing that can be run.
+        """
+        raise NotImplementedError
+
+    @property
+    def hardware(self) -> Hardware:
+        from rl_scaling.domains.base import Hardware
+
+        return Hardware(device=self.device)
+
+    @property
+    def sobol(self) -> Search | None:
+        """The search, if one was asked for."""
+        from rl_scaling.sweeps.plan import Search
+
+        return Search(trials=self.trials, width=self.width, decay=self.decay) if self.search == "sobol" else None
+
+    @property
+    def shows_forecast(self) -> bool:
+        """Whether what the sweep will take is said before it starts."""
+        return False
+
+    def run(self) -> int:
+        at_least(0, workers=self.workers, minutes=self.minutes)
+        from rl_scaling.envs import available_cpus
+        from rl_scaling.sweeps.executors import make_executor
+        from rl_scaling.sweeps.trackers import require_installed
+
+        require_installed(tensorboard=self.tensorboard, wandb=self.wandb)
+        plans = self.plans()
+        slots = self.workers or available_cpus()
+        if self.dry_run or self.shows_forecast:
+            self._say_forecast(plans, slots)
+            if self.dry_run:
+                return 0
+        sweeps = run_plans(
+            plans,
+            make_executor(self.executor, slots),
+            stop_early=self.stop_early,
+            hardware=self.hardware,
+            deadline_seconds=60 * self.minutes,
+            tensorboard=self.tensorboard,
+            wandb=self.wandb,
+        )
+        if self.json:
+            print_json([row for sweep in sweeps for row in sweep.summary()])
+        return report_outcome(sweeps)
+
+    def _say_forecast(self, plans: Mapping[Path, SweepPlan], slots: int) -> None:
+        from rl_scaling.sweeps.forecast import forecast_sweeps
+
+        say(f"measuring {slots} trials side by side")
+        found = forecast_sweeps(plans, slots, self.hardware)
+        if self.dry_run and self.json:
+            print_json(found.to_plain())
+        else:
+            for line in found.lines():
+                say(line)
+
+
+def run_plans(
+    plans: Mapping[Path, SweepPlan],
+    executor: Executor,
     *,
-    workers: int,
     stop_early: bool = False,
-    device: str = "auto",
+    hardware: Hardware | None = None,
     deadline_seconds: float = math.inf,
+    tensorboard: Path | None = None,
+    wandb: str | None = None,
 ) -> list[Sweep]:
-    """Carry out plans, each in a store of its own, with live progress on stderr; they share the workers.
+    """Carry out plans, each in a store of its own, on one executor, with live progress on stderr.
 
-    Ctrl-C and SIGTERM save what runs and return.
+    Ctrl-C, SIGTERM and SIGHUP save what runs and return.
 
     Raises:
-        ConfigError: no such device, not enough memory, or a store holds a sweep of another task.
+        ConfigError: no such device, not enough memory, or a store holds runs of other problems.
     """
-    from rl_scaling.cli.live import SweepDisplay
-    from rl_scaling.domains.rl.memory import require_memory
-    from rl_scaling.store.provenance import other_code
-    from rl_scaling.sweeps.sweep import Sweep, run_side_by_side
-    from rl_scaling.sweeps.trial import choose_device
-    from rl_scaling.sweeps.workers import Worker
+    from rl_scaling.cli.live import Interruptible, SweepDisplay
+    from rl_scaling.domains.base import Hardware
+    from rl_scaling.sweeps.sweep import Sweep, run_sweeps
+    from rl_scaling.sweeps.trackers import SweepTrackers
 
-    # What cannot be run is refused before anything is written.
-    trials = [trial for plan, _ in plans for trial in plan.trials()]
-    require_memory(trials, device=choose_device(device), side_by_side=workers)
-    joined = [(_joined(plan, store), store) for plan, store in plans]
-    for plan, store in joined:
-        store.save_plan(plan.to_dict())
-    shared = [Worker() for _ in range(workers)]
-    sweeps = [Sweep(plan, store, workers=shared, stop_early=stop_early, device=device) for plan, store in joined]
+    sweeps = [
+        Sweep(plan, Store(folder), stop_early=stop_early, hardware=hardware or Hardware())
+        for folder, plan in plans.items()
+    ]
     for sweep in sweeps:
-        task, further = sweep.plan.base.task, _then(sweep.plan)
-        say(f"{len(sweep.trials)} trials of {task} in {sweep.store.root}, {workers} side by side{further}")
-        other = other_code(list_runs(sweep.store.root))
-        if other:
-            say(f"warning: {other}")
-    with Interruptible() as stop, SweepDisplay() as display:
-        run_side_by_side(sweeps, display.show, asked_to_stop=lambda: stop.asked, deadline_seconds=deadline_seconds)
+        said = sweep.begin(executor.slots)
+        tasks = ", ".join(dict.fromkeys(task.task for task in sweep.plan.tasks))
+        left = sum(not trial.sealed for trial in sweep.trials.values())
+        further = " ".join(map(str, sweep.plan.best_seeds))
+        then = f"; then seeds {further} at the best rates" if further else ""
+        where = f"{len(sweep.trials)} trials of {tasks} in {sweep.store.root}"
+        say(f"{where}, {left} to do, {executor.slots} at a time{then}")
+        for line in said:
+            say(f"note: {line}")
+    with (
+        Interruptible() as stop,
+        SweepDisplay() as display,
+        SweepTrackers(tensorboard, wandb) as trackers,
+    ):
+        run_sweeps(
+            sweeps,
+            executor,
+            on_event=trackers.hear,
+            on_change=display.show,
+            asked_to_stop=lambda: stop.asked,
+            deadline_seconds=deadline_seconds,
+        )
     return sweeps
-
-
-def _then(plan: SweepPlan) -> str:
-    further = " ".join(map(str, plan.best_seeds))
-    return f"; then seeds {further} at the best rates" if further else ""
-
-
-def _joined(plan: SweepPlan, store: Store) -> SweepPlan:
-    """The plan with the goals that earlier sweeps of the same task kept in this store.
-
-    Raises:
-        ConfigError: the store holds a sweep of another task.
-    """
-    earlier = kept_goals(store)
-    task = plan.base.task
-    if earlier and task not in earlier:
-        raise ConfigError(f"{store.root} holds a sweep of {', '.join(earlier)}: give another --out")
-    return dataclasses.replace(plan, goals=tuple(sorted({*earlier.get(task, ()), *plan.goals})))
 
 
 def report_outcome(sweeps: Sequence[Sweep]) -> int:
@@ -81,13 +187,25 @@ def report_outcome(sweeps: Sequence[Sweep]) -> int:
     trials = [trial for sweep in sweeps for trial in sweep.trials.values()]
     counts = {s: sum(t.status == s for t in trials) for s in ("done", "stopped", "diverged", "interrupted")}
     say(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f" of {len(trials)} trials")
-    saved = sum(sweep.frames_saved for sweep in sweeps)
-    if saved:
-        say(f"stopping early saved {saved:,} frames")
+    for sweep in sweeps:
+        if sweep.stop_early and sweep.units_saved:
+            unit = sweep.plan.tasks[0].example.identity.unit
+            say(f"stopping early saved {sweep.units_saved:,} {unit}")
+        if not sweep.stopped_by:
+            for remark in sweep.tuner.remarks():
+                say(remark)
     for trial in trials:
         if trial.failure:
-            say(f"failed: {trial.config.environment.name}, {trial.label}: {trial.failure}")
+            say(f"failed: {trial.identity.task}, {trial.label}: {trial.failure}")
     left = sum(not t.sealed for t in trials)
     if left:
-        say(f"{left} trials are not finished: the same command goes on where this one stopped")
+        say(f"{left} trials are not finished: the same command resumes where this one stopped")
     return 1 if left else 0
+
+
+def folders_of(options: SweepOptions, plans: Mapping[str, Any]) -> dict[Path, Any]:
+    """Plans by the folder of each: --out, or a folder of its own in --out or runs where there are more."""
+    if len(plans) == 1 and options.out:
+        return {options.out: next(iter(plans.values()))}
+    root = options.out or Path("runs")
+    return {root / name: plan for name, plan in plans.items()}

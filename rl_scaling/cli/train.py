@@ -1,56 +1,56 @@
-"""`rl-scaling train`: one run."""
+"""`rl-scaling train`: one run of any domain."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
-from rl_scaling.cli.adaptive import AdaptiveOptions
-from rl_scaling.cli.environments import environment_config
-from rl_scaling.cli.interrupt import Interruptible
-from rl_scaling.cli.options import Count, as_json, at_least, print_json, say
-from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
-from rl_scaling.envs.config import AtariSettings
-from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, TrainingRecord, to_row
+from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say
+from rl_scaling.config import ConfigError, RunDescription
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
+from rl_scaling.domains.supervised.config import (
+    AdaptiveExamplesConfig,
+    ScheduleConfig,
+    SupervisedConfig,
+    updates_of_epochs,
+)
+from rl_scaling.domains.supervised.problems import OptimizerName, optimizer_of, rate_power
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.estimates import Estimate
+from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, to_row
 from rl_scaling.store import Store
-from rl_scaling.sweeps import INTERRUPT
-from rl_scaling.sweeps.trackers import Trackers, require_installed
+
+if TYPE_CHECKING:
+    from rl_scaling.domains.base import Hardware
+
+_AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="Atari")
+_AdaptiveOptions = options_of(AdaptiveBatchConfig, only="Adaptive batch", adaptive="exchange_rate")
+_AdaptiveExamplesOptions = options_of(
+    AdaptiveExamplesConfig,
+    leave_out=["measure_every_updates", "groups"],
+    only="Adaptive batch",
+    adaptive="exchange_rate",
+)
 
 
 @dataclass(frozen=True)
-class Training(ABC):
-    """What training takes whatever the algorithm."""
+class Training:
+    """What every training takes, whatever its domain."""
 
-    game: str | None = None
-    """Atari game, for instance Breakout (this or --env-id)."""
-    env_id: str | None = None
-    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
-    num_envs: int = 16
-    """Environments stepped together; a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
-    played: OmitArgPrefixes[AtariSettings] = field(default_factory=AtariSettings)
-    noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
-    adaptive_batch: OmitArgPrefixes[AdaptiveOptions] = field(default_factory=AdaptiveOptions)
-    frames: Count = 10_000_000
-    """Frames to learn from, as the agent sees them (2e6 is understood)."""
     seed: int = 0
-    """Seed of weights, actions and environments."""
-    record_every_frames: Count = 2_000
-    """Frames between two rows of the run."""
+    """Seed of everything that is random."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("runs/train")
-    """Store the run here, in a folder named after its configuration."""
+    """Folder of the run's store; the run has a folder there, named after its configuration."""
     device: str = "auto"
-    """cpu, cuda, or auto: a GPU where there is one."""
+    """Device: cpu, cuda, or auto, a GPU where there is one."""
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
-    alternate: bool = False
-    """Act for one half of the environments while the other half is emulated; their number must be even."""
     tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
     """Write TensorBoard event files here too, while it trains."""
     wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
@@ -60,84 +60,152 @@ class Training(ABC):
     json: bool = False
     """Print the run's id, status and last row as JSON on stdout."""
 
-    @abstractmethod
-    def config(self) -> RunConfig:
+    def config(self) -> RunDescription:
         """The run these options describe.
 
         Raises:
             ConfigError: they describe none.
         """
+        raise NotImplementedError
 
-    def _config(self, agent: AlgorithmConfig) -> RunConfig:
-        return RunConfig(
-            environment=environment_config(self.game, self.env_id, self.num_envs, self.played),
-            agent=agent,
-            noise_scale=self.noise,
-            frames=self.frames,
-            seed=self.seed,
-            record_every_frames=self.record_every_frames,
-            adaptive=self.adaptive_batch.config(),
-        )
+    def hardware(self, threads: int) -> Hardware:
+        from rl_scaling.domains.base import Hardware
+
+        return Hardware(device=self.device, threads=threads)
+
+    def measured(self, rows: Sequence[Record], config: Any) -> dict[str, Any]:
+        """What --json says beside the last row."""
+        return {}
 
     def run(self) -> int:
-        config = self.config()
         at_least(0, threads=self.threads)
-        require_installed(tensorboard=self.tensorboard, wandb=self.wandb)
+        from rl_scaling.cli.live import Interruptible
+        from rl_scaling.domains.base import Starting
         from rl_scaling.envs import available_cpus
         from rl_scaling.store.provenance import other_code
-        from rl_scaling.sweeps.trial import Faster, run_trial
+        from rl_scaling.sweeps.trackers import Trackers, require_installed
+        from rl_scaling.sweeps.trial import RunEnded
+        from rl_scaling.sweeps.trial import run as train
 
-        store = Store(self.out)
+        require_installed(tensorboard=self.tensorboard, wandb=self.wandb)
+        config, store = self.config(), Store(self.out)
+        i = config.identity
         begun = store.info(config.run_id)
-        other = other_code([begun]) if begun and begun.status == "interrupted" and not self.replace else ""
-        if other:
+        if begun and begun.status == "interrupted" and not self.replace and (other := other_code([begun])):
             say(f"warning: {other}")
-        batch = f"batch {config.batch_size:,} frames" + (f" at first, {config.setting}" if config.adaptive else "")
-        say(f"{config.task}, {batch}, run {config.run_id} in {self.out}")
-        with Interruptible() as stop, Trackers(store, config.run_id, self.tensorboard, self.wandb) as trackers:
-            status = run_trial(
+        batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
+        say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
+        with Interruptible() as stop, Trackers(self.tensorboard, self.wandb) as trackers:
+
+            def listen(event: Any) -> None:
+                if isinstance(event, Starting):
+                    say(f"starting environments: {event.done / event.total:.0%}")
+                elif not isinstance(event, RunEnded):
+                    say(line_of(event, adaptive=i.adaptive))
+                    trackers.write(store, config.run_id, event)
+
+            status = train(
                 config,
                 store,
-                device=self.device,
+                hardware=self.hardware(self.threads or available_cpus()),
                 replace=self.replace,
-                threads=self.threads or available_cpus(),
-                faster=Faster(alternate=self.alternate),
-                listen=lambda record: (
-                    _show(record, config.frames) or trackers.write(record) or (INTERRUPT if stop.asked else None)
-                ),
-                starting=lambda done, total: say(f"starting environments: {done / total:.0%}"),
+                listen=listen,
+                asked_to_stop=lambda: stop.asked,
             )
-        say(f"{status}: {self.out / config.run_id}" + (" (the same command goes on)" * (status == "interrupted")))
+        say(f"{status}: {self.out / config.run_id}" + " (the same command resumes it)" * (status == "interrupted"))
         if self.json:
             rows = store.read_rows(config.run_id)
             last = as_json(to_row(rows[-1])) if rows else {}
-            measured = noise_scales(rows, config) if rows else {}
+            measured = self.measured(rows, config) if rows else {}
             print_json({"run_id": config.run_id, "status": status, **last, **measured})
         return 1 if status == "interrupted" else 0
 
 
 @dataclass(frozen=True)
-class TrainA2C(Training):
-    """Train A2C once, measuring the noise scale; a run that was interrupted goes on."""
+class TrainRL(Training):
+    """What training an agent takes, whatever the algorithm."""
 
-    agent: OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+    game: str | None = None
+    """Atari game, for instance Breakout (this or --env-id)."""
+    env_id: str | None = None
+    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
+    num_envs: int | None = None
+    """Environments stepped together, by default as many as the algorithm's defaults are known to work with; a batch is
+    this times --rollout-steps (PPO: over --minibatches), in frames."""
+    played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
+    noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    adaptive_batch: OmitArgPrefixes[_AdaptiveOptions] = field(default_factory=_AdaptiveOptions)  # pyright: ignore[reportInvalidTypeForm]
+    frames: Count = RunConfig.frames
+    """Frames to learn from, as the agent sees them (2e6 is understood)."""
+    record_every_frames: Count = RunConfig.record_every_frames
+    """Frames between two rows of the run."""
+    alternate: bool = False
+    """Act for one half of the environments while the other half is emulated; their number must be even."""
+
+    agent: Any = None
 
     def config(self) -> RunConfig:
         """See `Training.config`."""
-        return self._config(self.agent)
+        num_envs = type(self.agent).reference_num_envs if self.num_envs is None else self.num_envs
+        return RunConfig(
+            environment=environment_config(self.game, self.env_id, num_envs, given(self.played)),
+            agent=self.agent,
+            noise_scale=self.noise,
+            frames=self.frames,
+            seed=self.seed,
+            record_every_frames=self.record_every_frames,
+            adaptive=adaptive_config(AdaptiveBatchConfig, given(self.adaptive_batch)),
+        )
+
+    def hardware(self, threads: int) -> Hardware:
+        from rl_scaling.domains.base import Hardware
+
+        return Hardware(device=self.device, threads=threads, alternate=self.alternate)
+
+    def measured(self, rows: Sequence[Record], config: Any) -> dict[str, Any]:
+        """See `Training.measured`."""
+        return noise_scales(rows, config)
 
 
-@dataclass(frozen=True)
-class TrainPPO(Training):
-    """Train PPO once, measuring the noise scale; a run that was interrupted goes on."""
+def _train_algorithm(kind: str) -> Any:
+    """The subcommand of an algorithm: the options of its config beside those of every agent."""
+    config: Any = find_algorithm(kind)
+    agent = ("agent", OmitArgPrefixes[config], field(default_factory=config))
+    made = make_dataclass(f"Train{kind}", [agent], bases=(TrainRL,), frozen=True)
+    made.__doc__ = f"Train {kind.upper()} once, measuring the noise scale; a run that was interrupted resumes."
+    return Annotated[made, subcommand(kind)]
 
-    num_envs: int = 8
-    """Environments stepped together; a batch is this times --rollout-steps over --minibatches, in frames."""
-    agent: OmitArgPrefixes[PPOConfig] = field(default_factory=PPOConfig)
 
-    def config(self) -> RunConfig:
-        """See `Training.config`."""
-        return self._config(self.agent)
+def environment_config(
+    game: str | None, env_id: str | None, num_envs: int, options: dict[str, Any]
+) -> EnvironmentConfig:
+    """The environment that --game or --env-id names.
+
+    Raises:
+        ConfigError: neither or both are given, there is no such game, or options of a game for what is none.
+    """
+    if (game is None) == (env_id is None):
+        raise ConfigError("name one environment: --game Breakout, or --env-id CartPole-v1")
+    if env_id is not None:
+        own = GymnasiumConfig(env_id=env_id, num_envs=num_envs)
+        return changed(own, options, f"{{option}} is for Atari: leave it out for {env_id}")
+    from rl_scaling.envs import find_game
+
+    return AtariConfig(game=find_game(game or "").name, num_envs=num_envs, **options)
+
+
+def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:
+    """The adaptive batch that options describe; None where there are none.
+
+    Raises:
+        ConfigError: options of an adaptive batch without --adaptive, or what the config refuses.
+    """
+    if not options:
+        return None
+    if "exchange_rate" not in options:
+        option = next(iter(options)).replace("_", "-")
+        raise ConfigError(f"--{option} is for an adaptive batch: give --adaptive R as well")
+    return kind(**options)
 
 
 def noise_scales(rows: Sequence[Record], config: RunConfig) -> dict[str, Any]:
@@ -165,12 +233,99 @@ def _pooled(rows: Sequence[Record], batch_size: int, parts: Sequence[str | None]
     }
 
 
-def _show(record: TrainingRecord, frames: int) -> None:
-    score = "" if math.isnan(record.score) else f", score {record.score:,.1f}"
-    noise = f" B_simple {record.noise_scale:,.0f} frames"
-    if math.isnan(record.noise_scale):
-        noise = f" B_simple unresolved, > {record.noise_scale_low:,.0f} frames"
-    if math.isnan(record.noise_scale_low):
-        noise = ""
-    batch = f", batch {record.current_batch_size:,.0f}"
-    say(f"{record.frames:,} of {frames:,} frames, {record.frames_per_second:,.0f} frames/s{batch}{score},{noise}")
+@dataclass(frozen=True)
+class TrainSupervised(Training):
+    """Train any model on any data set of images once, measuring the noise scale; an interrupted run resumes."""
+
+    dataset: str = SupervisedConfig.dataset
+    """Data set: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, or owner/name of the Hugging Face hub."""
+    folder: Path | None = None
+    """Parquet files of the data set in the hub's layout; without it the hub is asked."""
+    model: str = SupervisedConfig.model
+    """Model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit or autoencoder."""
+    dropout: float = SupervisedConfig.dropout
+    """Dropout probability, of models that have dropout."""
+    optimizer: OptimizerName = "momentum"
+    """Optimiser with its customary coefficients: momentum 0.9; sgd+ema: an average of the weights with decay 0.95."""
+    learning_rate: float = 0.05
+    """Rate that the schedule starts from."""
+    schedule: Literal["constant", "halving", "triggered"] = "constant"
+    """halving: halved every twentieth of the second half. triggered: a tenth at each of --thresholds."""
+    thresholds: tuple[float, ...] = ScheduleConfig.thresholds
+    """Training losses, falling, at which a triggered rate decays."""
+    warmup_updates: int = ScheduleConfig.warmup_updates
+    """Updates over which the rate first rises linearly."""
+    batch_size: int = SupervisedConfig.batch_size
+    """Examples per update; where an adaptive batch begins."""
+    sampling: Literal["replacement", "epoch"] = "epoch"
+    """Batches drawn with replacement, or each example once before any comes again."""
+    augment: bool = SupervisedConfig.augment
+    """Random crops, and mirror images except of digits."""
+    label_smoothing: float = SupervisedConfig.label_smoothing
+    """Label smoothing of the loss that is trained; evaluation has none."""
+    epochs: float = 10
+    """Passes over the data."""
+    b_noise_every_rows: int = 0
+    """Measure the noise scale with curvature, B_noise, at one in N rows; 0: never."""
+    noise_every_updates: int = 0
+    """Measure the noise scale B_simple at one in N updates; 0: never, or with --adaptive at each."""
+    adaptive_batch: OmitArgPrefixes[_AdaptiveExamplesOptions] = field(default_factory=_AdaptiveExamplesOptions)  # pyright: ignore[reportInvalidTypeForm]
+    out: Annotated[Path, arg(metavar="DIR")] = Path("runs/supervised")
+    """Folder of the run's store; the run has a folder there, named after its configuration."""
+
+    def config(self) -> SupervisedConfig:
+        """See `Training.config`."""
+        from rl_scaling.domains.supervised.data import load_dataset
+
+        at_least(0, epochs=self.epochs, noise_every_updates=self.noise_every_updates)
+        at_least(0, b_noise_every_rows=self.b_noise_every_rows)
+        at_least(1, batch_size=self.batch_size)
+        examples = len(load_dataset(self.dataset, folder=self.folder).train)
+        adaptive = given(self.adaptive_batch)
+        if adaptive:
+            adaptive = {"rate_power": rate_power(self.optimizer), **adaptive}
+            adaptive |= {"measure_every_updates": self.noise_every_updates} if self.noise_every_updates else {}
+        return SupervisedConfig(
+            dataset=self.dataset,
+            model=self.model,
+            dropout=self.dropout,
+            optimizer=optimizer_of(self.optimizer, self.learning_rate),
+            schedule=ScheduleConfig(name=self.schedule, thresholds=self.thresholds, warmup_updates=self.warmup_updates),
+            batch_size=self.batch_size,
+            sampling=self.sampling,
+            augment=self.augment,
+            label_smoothing=self.label_smoothing,
+            updates=updates_of_epochs(self.epochs, examples, self.batch_size),
+            budget=f"{self.epochs:.10g} epochs",
+            seed=self.seed,
+            adaptive=adaptive_config(AdaptiveExamplesConfig, adaptive),
+            noise_every_updates=self.noise_every_updates,
+            b_noise_every_rows=self.b_noise_every_rows,
+        )
+
+    def hardware(self, threads: int) -> Hardware:
+        from rl_scaling.domains.base import Hardware
+
+        return Hardware(device=self.device, threads=threads, data_folder=str(self.folder or ""))
+
+
+def line_of(record: Record, *, adaptive: bool = False) -> str:
+    """One row for people."""
+    row = to_row(record)
+    unit = "frames" if "frames" in row else "examples"
+    parts = [f"{row[unit]:,} {unit}, {row['updates']:,} updates"]
+    rate = row[f"{unit}_per_second"]
+    parts += [f"{rate:,.0f} {unit}/s"] if math.isfinite(rate) else []
+    parts += [f"batch {row['current_batch_size']:,.0f}"] if adaptive and row["updates"] else []
+    for name in ("score", "validation_loss"):
+        if math.isfinite(row.get(name, math.nan)):
+            parts.append(f"{name.replace('_', ' ')} {row[name]:,.4g}")
+    if math.isfinite(row.get("validation_accuracy", math.nan)):
+        parts.append(f"{row['validation_accuracy']:.1%} right")
+    noise = Estimate(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"])
+    if math.isfinite(noise.low):
+        parts.append(f"B_simple {noise} {unit}" if noise.resolved else f"B_simple unresolved, {noise} {unit}")
+    return ", ".join(parts)
+
+
+TRAININGS = (*map(_train_algorithm, ALGORITHMS), Annotated[TrainSupervised, subcommand("supervised")])

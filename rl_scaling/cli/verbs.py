@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 # Read when torch is loaded, so before anything that imports it: a waiting thread that spins takes the emulator's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -25,25 +25,20 @@ from rl_scaling.cli.nqm import NQM
 from rl_scaling.cli.options import say
 from rl_scaling.cli.quickstart import Quickstart
 from rl_scaling.cli.report import Report
-from rl_scaling.cli.sweep_atari import SweepAtari
-from rl_scaling.cli.sweep_nqm import SweepNQM
-from rl_scaling.cli.sweep_supervised import SweepSupervised
+from rl_scaling.cli.sweep_domains import SweepNQM, SweepRL, SweepSupervised
 from rl_scaling.cli.temperature import Temperature
-from rl_scaling.cli.train import TrainA2C, TrainPPO
-from rl_scaling.cli.train_supervised import TrainSupervised
+from rl_scaling.cli.train import TRAININGS
 from rl_scaling.config import ConfigError
 from rl_scaling.store import StoreError, StoreWarning
+
+Trainings: Any = Union[TRAININGS]  # noqa: UP007
 
 
 @dataclass(frozen=True)
 class Train:
     """Train one agent, or one model on images, once."""
 
-    algorithm: (
-        Annotated[TrainA2C, subcommand("a2c")]
-        | Annotated[TrainPPO, subcommand("ppo")]
-        | Annotated[TrainSupervised, subcommand("supervised")]
-    )
+    algorithm: Trainings  # pyright: ignore[reportInvalidTypeForm]
 
     def run(self) -> int:
         return self.algorithm.run()
@@ -54,7 +49,8 @@ class Sweep:
     """Train over batch sizes, learning rates and seeds; the same command goes on where it stopped."""
 
     domain: (
-        Annotated[SweepAtari, subcommand("atari")]
+        Annotated[SweepRL, subcommand("atari")]
+        | Annotated[SweepRL, subcommand("rl")]
         | Annotated[SweepSupervised, subcommand("supervised")]
         | Annotated[SweepNQM, subcommand("nqm")]
     )

@@ -80,6 +80,11 @@ class RunDescription(Config):
         raise NotImplementedError
 
     @property
+    def length(self) -> int:
+        """What the run takes, in the unit that it counts."""
+        raise NotImplementedError
+
+    @property
     def task(self) -> str:
         """The task for people; runs of one task are compared."""
         return self.identity.task
@@ -112,13 +117,13 @@ def to_dict(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if f.metadata.get("added_later") and value == f.default:
             continue
-        plain[f.name] = _plain(value)
+        plain[f.name] = _to_plain(value)
     return plain
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [_to_plain(part) for part in value]
     return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 

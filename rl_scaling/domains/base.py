@@ -7,8 +7,8 @@ search, early stopping, resuming after a kill, live progress with an end time, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from rl_scaling.config import Config, LearningRates, RunDescription, parse, require
@@ -24,28 +24,47 @@ class Hardware:
         threads: of torch and of the emulator, each.
         alternate: act for one half of the environments while the other half is emulated.
         compute_dtype: what the network's layers compute in, under autocast.
+        data_folder: where a data set lies that is not found by its name; "" for none.
     """
 
     device: str = "auto"
     threads: int = 1
     alternate: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    data_folder: str = ""
 
 
-@dataclass
+ON_ONE_THREAD = Hardware()
+
+
 class Control:
     """What whoever listens asks of runs that train; looked at after every update.
+
+    Args:
+        asked: asked each time `interrupt` is looked at, until it says yes.
 
     Attributes:
         checkpoint: yield a checkpoint of every run at the next record; the domain sets it back.
         interrupt: yield a record and a checkpoint of every run now, however few updates the record stands for; then
             nobody asks for more.
         stop: numbers of runs that end here, each with a checkpoint if the domain has any.
+        goals: values of the quantity whose first reach deserves a row, where the domain can tell it.
     """
 
-    checkpoint: bool = False
-    interrupt: bool = False
-    stop: set[int] = field(default_factory=set)
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self.goals: tuple[float, ...] = ()
+        self.checkpoint = False
+        self.stop: set[int] = set()
+        self._asked, self._interrupt = asked, False
+
+    @property
+    def interrupt(self) -> bool:
+        self._interrupt = self._interrupt or self._asked()
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,23 @@ class Ended:
 
     status: Literal["done", "diverged"] = "done"
     note: str = ""
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What one run takes.
+
+    Attributes:
+        seconds: of one slot's time.
+        memory_bytes: at its peak.
+        kept_bytes: on disk, what stays.
+        open_bytes: on disk as well, while it runs.
+    """
+
+    seconds: float
+    memory_bytes: float
+    kept_bytes: float
+    open_bytes: float
 
 
 Event = Starting | Record | Checkpoint | Ended
@@ -109,14 +145,36 @@ class TaskPlan(Config, ABC):
             ConfigError: there can be none.
         """
 
+    def search_space(self, batch_size: int, width: float, decay: bool) -> Sequence[tuple[str, float, float]]:
+        """What a quasi-random search looks for at a batch size: (name, lower bound, upper bound), the rate first.
+
+        Args:
+            batch_size: in the task's unit.
+            width: upper over lower bound of the learning rate, around the centre of the grid.
+            decay: search a decay of the rate too, where the domain has one.
+        """
+        centre = self.learning_rates.centre(batch_size)
+        return [("learning_rate", centre / width**0.5, centre * width**0.5)]
+
     def adaptive_configs(self, seed: int) -> Sequence[RunDescription]:
         """Runs whose batch follows the noise scale, which a sweep makes after the fixed ones."""
         return ()
 
+    def explicit(self) -> Sequence[RunDescription]:
+        """Runs to make in place of a grid; none where there is a grid."""
+        return ()
+
+    @property
+    def example(self) -> RunDescription:
+        """Any run of the task."""
+        if explicit := self.explicit():
+            return explicit[0]
+        return self.config(self.batch_sizes[0], self.learning_rates.grid(self.batch_sizes[0])[0], 0)
+
     @property
     def task(self) -> str:
         """The label of the task."""
-        return self.config(self.batch_sizes[0], self.learning_rates.centre(self.batch_sizes[0]), 0).task
+        return self.example.task
 
 
 class Domain(ABC, Generic[AnyConfig]):
@@ -134,13 +192,13 @@ class Domain(ABC, Generic[AnyConfig]):
         own = {name: value for name, value in plain.items() if name != "kind"}
         return parse(self.config, own, "run's config")  # pyright: ignore[reportReturnType]
 
-    def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
-        """Split runs into those that one call of `run` trains at once; by default each trains alone."""
-        return [[config] for config in configs]
+    def job_key(self, config: AnyConfig) -> Hashable:
+        """Runs with equal keys are handed out as one job; by default each run is a job of its own."""
+        return config.run_id
 
-    def length(self, config: AnyConfig) -> int:
-        """What a run takes, in the unit that it counts."""
-        raise NotImplementedError
+    def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
+        """Split the runs of a job into those that one call of `run` trains at once; by default each trains alone."""
+        return [[config] for config in configs]
 
     def refuse(self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int) -> None:
         """Refuse what this machine cannot run, before anything is written.
@@ -148,6 +206,12 @@ class Domain(ABC, Generic[AnyConfig]):
         Raises:
             ConfigError: too little memory, no such device.
         """
+
+    def costs(
+        self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int
+    ) -> tuple[Sequence[TrialCost], str] | None:
+        """What runs take, with so many side by side, and what that rests on; None: tell it by running some of them."""
+        return None
 
     @abstractmethod
     def run(

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from rl_scaling.noise.batch_rule import next_size
 from rl_scaling.noise.clusters import cluster_groups
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
+from rl_scaling.noise.loss_terms import PartMeters
 from rl_scaling.noise.meter import NoiseScaleMeter
 from rl_scaling.noise.moments import example_trace, moments_from_groups
-from rl_scaling.noise.parts import PartMeters
 
 if TYPE_CHECKING:
-    from rl_scaling.noise.integrations.ddp import RankNoise
-    from rl_scaling.noise.integrations.sb3 import NoiseScaleCallback
-    from rl_scaling.noise.torch.accumulation import MicroBatchNoise
+    from rl_scaling.noise.integrations.data_parallel import RankNoise
+    from rl_scaling.noise.integrations.stable_baselines3 import NoiseScaleCallback
+    from rl_scaling.noise.torch.gradient_noise import GradientNoise
     from rl_scaling.noise.torch.hessian import HessianNoiseScale, hessian_noise_scale
     from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, line_search_noise_scale
-    from rl_scaling.noise.torch.loop import GradientNoise
-    from rl_scaling.noise.torch.per_example import PerExampleNoise
+    from rl_scaling.noise.torch.micro_batch_noise import MicroBatchNoise
+    from rl_scaling.noise.torch.per_example_noise import PerExampleNoise
 
 __all__ = [
     "GradientNoise",
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "GradientNoise": "rl_scaling.noise.torch.loop",
+    "GradientNoise": "rl_scaling.noise.torch.gradient_noise",
     "HessianNoiseScale": "rl_scaling.noise.torch.hessian",
     "LineSearchNoiseScale": "rl_scaling.noise.torch.line_search",
-    "MicroBatchNoise": "rl_scaling.noise.torch.accumulation",
-    "NoiseScaleCallback": "rl_scaling.noise.integrations.sb3",
-    "PerExampleNoise": "rl_scaling.noise.torch.per_example",
-    "RankNoise": "rl_scaling.noise.integrations.ddp",
+    "MicroBatchNoise": "rl_scaling.noise.torch.micro_batch_noise",
+    "NoiseScaleCallback": "rl_scaling.noise.integrations.stable_baselines3",
+    "PerExampleNoise": "rl_scaling.noise.torch.per_example_noise",
+    "RankNoise": "rl_scaling.noise.integrations.data_parallel",
     "hessian_noise_scale": "rl_scaling.noise.torch.hessian",
     "line_search_noise_scale": "rl_scaling.noise.torch.line_search",
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,8 @@ def cluster_groups(keys: Iterable[Hashable] | NDArray[np.generic], groups: int) 
     group has at most one cluster more than the emptiest. The same keys give the same groups.
 
     Args:
-        keys: (n,) the cluster of each example: an environment's number, a sequence's, a document's name; a NumPy array
-            or a tensor of numbers too.
+        keys: (n,) the cluster of each example: the number of its environment or sequence, the name of its document;
+            as a list, an array or a tensor.
         groups: how many groups, 2 or more.
 
     Returns:
@@ -51,6 +53,21 @@ def cluster_groups(keys: Iterable[Hashable] | NDArray[np.generic], groups: int) 
         group_of[cluster] = group
         heapq.heappush(filled, (examples + int(sizes[cluster]), group))
     return group_of[clusters]
+
+
+def cluster_slices(edges: Sequence[int] | NDArray[np.integer[Any]], groups: int) -> list[slice]:
+    """Slices of rows, each of neighbouring clusters that stay whole, with about as many clusters in each.
+
+    Args:
+        edges: (m + 1,) where each of m clusters begins, and where the last one ends.
+        groups: how many slices; no more than there are clusters are made.
+
+    >>> cluster_slices([0, 10, 20, 30, 40, 50], groups=2)
+    [slice(0, 20, None), slice(20, 50, None)]
+    """
+    clusters = len(edges) - 1
+    chosen = np.linspace(0, clusters, min(groups, clusters) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(np.asarray(edges)[chosen])]
 
 
 def design_effect(cluster_trace: float, example_trace: float) -> float:
@@ -89,7 +106,7 @@ def design_effect_of_clusters(sizes: Sequence[float], correlation: float) -> flo
 
 
 def effective_sample_size(examples: float, effect: float) -> float:
-    """Independent examples that so many dependent ones are worth; NaN where the design effect is not positive.
+    """The number of independent examples that dependent ones are worth; NaN where the design effect is not positive.
 
     >>> effective_sample_size(1024, 5.5)
     186.1818...

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_scaling.estimates import digits_apart, number
 from rl_scaling.noise.clusters import design_effect, effective_sample_size
 from rl_scaling.statistics.block_length import MOST_BLOCKS
 from rl_scaling.statistics.jackknife import invert, ratio_of_means
@@ -61,14 +62,14 @@ class NoiseScaleEstimate:
     def __str__(self) -> str:
         percent = f"{100 * self.confidence:.6g} %"
         if self.resolved:
-            digits = _digits_that_differ(self.low, self.high)
-            interval = f"{_readable(self.low, digits)}-{_readable(self.high, digits)}"
-            text = f"B_simple = {_readable(self.b_simple, max(3, digits))} ({percent}: {interval})"
+            digits = digits_apart(self.low, self.high)
+            ends = f"{number(self.low, digits)}-{number(self.high, digits)}"
+            text = f"B_simple = {number(self.b_simple, max(3, digits))} ({percent}: {ends})"
         else:
-            text = f"unresolved, B_simple > {_readable(self.low, 2)} ({percent})"
+            text = f"unresolved, B_simple > {number(self.low, 2)} ({percent})"
         text += f", {self.steps} measurement{'' if self.steps == 1 else 's'}"
         if math.isfinite(self.learning_rate):
-            text += f", learning rate {self.learning_rate:.3g}, batch size {_readable(self.batch_size, 3)}"
+            text += f", learning rate {self.learning_rate:.3g}, batch size {number(self.batch_size)}"
         return text + (f", {self.skipped} skipped" if self.skipped else "")
 
 
@@ -130,16 +131,3 @@ def _design_effect(
     examples = np.asarray(example_traces, dtype=np.float64)
     both = np.isfinite(examples)
     return design_effect(float(weights[both] @ traces[both]), float(weights[both] @ examples[both]))
-
-
-def _digits_that_differ(low: float, high: float) -> int:
-    """Significant digits, 2 to 8, that show how wide an interval is."""
-    return 3 if high <= low else min(max(2, 1 + math.ceil(math.log10(high / (high - low)))), 8)
-
-
-def _readable(value: float, digits: int) -> str:
-    """`value` to so many significant digits, without exponents between 0.001 and 10^15."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    rounded = float(f"{value:.{digits - 1}e}")
-    return f"{rounded:,.0f}" if 10 ** (digits - 1) <= rounded < 1e15 else f"{rounded:#.{digits}g}"

@@ -53,7 +53,7 @@ class NoiseScaleMeter:
     >>> for group_sq_norms, batch_sq_norm in (([2.0, 2.0, 3.0], 1.6), ([1.5, 2.0, 2.2], 1.1), ([1.0, 1.8, 2.0], 1.1)):
     ...     meter.update(group_sq_norms, batch_sq_norm)
     >>> print(meter.estimate(confidence=0.9))
-    B_simple = 2.28 (90 %: 1.7-4.0), 4 measurements
+    B_simple = 2.28 (90 %: 1.7-4), 4 measurements
 
     Attributes:
         latest: the batch taken in last, with moments that are not finite where it was skipped; None before the first.
@@ -100,7 +100,7 @@ class NoiseScaleMeter:
             group_sizes: (k,) examples in each group where they differ, as with masked frames; a group of 0 is left out.
             example_trace: unbiased estimate of tr(Sigma) of single examples (`example_trace` in this package), for
                 the design effect; it may be given as rarely as is convenient, and one that is not finite is ignored.
-            learning_rate: that of the update, to be told beside the estimate; 0, as in a warm-up, is left out of the
+            learning_rate: that of the update, reported beside the estimate; 0, as in a warm-up, is left out of the
                 mean.
 
         Raises:
@@ -165,7 +165,7 @@ class NoiseScaleMeter:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the meter that gave the state was. States of version 0.1 are read too.
+        """Resumes exactly where the meter that gave the state was. States of version 0.1 are read too.
 
         Raises:
             ValueError: not a state of a meter, or that of a meter with another group size or window, whose measurements

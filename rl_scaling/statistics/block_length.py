@@ -26,7 +26,7 @@ SHORTEST_SERIES = 13
 # The length with the least squared error of the variance leaves it too small more often than too large: intervals
 # covered more evenly at one and a half times that length.
 _LENGTH_FACTOR = 1.5
-# Autocorrelations within this many standard errors of zero, so many in a row, count as the end of the dependence.
+# This many autocorrelations in a row within this many standard errors of zero count as the end of the dependence.
 _BAND = 2.0
 _QUIET_LAGS = 5
 # The variance that blocks miss is estimated to first order, which holds while it is a modest part of the whole.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, stdtrit
 
+from rl_scaling.estimates import Estimate
 from rl_scaling.statistics.block_length import (
     FEWEST_BLOCKS,
     MOST_BLOCKS,
@@ -26,7 +27,7 @@ from rl_scaling.statistics.block_length import (
 
 FloatArray = NDArray[np.float64]
 
-# Estimates of so many standard errors have a reciprocal without bias, to double precision.
+# Estimates of this many standard errors have a reciprocal without bias, to double precision.
 _NEGLIGIBLE_ERROR = 1e8
 
 
@@ -57,22 +58,6 @@ class RatioEstimate:
     @property
     def high(self) -> float:
         return self.ratio + self.half_width if math.isfinite(self.half_width) else math.inf
-
-
-@dataclass(frozen=True)
-class InverseEstimate:
-    """1 / theta for a theta that cannot be negative.
-
-    Attributes:
-        value: 1 / theta, corrected for the bias of a reciprocal; NaN while unresolved.
-        low, high: its interval; while unresolved high is infinite and low is what 1 / theta exceeds.
-        resolved: the whole interval of theta lies above zero.
-    """
-
-    value: float
-    low: float
-    high: float
-    resolved: bool
 
 
 def ratio_of_means(
@@ -156,7 +141,7 @@ def _check_options(blocks: int, confidence: float) -> None:
         raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
 
 
-def invert(estimate: RatioEstimate) -> InverseEstimate:
+def invert(estimate: RatioEstimate) -> Estimate:
     """The estimate and interval of 1 / theta, for a theta that is known not to be negative.
 
     Resolved if the interval of theta lies above zero; then 1 / theta has the interval 1 / high to 1 / low. Otherwise
@@ -180,9 +165,9 @@ def invert(estimate: RatioEstimate) -> InverseEstimate:
     if estimate.low > 0:
         low, high = 1 / estimate.high, 1 / estimate.low
         value = max(low, _unbiased_inverse(estimate.ratio, estimate.standard_error))
-        return InverseEstimate(value, low, high, resolved=True)
+        return Estimate(value, low, high)
     reach = math.inf if math.isnan(estimate.ratio) else max(estimate.ratio, 0.0) + estimate.half_width
-    return InverseEstimate(math.nan, 1 / reach if reach > 0 else 0.0, math.inf, resolved=False)
+    return Estimate(math.nan, 1 / reach if reach > 0 else 0.0, math.inf, "its inverse cannot be told from zero")
 
 
 def _unbiased_inverse(estimate: float, standard_error: float) -> float:

@@ -19,6 +19,7 @@ from rl_scaling.config import SCHEMA_VERSION, StorableConfig
 from rl_scaling.records import Record, SealedStatus, Status
 from rl_scaling.store.disk import StoreError, StoreWarning, read_json, storage_errors, write_json
 from rl_scaling.store.files import (
+    CHECKPOINT_FILE,
     CONFIG_FILE,
     LOCK_FILE,
     SEALED_FILE,
@@ -27,6 +28,7 @@ from rl_scaling.store.files import (
     new_document,
     read_info,
     read_run,
+    unseal,
 )
 from rl_scaling.store.lock import RunLock, RunLockedError
 from rl_scaling.store.rows import to_records
@@ -58,7 +60,9 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def open_run(self, config: StorableConfig, provenance: dict[str, Any], *, replace: bool = False) -> RunWriter:
+    def open_run(
+        self, config: StorableConfig, provenance: dict[str, Any], *, replace: bool = False, reopen: bool = False
+    ) -> RunWriter:
         """Start a run, or take up an interrupted one: the writer's `rows` and `checkpoint` are what it left.
 
         Args:
@@ -66,16 +70,21 @@ class Store:
             provenance: versions, commit, machine and the like, as plain data; kept from the first attempt, and under
                 "resumed" from each later one where it differs.
             replace: move aside whatever there is of this run (to `<run id>.replaced-1` and so on) and start afresh.
+            reopen: take up a sealed run of which more is asked, from its checkpoint; without one, as `replace`.
 
         Raises:
             StoreError: the run is sealed, or another process is writing it; the folder cannot be written to, or holds
                 something that this version cannot read.
         """
         directory = self.root / config.run_id
-        if not replace:
+        sealed = (directory / SEALED_FILE).exists()
+        replace = replace or (reopen and sealed and not (directory / CHECKPOINT_FILE).exists())
+        if not (replace or reopen):
             _refuse_sealed(directory)
         lock = self._lock(directory)
         try:
+            if reopen and sealed and not replace:
+                unseal(directory)
             if replace and _has_content(directory):
                 _move_aside(directory, lock)
                 return self.open_run(config, provenance)

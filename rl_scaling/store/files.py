@@ -26,7 +26,14 @@ from rl_scaling.config import SCHEMA_VERSION, ConfigError, StorableConfig, to_di
 from rl_scaling.records import Identity, Record, Status
 from rl_scaling.store.disk import StoreError, read_json, replace_file, storage_errors
 from rl_scaling.store.lock import is_locked
-from rl_scaling.store.rows import known_columns, read_rows_file, to_table, warn_of_partial_line
+from rl_scaling.store.rows import (
+    encode_record,
+    known_columns,
+    read_rows_file,
+    to_records,
+    to_table,
+    warn_of_partial_line,
+)
 from rl_scaling.store.upgrade import identity_of_document, identity_to_plain
 
 CONFIG_FILE = "config.json"
@@ -85,6 +92,20 @@ def write_sealed(path: Path, document: dict[str, Any], records: Sequence[Record]
     pq.write_table(table, sink, compression="snappy", use_dictionary=False, write_statistics=False)
     content = sink.getvalue()
     replace_file(path, lambda partial: partial.write_bytes(content))
+
+
+def unseal(directory: Path) -> None:
+    """Turn a sealed run back into rows that can be added to; killed at any moment, all its rows are in one place.
+
+    Raises:
+        StoreError: the disk is full, or the sealed file is damaged.
+    """
+    run = read_run(directory)
+    assert run is not None
+    lines = b"".join(map(encode_record, to_records(run[1])))
+    replace_file(directory / ROWS_FILE, lambda partial: partial.write_bytes(lines))
+    with storage_errors(directory):
+        (directory / SEALED_FILE).unlink()
 
 
 def read_info(directory: Path) -> RunInfo | None:

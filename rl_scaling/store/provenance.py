@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,7 @@ from typing import Any
 
 from rl_scaling.store import RunInfo
 
+_CODE = ("rl_scaling", "agents", "envs")
 _PACKAGES = ("rl-scaling", "torch", "ale-py", "gymnasium", "numpy")
 
 
@@ -57,18 +59,22 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
-    """The checkout's commit, with "+changes" when tracked files differ from it; None outside a checkout."""
+    """The checkout's commit, with "+changes" when the code differs from it; None outside a checkout.
+
+    A sweep whose store is tracked changes files too, but not the code.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", "--no-optional-locks", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rl_scaling.records import RECORD_TYPES, SEALED, Record, SealedStatus
 from rl_scaling.store.disk import StoreError, remove_partial_files, replace_file, storage_errors, sync
-from rl_scaling.store.files import CHECKPOINT_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
+from rl_scaling.store.files import CHECKPOINT_FILE, CONFIG_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
 from rl_scaling.store.lock import RunLock
 from rl_scaling.store.rows import RowsRead, encode_record, read_rows_file, warn_of_partial_line
 
@@ -77,7 +77,7 @@ class RunWriter:
         self._last_updates = record.updates
 
     def keep_rows(self, up_to_updates: int) -> None:
-        """Take back the rows after `up_to_updates`, to go on from a checkpoint made there (0: from the start).
+        """Take back the rows after `up_to_updates`, to continue from a checkpoint made there (-1: to begin anew).
 
         They are moved to `records.dropped.jsonl`, not deleted.
 
@@ -112,8 +112,10 @@ class RunWriter:
     def seal(self, status: SealedStatus, note: str = "") -> None:
         """Turn the rows into `records.parquet`, whose presence says that the run is over, and close the writer.
 
+        A stopped run keeps its checkpoint, so that it can resume when more is asked of it.
+
         Args:
-            status: "done", "diverged" (a result, not an error) or "stopped" (it could not win any more).
+            status: "done", "diverged" (a result, not an error) or "stopped" (nothing more was asked of it).
             note: one line for people, kept with the run.
 
         Raises:
@@ -124,10 +126,21 @@ class RunWriter:
             raise StoreError(f"a run cannot be sealed as {status!r}: give one of {', '.join(SEALED)}")
         document = self._document | {"status": status, "note": note}
         write_sealed(self.directory / SEALED_FILE, document, read_rows_file(self._path).records)
-        for name in (ROWS_FILE, CHECKPOINT_FILE):
+        for name in (ROWS_FILE, *([] if status == "stopped" else [CHECKPOINT_FILE])):
             with contextlib.suppress(OSError):
                 (self.directory / name).unlink(missing_ok=True)
         self.close()
+
+    def discard(self) -> None:
+        """Close a run that never began, and leave nothing of it behind; one with rows or a checkpoint stays."""
+        empty = self._descriptor is not None and os.fstat(self._descriptor).st_size == 0
+        if empty and self.checkpoint is None:
+            for name in (CONFIG_FILE, ROWS_FILE):
+                (self.directory / name).unlink(missing_ok=True)
+        self.close()
+        with contextlib.suppress(OSError):  # it holds more, or is the store itself
+            self.directory.rmdir()
+            self.directory.parent.rmdir()
 
     def close(self) -> None:
         """Give up the lock and leave the run as it is: interrupted, unless sealed. Does nothing the second time."""

@@ -1,193 +1,260 @@
-"""What a sweep will take: trials, frames, time, memory and disk, from a throughput measured on this machine."""
+"""What a sweep takes in time, memory and disk, said before it starts, from a throughput measured on this machine."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import heapq
-import math
-import multiprocessing
+import resource
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-import torch
+import numpy as np
 
-from rl_scaling.agents.config import A2CConfig
-from rl_scaling.analysis.throughput import Throughput, fit_throughput
-from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.domains.rl.memory import memory_of
-from rl_scaling.envs import make_vector
-from rl_scaling.records import SEALED
+from rl_scaling.config import RunDescription
+from rl_scaling.domains import find_domain
+from rl_scaling.domains.base import Control, Domain, Hardware, TaskPlan, TrialCost
+from rl_scaling.estimates import duration, number
+from rl_scaling.records import SEALED, LossRecord, TrainingRecord
 from rl_scaling.store import Store
 from rl_scaling.sweeps.plan import SweepPlan
-from rl_scaling.sweeps.probe import probe
-from rl_scaling.sweeps.trial import choose_device
+from rl_scaling.sweeps.trial import units_of
+from rl_scaling.sweeps.tuner import Tuner
 
-# More take minutes to start; longer rollouts than these are on the same line.
-_MOST_ENVS_MEASURED = 16
-# A sealed row, and one of a run under way, as JSON.
-ROW_BYTES, OPEN_ROW_BYTES = 140, 900
-CONFIG_BYTES = 2_000
-_PARAMETERS = {"nature": 1_700_000, "small": 680_000, "mlp": 10_000}
+# A sealed row, and one of a run under way, as JSON; rows that a run of any length has, about.
+ROW_BYTES, OPEN_ROW_BYTES, ROWS, CONFIG_BYTES = 140, 900, 100, 2_000
+_SAMPLES, _SAMPLE_SECONDS = 8, 1.0
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What was measured of trials side by side, one thread each.
-
-    Attributes:
-        rollout: seconds of a rollout with the updates from it and its share of measuring the noise scale, against its
-            frames.
-        start_seconds: per environment: made, reset, and its random start emulated.
-        side_by_side: trials that were measured at once.
-        game: the game.
-    """
-
-    rollout: Throughput
-    start_seconds: float
-    side_by_side: int
-    game: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What is left of a sweep.
+    """What is left of one sweep.
+
+    Its trials count one further seed run for each batch size and seed of `best_seeds`; extensions of grids come on top.
 
     Attributes:
         task, store: which sweep.
-        trials: still to be run, with one further seed run for each batch size and seed of `best_seeds`; extensions of
-            grids come on top.
-        frames: of these.
-        seconds: of all workers' work added up.
-        extension_seconds: on top, if every grid were extended on one side as far as it may be.
+        unit: what it counts.
+        trials: still to be run.
+        units: of the trials.
+        seconds: of all slots' work added up.
         longest_seconds: of the longest trial.
+        extension_seconds: on top of `seconds`, if every grid were extended on one side as far as it may be.
         memory_bytes: of the largest trials side by side.
         kept_bytes: on disk, what stays.
         open_bytes: on disk as well, while it runs.
+        note: what it rests on, for people.
     """
 
     task: str
     store: str
+    unit: str
     trials: int
-    frames: int
+    units: int
     seconds: float
-    extension_seconds: float
     longest_seconds: float
+    extension_seconds: float
     memory_bytes: float
     kept_bytes: float
     open_bytes: float
+    note: str
 
 
-def wall_seconds(forecasts: Sequence[Forecast], workers: int, *, extended: bool = False) -> float:
-    """How long sweeps that share their workers take at least; `extended`: with the extensions of their grids."""
-    longest = max((f.longest_seconds for f in forecasts), default=0.0)
-    return max(longest, sum(f.seconds + extended * f.extension_seconds for f in forecasts) / workers)
+@dataclass(frozen=True)
+class Forecasts:
+    """What is left of sweeps that share their slots, and what this machine has.
+
+    Attributes:
+        sweeps: each by itself.
+        slots: trials side by side.
+        memory_free_bytes, disk_free_bytes: on this machine now.
+    """
+
+    sweeps: tuple[Forecast, ...]
+    slots: int
+    memory_free_bytes: float
+    disk_free_bytes: float
+
+    def seconds(self, *, extended: bool = False) -> float:
+        """The least time that they take; `extended`: with the extensions of their grids."""
+        longest = max((f.longest_seconds for f in self.sweeps), default=0.0)
+        return max(longest, sum(f.seconds + extended * f.extension_seconds for f in self.sweeps) / self.slots)
+
+    @property
+    def memory_bytes(self) -> float:
+        """At the peak."""
+        return max((f.memory_bytes for f in self.sweeps), default=0.0)
+
+    @property
+    def disk_bytes(self) -> float:
+        """At the peak."""
+        return sum(f.kept_bytes for f in self.sweeps) + max((f.open_bytes for f in self.sweeps), default=0.0)
+
+    def to_plain(self) -> dict[str, Any]:
+        """For --json."""
+        unit = self.sweeps[0].unit
+        return {
+            "sweeps": [asdict(one) for one in self.sweeps],
+            "trials": sum(one.trials for one in self.sweeps),
+            unit: sum(one.units for one in self.sweeps),
+            "hours": self.seconds() / 3600,
+            "hours_extended": self.seconds(extended=True) / 3600,
+            "memory_bytes": self.memory_bytes,
+            "memory_free_bytes": self.memory_free_bytes,
+            "disk_bytes": self.disk_bytes,
+            "disk_free_bytes": self.disk_free_bytes,
+            "workers": self.slots,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for one in self.sweeps:
+            alone = duration(max(one.longest_seconds, one.seconds / self.slots))
+            yield (
+                f"{one.store}: {one.trials:,} trials, {one.units:,} {one.unit}, {alone} by itself, memory"
+                f" {_bytes(one.memory_bytes)}, disk {_bytes(one.kept_bytes + one.open_bytes)} ({one.note})"
+            )
+        hours, extended = duration(self.seconds()), duration(self.seconds(extended=True))
+        trials, units, unit = (
+            sum(f.trials for f in self.sweeps),
+            sum(f.units for f in self.sweeps),
+            self.sweeps[0].unit,
+        )
+        at_once = f"{self.slots} at a time"
+        yield (
+            f"{trials:,} trials, {units:,} {unit}: about {hours} with {at_once},"
+            f" up to {extended} with every grid extended"
+        )
+        yield (
+            f"memory {_bytes(self.memory_bytes)} of {_bytes(self.memory_free_bytes)} free,"
+            f" disk {_bytes(self.disk_bytes)} of {_bytes(self.disk_free_bytes)} free"
+        )
+        if self.memory_bytes > self.memory_free_bytes:
+            yield "it would be refused, for that is more memory than is free: give smaller batches or fewer --workers"
 
 
-def forecast(plan: SweepPlan, store: Store, speed: Speed, workers: int) -> Forecast:
-    """What is left of one plan.
+def forecast_sweeps(plans: Mapping[Path, SweepPlan], slots: int, hardware: Hardware) -> Forecasts:
+    """What is left of plans, by the folders of their stores; it measures for some seconds.
 
     Raises:
-        StoreError: the store is damaged.
+        ConfigError: a plan that cannot be run here.
+        StoreError: a store is damaged.
     """
-    left = [config for config in _with_best_seeds(plan) if store.status(config.run_id) not in SEALED]
-    further = [config for config in _extensions(plan) if store.status(config.run_id) not in SEALED]
-    seconds = [_seconds(config, speed) for config in left]
-    memory = heapq.nlargest(workers, (memory_of(config).total for config in left))
+    import psutil
+
+    first = next(iter(plans)).absolute()
+    existing = next(folder for folder in (first, *first.parents) if folder.exists())
+    return Forecasts(
+        tuple(_forecast(plan, Store(folder), slots, hardware) for folder, plan in plans.items()),
+        slots,
+        psutil.virtual_memory().available,
+        shutil.disk_usage(existing).free,
+    )
+
+
+def _forecast(plan: SweepPlan, store: Store, slots: int, hardware: Hardware) -> Forecast:
+    domain: Domain[Any] = find_domain(plan.domain)
+    known = [config for _, config in Tuner(plan, {}).first()] + list(_further_seeds(plan))
+    left = [c for c in {c.run_id: c for c in known}.values() if store.status(c.run_id) not in SEALED]
+    extensions = [c for c in _extensions(plan) if store.status(c.run_id) not in SEALED]
+    costs, note = domain.costs([*left, *extensions], hardware, slots) or _measured(
+        domain, [*left, *extensions], hardware
+    )
+    now, later = costs[: len(left)], costs[len(left) :]
+    jobs: dict[Any, float] = {}
+    for config, cost in zip(left, now, strict=True):
+        key = domain.job_key(config)
+        jobs[key] = jobs.get(key, 0.0) + cost.seconds
+    identity = plan.tasks[0].example.identity
     return Forecast(
-        task=plan.base.task,
+        task=", ".join(dict.fromkeys(task.task for task in plan.tasks)),
         store=str(store.root),
+        unit=identity.unit,
         trials=len(left),
-        frames=sum(config.frames for config in left),
-        seconds=sum(seconds),
-        extension_seconds=sum(_seconds(config, speed) for config in further),
-        longest_seconds=max(seconds, default=0.0),
-        memory_bytes=sum(memory),
-        kept_bytes=sum(_kept_bytes(config) for config in left),
-        open_bytes=sum(heapq.nlargest(workers, (_open_bytes(config) for config in left))),
+        units=sum(config.length for config in left),
+        seconds=sum(cost.seconds for cost in now),
+        longest_seconds=max(jobs.values(), default=0.0),
+        extension_seconds=sum(cost.seconds for cost in later),
+        memory_bytes=sum(heapq.nlargest(slots, (cost.memory_bytes for cost in now))),
+        kept_bytes=sum(cost.kept_bytes for cost in now),
+        open_bytes=sum(heapq.nlargest(slots, (cost.open_bytes for cost in now))),
+        note=note,
     )
 
 
-def _with_best_seeds(plan: SweepPlan) -> list[RunConfig]:
-    """The first trials, and the further seeds as if the middle rate of each grid were the best."""
-    first = plan.trials()
-    further = []
-    for num_envs in sorted(set(plan.num_envs)):
-        grid = plan.learning_rates.grid(plan.base.agent.batch_size(num_envs))
-        further += [plan.trial(num_envs, grid[len(grid) // 2], seed) for seed in plan.best_seeds]
-    return list({config.run_id: config for config in [*first, *further]}.values())
+def _further_seeds(plan: SweepPlan) -> Iterator[RunDescription]:
+    """The further seeds as if the middle rate of each grid were the best."""
+    for task in plan.tasks:
+        for size in () if task.explicit() else sorted(set(task.batch_sizes)):
+            grid = task.learning_rates.grid(size)
+            yield from (task.config(size, grid[len(grid) // 2], seed) for seed in plan.best_seeds)
 
 
-def _extensions(plan: SweepPlan) -> Iterator[RunConfig]:
+def _extensions(plan: SweepPlan) -> Iterator[RunDescription]:
     """Every grid continued upwards."""
-    for num_envs in sorted(set(plan.num_envs)):
-        batch_size = plan.base.agent.batch_size(num_envs)
-        rates = plan.learning_rates.grid(batch_size)
-        while (rate := plan.learning_rates.beyond(rates, max(rates), batch_size)) is not None:
-            rates.append(rate)
-            yield from (plan.trial(num_envs, rate, seed) for seed in plan.seeds)
+    for task in plan.tasks:
+        for size in () if task.explicit() or plan.search else sorted(set(task.batch_sizes)):
+            yield from _extended(task, size, plan.seeds)
 
 
-def _seconds(config: RunConfig, speed: Speed) -> float:
-    num_envs = config.environment.num_envs
-    rollouts = config.updates / config.agent.updates_per_rollout
-    each = float(speed.rollout.seconds_per_update(num_envs * config.agent.rollout_steps))
-    return rollouts * each + num_envs * speed.start_seconds
+def _extended(task: TaskPlan, size: int, seeds: Sequence[int]) -> Iterator[RunDescription]:
+    rates = task.learning_rates.grid(size)
+    while (rate := task.learning_rates.beyond(rates, max(rates), size)) is not None:
+        rates.append(rate)
+        yield from (task.config(size, rate, seed) for seed in seeds)
 
 
-def _rows(config: RunConfig) -> int:
-    rollout = config.environment.num_envs * config.agent.rollout_steps
-    return math.ceil(config.frames / max(rollout, config.record_every_frames))
+# --- measured by running ------------------------------------------------------------------------------------------
 
 
-def _kept_bytes(config: RunConfig) -> float:
-    return CONFIG_BYTES + ROW_BYTES * _rows(config)
+def _measured(
+    domain: Domain[Any], configs: Sequence[RunDescription], hardware: Hardware
+) -> tuple[list[TrialCost], str]:
+    """Costs from some of the jobs, small, large and in between, each run for about a second; others by a power law."""
+    jobs: dict[Any, list[RunDescription]] = {}
+    for config in configs:
+        jobs.setdefault(domain.job_key(config), []).append(config)
+    ordered = sorted(jobs.values(), key=lambda job: job[0].identity.batch_size)
+    chosen = [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, min(_SAMPLES, len(ordered))).astype(int))]
+    sizes, each = [], []
+    for job in chosen:
+        seconds = _seconds_per_unit(domain, job, hardware)
+        if seconds is not None:
+            sizes.append(job[0].identity.batch_size)
+            each.append(seconds)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    line = np.polyfit(np.log(sizes), np.log(each), 1) if len(set(sizes)) > 1 else (0.0, np.log(max(each, default=1e-9)))
+    costs = [
+        TrialCost(
+            seconds=float(np.exp(np.polyval(line, np.log(c.identity.batch_size)))) * c.length,
+            memory_bytes=memory,
+            kept_bytes=CONFIG_BYTES + ROW_BYTES * ROWS,
+            open_bytes=OPEN_ROW_BYTES * ROWS,
+        )
+        for c in configs
+    ]
+    return costs, f"{number(len(sizes))} of {number(len(ordered))} jobs measured for {_SAMPLE_SECONDS:g} s each"
 
 
-def _open_bytes(config: RunConfig) -> float:
-    """Rows as JSON and two checkpoints, for the new one is whole before the old one goes."""
-    states = 2 if isinstance(config.agent, A2CConfig) else 3  # weights, and the optimiser's one or two
-    return OPEN_ROW_BYTES * _rows(config) + 2 * 4 * states * _PARAMETERS[config.agent.network]
+def _seconds_per_unit(domain: Domain[Any], job: Sequence[RunDescription], hardware: Hardware) -> float | None:
+    """Of one run's share of a job that trains for a moment; None where it had no end of an update."""
+    part = domain.together(job)[0]
+    control = Control()
+    events = domain.run(part, [None] * len(part), control, hardware)
+    begun, units = time.perf_counter(), dict.fromkeys(range(len(part)), 0)
+    with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
+        for place, event in events:
+            if isinstance(event, TrainingRecord | LossRecord):
+                units[place] = units_of(event)
+            if time.perf_counter() - begun > _SAMPLE_SECONDS:
+                control.interrupt = True
+    done = sum(units.values())
+    return (time.perf_counter() - begun) / done if done else None
 
 
-def measure_speed(plans: Mapping[Path, SweepPlan], *, workers: int, device: str, seconds: float) -> Speed:
-    """Train the first plan's game for a few seconds with a few environments, in as many processes as there are workers.
-
-    Args:
-        plans: the sweeps by the folders of their stores.
-        workers: trials side by side.
-        device: "cpu", "cuda" or "auto".
-        seconds: of training, for each of two numbers of environments; starting comes on top.
-    """
-    plan = next(iter(plans.values()))
-    base, smallest = plan.base, min(plan.num_envs)
-    larger = min(_MOST_ENVS_MEASURED, max(plan.num_envs))
-    numbers = [smallest, larger if larger > smallest else 2 * smallest]
-    context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(_measure, base, numbers, device, seconds) for _ in range(workers)]
-        measured = [job.result() for job in jobs]
-    rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
-    return Speed(
-        rollout=fit_throughput(rows),
-        start_seconds=sum(start for start, _ in measured) / len(measured),
-        side_by_side=workers,
-        game=base.environment.name,
-    )
-
-
-def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float) -> tuple[float, pd.DataFrame]:
-    """Seconds that starting takes per environment, and the probe's rows, in frames of a rollout."""
-    torch.set_num_threads(1)
-    begun = time.perf_counter()
-    environment = dataclasses.replace(config.environment, num_envs=numbers[0])
-    with closing(make_vector(environment, num_threads=1)) as source:
-        source.reset(config.seed)
-    start = (time.perf_counter() - begun) / numbers[0]
-    rows = probe(config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True)
-    rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
-    return start, rows
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

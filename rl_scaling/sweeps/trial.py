@@ -1,147 +1,301 @@
-"""One trial: a run from its config to its place in the store."""
+"""One trial, for every domain: opened, appended to, checkpointed and sealed here and nowhere else."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from rl_scaling.agents.agent import Agent
-from rl_scaling.config import ConfigError
-from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.domains.rl.memory import require_memory
-from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.training import Diverged, Progress, run
-from rl_scaling.envs import VectorSource, make_vector
-from rl_scaling.records import Status, TrainingRecord
-from rl_scaling.store import RunWriter, Store
+from rl_scaling.analysis import GoalTracker
+from rl_scaling.config import ConfigError, RunDescription, to_dict
+from rl_scaling.domains import find_domain
+from rl_scaling.domains.base import ON_ONE_THREAD, Checkpoint, Control, Domain, Ended, Hardware, Starting
+from rl_scaling.records import Identity, Record, Status
+from rl_scaling.store import RunWriter, Store, StoreError
 from rl_scaling.store.provenance import provenance
-from rl_scaling.sweeps import INTERRUPT, Verdict
 
 CHECKPOINT_SECONDS = 60.0
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where one is.
-
-    Raises:
-        ConfigError: the device asked for is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}: give cpu, cuda or auto") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"no GPU is to be seen for device {name!r}: use --device cpu, or install torch for CUDA")
-    return device
+REACHED_ALL = "every goal is reached"
 
 
 @dataclass(frozen=True)
-class Faster:
-    """What is done for speed: kept with the run as device and threads are, and no part of the question it answers.
+class Job:
+    """Runs of one domain that train together, and where they are kept; plain data can be made of it.
 
     Attributes:
-        alternate: act for one half of the environments while the other half is emulated.
-        compute_dtype: what the network's layers compute in, under autocast.
+        configs: one run, or several of one group of `Domain.together`.
+        store: the folder of the store.
+        goals: with `stop_at_goals`, a run that has reached them all is stopped.
+        reopen: run ids of sealed runs of which more is asked.
+        replace: run ids that begin anew; what there was is moved aside.
     """
 
-    alternate: bool = False
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    configs: tuple[RunDescription, ...]
+    store: Path
+    hardware: Hardware = ON_ONE_THREAD
+    goals: tuple[float, ...] = ()
+    stop_at_goals: bool = False
+    reopen: frozenset[str] = frozenset()
+    replace: frozenset[str] = frozenset()
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [config.run_id for config in self.configs]
+
+    def to_plain(self) -> dict[str, Any]:
+        """For another process."""
+        plain = dict(vars(self))
+        plain["configs"] = [to_dict(config) for config in self.configs]
+        return plain | {"domain": self.configs[0].domain}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Job:
+        """The inverse of `to_plain`."""
+        domain = find_domain(plain["domain"])
+        rest = {name: value for name, value in plain.items() if name not in ("domain", "configs")}
+        return cls(configs=tuple(domain.parse(config) for config in plain["configs"]), **rest)
 
 
-def run_trial(
-    config: RunConfig,
-    store: Store,
+@dataclass(frozen=True)
+class RunEnded:
+    """A run is sealed, or left for a later call."""
+
+    status: Status
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """A run could not be run; `reason` is one line."""
+
+    reason: str
+
+
+RunEvent = Starting | Record | RunEnded | RunFailed
+
+
+@dataclass
+class Requests:
+    """What is asked of a job while it runs.
+
+    Attributes:
+        control: what its domain looks at.
+        reasons: by run id, why a run is to be stopped for good.
+    """
+
+    control: Control = field(default_factory=Control)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def tracker_of(identity: Identity, goals: Sequence[float]) -> GoalTracker:
+    """Follows a run of any domain; a score is smoothed over episodes, a loss is compared as it is."""
+    measure = identity.measure
+    horizon = {} if measure.over_episodes else {"horizon": 1e-9}
+    return GoalTracker(goals, direction=measure.direction, **horizon)
+
+
+def track(tracker: GoalTracker, record: Record, identity: Identity) -> None:
+    """Hand a row to a run's tracker."""
+    episodes = getattr(record, "episodes", 1)
+    tracker.update(record.updates, units_of(record), getattr(record, identity.quantity), episodes)
+
+
+def units_of(record: Record) -> int:
+    """Frames, examples or tokens so far."""
+    return record.frames if hasattr(record, "frames") else record.examples  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
+    """Run a job against its store: (run id, what happened), for each run until it ended.
+
+    Runs resume from their checkpoints, those at the same update together; without one they begin anew. Closed early,
+    or left by an exception, it leaves runs that can be resumed.
+
+    Raises:
+        ConfigError: runs that cannot be run; nothing is stored of them.
+        StoreError: runs that another process writes; a full disk.
+    """
+    first = job.configs[0]
+    domain: Domain[Any] = find_domain(first.domain)
+    store = Store(job.store)
+    domain.refuse(job.configs, job.hardware, 1)
+    origin = provenance(**asdict(job.hardware))
+    over: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        writers = {c.run_id: stack.enter_context(_open(store, c, origin, job)) for c in job.configs}
+        states = {run_id: _load_checkpoint(writer) for run_id, writer in writers.items()}
+        for updates in sorted({-1 if state is None else int(state["updates"]) for state in states.values()}):
+            left = [c for c in job.configs if _updates(states[c.run_id]) == updates]
+            for part in domain.together(left):
+                if requests.control.interrupt:
+                    break
+                writers_of_part = [writers[c.run_id] for c in part]
+                for run_id, event in _Part(job, part, writers_of_part, requests).run(domain, states, updates):
+                    over.update({run_id} if isinstance(event, RunEnded) else ())
+                    yield run_id, event
+        for run_id in [config.run_id for config in job.configs if config.run_id not in over]:
+            yield run_id, RunEnded("interrupted")
+
+
+def _open(store: Store, config: RunDescription, origin: dict[str, Any], job: Job) -> RunWriter:
+    run_id = config.run_id
+    return store.open_run(config, origin, replace=run_id in job.replace, reopen=run_id in job.reopen)
+
+
+def _updates(state: Mapping[str, Any] | None) -> int:
+    return -1 if state is None else int(state["updates"])
+
+
+def _load_checkpoint(writer: RunWriter) -> Mapping[str, Any] | None:
+    """What `_save_checkpoint` kept; None where there is nothing to resume from.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    if writer.checkpoint is None:
+        return None
+    import torch
+
+    try:
+        state = torch.load(writer.checkpoint, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise StoreError(
+            f"{writer.checkpoint} is damaged: delete it, and the run begins anew (its rows are kept aside)"
+        ) from error
+    if "updates" not in state:  # of schema 2, whose only checkpoints are of reinforcement learning
+        state = {"updates": state["progress"]["updates"], "state": state}
+    return state
+
+
+class _Part:
+    """Runs of a job that begin at the same update."""
+
+    def __init__(
+        self, job: Job, configs: Sequence[RunDescription], writers: Sequence[RunWriter], requests: Requests
+    ) -> None:
+        self.job, self.configs, self.writers = job, configs, writers
+        self.requests, self.control = requests, requests.control
+        self.control.stop.clear()
+        self.control.goals = job.goals
+        self.trackers = [tracker_of(config.identity, job.goals) for config in configs]
+        self.over: set[int] = set()
+        self._saved = time.monotonic()
+
+    def run(
+        self, domain: Domain[Any], states: Mapping[str, Mapping[str, Any] | None], updates: int
+    ) -> Generator[tuple[str, RunEvent], None, None]:
+        for writer, tracker, config in zip(self.writers, self.trackers, self.configs, strict=True):
+            writer.keep_rows(updates)
+            for row in writer.rows:
+                track(tracker, row, config.identity)
+        found = [states[config.run_id] for config in self.configs]
+        resume = [None if state is None else state["state"] for state in found]
+        events = domain.run(self.configs, resume, self.control, self.job.hardware)
+        begun = False
+        try:
+            with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
+                for number, event in events:
+                    begun = True
+                    told = self._take(number, event)
+                    if told is not None:
+                        yield self.configs[number].run_id, told
+        except ConfigError:  # a run that cannot be started leaves nothing behind
+            for writer in self.writers if not begun else ():
+                writer.discard()
+            raise
+        for number in range(len(self.configs)):  # of a domain that has no checkpoints
+            if number not in self.over:
+                yield self.configs[number].run_id, self._leave(number)
+
+    def _take(self, number: int, event: Any) -> RunEvent | None:
+        match event:
+            case Starting():
+                return event
+            case Ended(status, note):
+                self.writers[number].seal(status, note)
+                self.over.add(number)
+                return RunEnded(status)
+            case Checkpoint():
+                kept = {"updates": event.updates, "state": dict(event.state)}
+                self.writers[number].save_checkpoint(lambda path: _save(kept, path))
+                self._saved = time.monotonic()
+                stopped = number in self.control.stop
+                return self._leave(number) if stopped or self.control.interrupt else None
+            case _:
+                self._append(number, event)
+                return event
+
+    def _append(self, number: int, record: Record) -> None:
+        self.writers[number].append(record)
+        identity, tracker = self.configs[number].identity, self.trackers[number]
+        track(tracker, record, identity)
+        if self.job.stop_at_goals and self.job.goals and len(tracker.reached) == len(set(self.job.goals)):
+            self.requests.reasons.setdefault(self.configs[number].run_id, REACHED_ALL)
+        if self.configs[number].run_id in self.requests.reasons:
+            self.control.stop.add(number)
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.control.checkpoint = True
+            self._saved = time.monotonic()
+
+    def _leave(self, number: int) -> RunEnded:
+        """A run that does not train on: stopped for good, or interrupted."""
+        self.over.add(number)
+        reason = self.requests.reasons.get(self.configs[number].run_id)
+        if reason is None:
+            self.writers[number].close()
+            return RunEnded("interrupted")
+        self.writers[number].seal("stopped", reason)
+        return RunEnded("stopped")
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    import torch
+
+    torch.save(state, path)
+
+
+def run(
+    config: RunDescription,
+    store: Store | Path | str,
     *,
-    device: str = "auto",
-    threads: int = 1,
-    listen: Callable[[TrainingRecord], Verdict] = lambda record: None,
-    starting: Callable[[int, int], None] | None = None,
+    hardware: Hardware = ON_ONE_THREAD,
     replace: bool = False,
-    faster: Faster = Faster(),
+    listen: Callable[[RunEvent], None] = lambda event: None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Status:
-    """Train as `config` says, appending to the store as it goes; go on from a checkpoint if there is one.
+    """Train one run of any domain, or resume it, and keep it.
 
     Args:
-        device: "cpu", "cuda", or "auto".
-        threads: for torch and for the emulator, each.
-        listen: hears every record and answers with a verdict on the run (see `rl_scaling.sweeps`).
-        starting: hears how far the start of the environments is, as (done, total).
-        replace: run again what is sealed; the old run is moved aside.
-        faster: what is done for speed and changes results by rounding only.
+        config: the run.
+        store: where it is kept, in a folder named after its run id.
+        hardware: what it runs on.
+        replace: run again what is done; the old run is moved aside.
+        listen: hears every record, and how far the start is.
+        asked_to_stop: asked after every update; once true, the run saves itself and the same call resumes it.
 
     Returns:
-        The run's status in the store: "done", "diverged", "stopped" or "interrupted".
+        "done", "diverged" or "interrupted"; a run that is done already is left as it is.
+
+    Raises:
+        ConfigError: a run that this machine cannot run.
+        StoreError: another process writes it, or the disk is full.
+
+    >>> from rl_scaling.nqm import NQMConfig
+    >>> config = NQMConfig(optimizer="sgd", batch_size=8, learning_rate=0.01, updates=100, dimension=100)
+    >>> run(config, getfixture("tmp_path"))
+    'done'
     """
-    chosen = choose_device(device)
-    torch.set_num_threads(threads)
-    origin = provenance(device=str(chosen), threads=threads, **asdict(faster))
-    if not replace and store.status(config.run_id) not in (None, "interrupted"):
-        store.open_run(config, origin)  # refuses, and says why
-    # Before the run is given its place: one that cannot be started must leave nothing behind.
-    require_memory([config], device=chosen)
-    group_envs = config.adaptive.group_envs if config.adaptive else None
-    if faster.alternate and group_envs:
-        raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")
-    made = make_vector(
-        config.environment, num_threads=threads, progress=starting, group_envs=group_envs, alternate=faster.alternate
-    )
-    with closing(made) as source:
-        learner = make_agent(
-            config.agent,
-            source.observation_shape,
-            source.num_actions,
-            total_updates=config.updates,
-            seed=config.seed,
-            device=chosen,
-        )
-        learner.network.compute_dtype = torch.bfloat16 if faster.compute_dtype == "bfloat16" else None
-        with store.open_run(config, origin, replace=replace) as writer:
-            return _train(config, writer, source, learner, listen)
-
-
-def _train(
-    config: RunConfig,
-    writer: RunWriter,
-    source: VectorSource,
-    learner: Agent[Any],
-    listen: Callable[[TrainingRecord], Verdict],
-) -> Status:
-    progress = Progress.start(config)
-    _restore(writer, learner, progress)
-    saved = time.monotonic()
-    try:
-        for record in run(learner, source, config, progress):
-            writer.append(record)
-            verdict = listen(record)
-            if verdict == INTERRUPT or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
-                writer.save_checkpoint(lambda path, state=state: torch.save(state, path))
-                saved = time.monotonic()
-            if verdict == INTERRUPT:
-                return "interrupted"
-            if verdict is not None:
-                writer.seal("stopped", verdict)
-                return "stopped"
-    except Diverged as reason:
-        writer.seal("diverged", str(reason))
-        return "diverged"
-    writer.seal("done")
-    return "done"
-
-
-def _restore(writer: RunWriter, learner: Agent[Any], progress: Progress) -> None:
-    """Take up the checkpoint of an interrupted run, or begin it again; rows after the checkpoint are set aside."""
-    path: Path | None = writer.checkpoint
-    if path is not None:
-        state = torch.load(path, weights_only=True, map_location=learner.device)
-        learner.load_state_dict(state["learner"])
-        progress.load_state_dict(state["progress"])
-    writer.keep_rows(progress.updates)
+    kept = store if isinstance(store, Store) else Store(store)
+    status = kept.status(config.run_id)
+    if status in ("done", "diverged", "stopped") and not replace:
+        return status
+    job = Job((config,), kept.root, hardware, replace=frozenset([config.run_id] if replace else []))
+    for _, event in run_job(job, Requests(Control(asked_to_stop))):
+        listen(event)
+        if isinstance(event, RunEnded):
+            status = event.status
+    if status is None:
+        raise ConfigError(f"run {config.run_id} trained nothing: report this as a bug")
+    return status

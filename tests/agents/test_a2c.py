@@ -50,7 +50,7 @@ def test_parts_equal_naive_gradients(network: str) -> None:
     agent = acting(network)
     assert agent._actor is not None
     rollout = agent._actor.roll_out(5, agent.generator)
-    norms = agent._part_norms(rollout, num_groups=4, frame_gradients=3)
+    norms = agent._group_sq_norms(rollout, num_groups=4, frame_gradients=3)
     rows = [list(range(30)), *(list(range(group.start, group.stop)) for group in norms.groups)]
     rows += [[row] for row in norms.rows]
     expected = [naive_parts(agent, rollout, some) for some in rows]

@@ -47,7 +47,7 @@ def test_a2c_updates_equal_the_cpus() -> None:
         rollout = agent._roll_out()
         # Each device draws its own random numbers: these actions were not taken, but any will do for a gradient.
         rollout.actions.copy_(actions)
-        norms = agent._part_norms(rollout, 3, 4)
+        norms = agent._group_sq_norms(rollout, 3, 4)
         update = agent._learn(agent._acting.tape, rollout, norms)
         assert update.groups is not None
         found[device] = {

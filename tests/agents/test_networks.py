@@ -71,7 +71,7 @@ def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
     agent.network.compute_dtype = torch.bfloat16
     rollout = agent._roll_out()
     assert rollout.logits.dtype == rollout.values.dtype == torch.float32
-    norms = agent._part_norms(rollout, 3, 4)
+    norms = agent._group_sq_norms(rollout, 3, 4)
     loss, _ = agent._loss(*agent._acting.tape.replay(norms), rollout)
     replayed = torch.autograd.grad(loss, agent._parameters)
     fresh = gradient_of(agent, rollout)

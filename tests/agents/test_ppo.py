@@ -69,7 +69,7 @@ def test_gradient_and_norms_of_a_minibatch_equal_naive_ones(network: str, miniba
         agent._learn(frames[rows], 1e-2 if network == "mlp" else 1e-3, CLIP)
     rows = dealt[2]
     minibatch = frames[rows]
-    norms = agent._part_norms(minibatch.valid, rows, num_groups=2, frame_gradients=3)
+    norms = agent._group_sq_norms(minibatch.valid, rows, num_groups=2, frame_gradients=3)
     assert norms is not None
     everything = rows.tolist()
     parts = [everything, *(everything[group] for group in norms.groups), *([everything[row]] for row in norms.rows)]

@@ -11,7 +11,7 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Actor, Rollout
 from rl_scaling.config import ConfigError
-from rl_scaling.noise.torch.groups import PartNorms
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 
 Network = Literal["small", "nature", "mlp"]
@@ -44,7 +44,7 @@ def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None
 @pytest.mark.parametrize("network", list(SHAPES))
 def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
-    norms = agent._part_norms(rollout, num_groups=4, frame_gradients=5)
+    norms = agent._group_sq_norms(rollout, num_groups=4, frame_gradients=5)
     loss, _ = agent._loss(*actor.tape.replay(norms), rollout)
     loss.backward()
     gradient = [p.grad for p in agent.network.parameters() if p.grad is not None]
@@ -56,31 +56,6 @@ def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network)
     for row, found in zip(norms.rows, groups.frame_sq_norms, strict=True):
         assert found == pytest.approx(sq_norm(naive_gradient(agent, rollout, [int(row)])), rel=1e-3)
     assert groups.batch_sq_norm == pytest.approx(sq_norm(naive_gradient(agent, rollout, list(range(30)))), rel=1e-3)
-
-
-def test_wide_and_narrow_batches_take_norms_alike() -> None:
-    # 5 rows per group go by scalar products, 500 by the gradient itself: same layer, same answer.
-    layer, generator = nn.Linear(7, 3), torch.Generator().manual_seed(0)
-    inputs, grads = torch.randn(500, 7, generator=generator), torch.randn(500, 3, generator=generator)
-    for size in (1, 2, 5, 500):
-        groups = [slice(i, i + size) for i in range(0, 500, size)]
-        norms = PartNorms(groups, [], torch.device("cpu"))
-        weight, bias = norms.linear(layer, inputs, grads)
-        torch.testing.assert_close(weight, grads.T @ inputs)
-        torch.testing.assert_close(bias, grads.sum(0))
-        expected = [sq_norm([grads[g].T @ inputs[g], grads[g].sum(0)]) for g in groups]
-        torch.testing.assert_close(
-            norms.group_sq_norms, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
-        )
-
-
-def test_layers_without_bias_count_none() -> None:
-    generator = torch.Generator().manual_seed(1)
-    inputs, grads = torch.randn(4, 7, generator=generator), torch.randn(4, 3, generator=generator)
-    norms = PartNorms([slice(0, 4)], [2], torch.device("cpu"))
-    norms.linear(nn.Linear(7, 3, bias=False), inputs, grads)
-    assert norms.group_sq_norms[0] == pytest.approx(sq_norm([grads.T @ inputs]), rel=1e-5)
-    assert norms.row_sq_norms[0] == pytest.approx(sq_norm([torch.outer(grads[2], inputs[2])]), rel=1e-5)
 
 
 def test_measuring_changes_no_weight() -> None:
@@ -99,11 +74,17 @@ def test_measuring_changes_no_weight() -> None:
 class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 5))
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         out = self.body(observations)
         return out[:, :4], out[:, 4]
+
+
+class Scaled(Normed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(6))
 
 
 class Twice(nn.Module):
@@ -116,9 +97,27 @@ class Twice(nn.Module):
         return out[:, :4], out[:, 4]
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_normalised_networks_are_replayed(measured: bool) -> None:
+    network, observations = Normed(), torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+
+    def gradient(logits: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((logits**2).sum() + values.exp().sum(), list(network.parameters()))
+
+    tape = Tape(network)
+    with tape.recording(steps=2):
+        for step in range(2):
+            tape.act(observations[step::2])
+    norms = GroupSqNorms([slice(0, 4), slice(4, 12)], [3]) if measured else None
+    torch.testing.assert_close(gradient(*tape.replay(norms)), gradient(*network(observations)))
+    if norms is not None:
+        expected = [sq_norm(list(gradient(*network(observations[rows])))) for rows in norms.groups]
+        torch.testing.assert_close(norms.group_sq_norms.float(), torch.tensor(expected))
+
+
 def test_networks_that_cannot_be_replayed_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"body\.1\.weight is in no Linear or Conv2d layer"):
-        Tape(Normed())
+    with pytest.raises(ConfigError, match=r"scale is in a Scaled, which is none of Linear.* not supported"):
+        Tape(Scaled())
     tape, observations = Tape(Twice()), torch.zeros(2, 6)
     with tape.recording(steps=1):
         tape.act(observations)

@@ -300,7 +300,7 @@ def test_learning_rate_and_batch_size_stand_beside_the_estimate() -> None:
     estimate = meter.estimate()
     assert estimate.learning_rate == pytest.approx(1e-3)
     assert estimate.batch_size == pytest.approx((10 + 10 + 15 + 9) / 4)
-    assert "learning rate 0.001, batch size 11.0" in str(estimate)
+    assert "learning rate 0.001, batch size 11" in str(estimate)
     for wrong in (-1e-3, -math.inf):
         with pytest.raises(ValueError, match="learning_rate"):
             meter.update([3.0, 2.0], 1.5, learning_rate=wrong)

@@ -14,9 +14,9 @@ from rl_scaling.analysis.throughput import fit_throughput
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.store import Store
-from rl_scaling.sweeps.forecast import Forecast, Speed, forecast, wall_seconds
+from rl_scaling.sweeps.forecast import Forecast, Speed, TrialCost, forecast, wall_seconds
 from rl_scaling.sweeps.plan import LearningRates, SweepPlan
-from rl_scaling.sweeps.trial import run_trial
+from tests.store.builders import PROVENANCE, record
 
 # A rollout takes 10 ms and 1 ms for each of its frames, an environment 2 s to start.
 LINE = pd.DataFrame({"batch_size": [20, 80], "seconds": [0.03, 0.09], "error": [0.0, 0.0]})
@@ -27,6 +27,14 @@ A2C_PLAN = SweepPlan(
     best_seeds=(1,),
     learning_rates=LearningRates(fixed=(1e-3, 2e-3)),
 )
+
+
+def _run(config: RunConfig, folder: Path) -> None:
+    """What a run of 50 rows, one an update, leaves on disk."""
+    with Store(folder).open_run(config, PROVENANCE) as writer:
+        for updates in range(1, 51):
+            writer.append(record(updates))
+        writer.seal("done")
 
 
 def test_trials_frames_and_seconds_add_up(tmp_path: Path) -> None:
@@ -70,17 +78,26 @@ def test_what_is_done_is_not_counted_and_the_disk_is_what_it_takes(tmp_path: Pat
     )
     before = forecast(plan, Store(tmp_path), SPEED, workers=1)
     first, second = plan.trials()
-    run_trial(first, Store(tmp_path))
+    _run(first, tmp_path)
     after = forecast(plan, Store(tmp_path), SPEED, workers=1)
     assert (before.trials, after.trials) == (2, 1)
     assert before.open_bytes == after.open_bytes > 2 * 4 * 680_000, "one trial at a time, its checkpoint twice"
     kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     said = before.kept_bytes - after.kept_bytes
     assert 0.5 < said / kept < 2, (said, kept)
-    run_trial(second, Store(tmp_path))
+    _run(second, tmp_path)
     assert forecast(plan, Store(tmp_path), SPEED, workers=1).seconds == 0
 
 
 def test_nothing_left_takes_no_time() -> None:
-    assert wall_seconds([Forecast("t", "s", 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)], 2) == 0
+    assert wall_seconds([Forecast.of([], workers=2)], 2) == 0
     assert np.isfinite(wall_seconds([], 2))
+
+
+def test_costs_of_any_domain_add_up_and_the_largest_run_side_by_side() -> None:
+    costs = [TrialCost(seconds, 10 * seconds, 3.0, 100 / seconds) for seconds in (1.0, 5.0, 2.0)]
+    found = Forecast.of(costs, workers=2, note="by hand")
+    assert (found.trials, found.seconds, found.longest_seconds) == (3, 8, 5)
+    assert (found.memory_bytes, found.kept_bytes, found.open_bytes) == (70, 9, 150)
+    assert (found.disk_bytes, found.note) == (159, "by hand")
+    assert wall_seconds([found], 2) == 5

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rl_scaling.sweeps.supervised import SupervisedGrid, run_cell
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.budgets import Budget
-from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig
+from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig, Budget
 from rl_scaling.store import Store
-from rl_scaling.sweeps.supervised import SupervisedGrid, run_cell
 
 EXAMPLES = 1200
 

@@ -6,15 +6,14 @@ import math
 from pathlib import Path
 
 import pytest
+from rl_scaling.sweeps.supervised import SupervisedGrid
+from rl_scaling.sweeps.supervised_search import SupervisedSearch
 
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.budgets import Budget
-from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.config import Budget, SupervisedConfig
 from rl_scaling.records import LossRecord
 from rl_scaling.store import Store, load_runs
-from rl_scaling.sweeps.supervised import SupervisedGrid
-from rl_scaling.sweeps.supervised_search import SupervisedSearch
 
 EXAMPLES = 1200
 GRID = SupervisedGrid(

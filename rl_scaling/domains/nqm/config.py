@@ -1,18 +1,34 @@
-"""A run of the noisy quadratic model, for the store."""
+"""What is asked of the noisy quadratic model: a run for the store, and what commands and library take by default.
+
+It imports no array library, so that a command line can read its options here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
-from rl_scaling.config import ConfigError, RunDescription, added_later, variant_of
+from rl_scaling.config import RunDescription, added_later, require, require_fraction, require_positive, variant_of
 from rl_scaling.records import Identity
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema")
+OptimizerName = Literal["sgd", "momentum", "nesterov", "ema", "momentum-ema", "nesterov-ema"]
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+BATCH_SIZES = tuple(4.0**k for k in range(1, 11))
+"""Those of the figures of Zhang et al. 2019."""
+CONFIDENCE = 0.95
 _VARIED = {"optimizer", "batch_size", "learning_rate", "coefficient", "averaging", "updates", "seed"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The problem's size and where training is to arrive; the defaults are those of Zhang et al. 2019."""
+
+    dimension: int = 10_000
+    """Directions of the model."""
+    target: float = 0.01
+    """Risk that stands for the measured goal; the model starts at about 4.9."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +39,15 @@ class NQMConfig(RunDescription):
     noise_scale * h_i^noise_exponent, and the start is N(0, 1) in every direction.
 
     Attributes:
-        optimizer: "sgd", "momentum" (heavy ball), "nesterov" "ema" (an average of SGD's iterates),
-            "momentum-ema" or "nesterov-ema" (one of a momentum's iterates).
+        optimizer: "sgd", "momentum" (heavy ball), "nesterov", "ema" (an average of SGD's iterates), "momentum-ema" or
+            "nesterov-ema" (an average of a momentum's iterates).
         power: p of the preconditioner H^-p.
         batch_size: examples per update.
         learning_rate: alpha.
         coefficient: beta of the momentum, or gamma of the average for "ema"; 0 for SGD.
         averaging: gamma of the average of a momentum's iterates.
-        updates: the run ends after these.
-        seed: of nothing, for all is exact; it keeps apart runs that are meant to be repetitions.
+        updates: length of the run.
+        seed: changes nothing, for all is exact; it keeps apart runs that are meant as repetitions.
 
     Raises:
         ConfigError: a value out of its range.
@@ -45,7 +61,7 @@ class NQMConfig(RunDescription):
     learning_rate: float
     coefficient: float = 0.0
     updates: int
-    dimension: int = 10_000
+    dimension: int = Setting.dimension
     spectrum_exponent: float = 1.0
     noise_exponent: float = 1.0
     noise_scale: float = 1.0
@@ -54,19 +70,21 @@ class NQMConfig(RunDescription):
 
     def check(self) -> None:
         """See `Config.check`."""
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(f"no optimizer {self.optimizer!r}: {', '.join(OPTIMIZERS)}")
-        for name in ("batch_size", "learning_rate", "updates", "dimension", "noise_scale"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}: give a positive number")
-        if not 0 <= self.power <= 1:
-            raise ConfigError(f"power is {self.power}: give a number from 0 to 1")
+        require(self.optimizer in OPTIMIZERS, f"no optimizer {self.optimizer!r}: {', '.join(OPTIMIZERS)}")
+        require_positive(self, "batch_size", "learning_rate", "updates", "dimension", "noise_scale")
+        require_fraction(self, "power")
         for name in ("coefficient", "averaging"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give a number from 0 to below 1")
-        if self.averaging and self.optimizer not in ("momentum-ema", "nesterov-ema"):
-            raise ConfigError(f"{self.optimizer} takes no averaging: choose momentum-ema or nesterov-ema")
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} is {value}: give a number from 0 to below 1")
+        require(
+            not self.averaging or self.optimizer in ("momentum-ema", "nesterov-ema"),
+            f"{self.optimizer} takes no averaging: choose momentum-ema or nesterov-ema",
+        )
+
+    @property
+    def length(self) -> int:
+        """Examples."""
+        return self.updates * self.batch_size
 
     @property
     def identity(self) -> Identity:

@@ -21,18 +21,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.special import fdtri
 
-from rl_scaling.domains.nqm.forecast import FITTED, HIGHEST, LOWEST, Forecast, Parameters, Setting
+from rl_scaling.domains.nqm.config import CONFIDENCE, Setting
+from rl_scaling.domains.nqm.forecast import FITTED, HIGHEST, LOWEST, Forecast
+from rl_scaling.domains.nqm.spectrum import FloatArray, Parameters
 from rl_scaling.domains.nqm.tuning import as_table, steps_to_target
+from rl_scaling.estimates import Estimate
 
-FloatArray = NDArray[np.float64]
 PARAMETERS = 3
 _START_EXPONENTS = (0.6, 1.0, 1.4, 1.8)
 # log of the batch size around which the published model turns
@@ -42,16 +43,8 @@ _BISECTIONS = 7
 _USUAL = 1.0
 # Minima whose spectrum exponents are closer than this lie in one flat valley.
 _APART = 0.1
-# How well steps are known that are whole numbers of compressed spectra: less scatter than this still has an interval.
+# How well whole steps of a compressed spectrum are known: with less scatter than this there still is an interval.
 _ROUNDING = 0.002
-
-
-class Interval(NamedTuple):
-    """A value with the ends of its interval; an open end is infinite."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,9 @@ class ModelFit:
     """
 
     setting: Setting
-    spectrum_exponent: Interval
-    noise_exponent: Interval
-    noise_scale: Interval
+    spectrum_exponent: Estimate
+    noise_exponent: Estimate
+    noise_scale: Estimate
     scatter: float
     points: int
     confidence: float
@@ -96,23 +89,18 @@ class ModelFit:
             of the best fit alone.
         """
         if optimizer not in FITTED:
-            return self._tuned(batch_sizes, optimizer, power)
+            spectrum = self.parameters.spectrum(self.setting.dimension)
+            common = {"optimizer": optimizer, "power": power, "target": self.setting.target}
+            table = as_table(steps_to_target(batch_sizes, spectrum=spectrum, **common))
+            found = measured_steps(table["batch_size"], table["steps"], power, optimizer)
+            return found.assign(steps_low=math.nan, steps_high=math.nan)
         log_batch = np.log(np.asarray(batch_sizes, dtype=np.float64))
         forecast = Forecast(self.setting, optimizer, power, log_batch)
         best = forecast.log_steps(self._best)
         found = np.stack([forecast.log_steps(x) for x in self.accepted])
         low, high = np.minimum(found.min(axis=0), best), np.maximum(found.max(axis=0), best)
-        rows = _steps_of(optimizer, power, np.exp(log_batch), np.exp(best))
+        rows = measured_steps(np.exp(log_batch), np.exp(best), power, optimizer)
         return rows.assign(steps_low=np.exp(low), steps_high=np.exp(high))
-
-    def _tuned(self, batch_sizes: Sequence[float] | FloatArray, optimizer: str, power: float) -> pd.DataFrame:
-        spectrum = self.parameters.spectrum(self.setting.dimension)
-        found = steps_to_target(
-            batch_sizes, optimizer=optimizer, power=power, target=self.setting.target, spectrum=spectrum
-        )
-        table = as_table(found)
-        rows = _steps_of(optimizer, power, table["batch_size"].to_numpy(), table["steps"].to_numpy())
-        return rows.assign(steps_low=math.nan, steps_high=math.nan)
 
     @property
     def _best(self) -> FloatArray:
@@ -120,20 +108,14 @@ class ModelFit:
 
 
 def measured_steps(
-    batch_sizes: Sequence[float] | FloatArray,
-    steps: Sequence[float] | FloatArray,
-    power: float = 0.0,
-    optimizer: str = "sgd",
+    batch_sizes: ArrayLike, steps: ArrayLike, power: float = 0.0, optimizer: str = "sgd"
 ) -> pd.DataFrame:
     """Measurements of one optimiser in the form `fit_model` takes; `pandas.concat` joins those of several."""
-    return _steps_of(optimizer, power, np.asarray(batch_sizes), np.asarray(steps))
-
-
-def _steps_of(optimizer: str, power: float, batch_sizes: FloatArray, steps: FloatArray) -> pd.DataFrame:
+    batch_sizes, steps = np.asarray(batch_sizes), np.asarray(steps)
     return pd.DataFrame({"optimizer": optimizer, "power": power, "batch_size": batch_sizes, "steps": steps})
 
 
-def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confidence: float = 0.95) -> ModelFit:
+def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confidence: float = CONFIDENCE) -> ModelFit:
     """Find the spectrum and the noise that explain measured steps to a target.
 
     Args:
@@ -158,7 +140,7 @@ def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confide
     best = accepted[0]
     ends = [[problem.ends(place, x, allowed) for x in accepted] for place in range(PARAMETERS)]
     a, q, log_scale = (_interval(place, best[place], found) for place, found in enumerate(ends))
-    scale = Interval(*(math.exp(min(x, 700.0)) if x < math.inf else x for x in log_scale))
+    scale = Estimate(math.exp(log_scale.value), math.exp(log_scale.low), math.exp(log_scale.high))
     points = np.array([*accepted, *(x for found in ends for pair in found for x in pair)])
     scatter = math.sqrt(squares / freedom)
     return ModelFit(setting, a, q, scale, scatter, len(measured), confidence, np.array(accepted[1:]), points)
@@ -177,17 +159,10 @@ def fastest(fit: ModelFit, batch_sizes: Sequence[float], optimizers: Sequence[tu
     """
     tables = [fit.predict(batch_sizes, name, power) for name, power in optimizers]
     steps = np.stack([table["steps"].to_numpy() for table in tables])
-    best = steps.argmin(axis=0)
-    columns = np.arange(len(batch_sizes))
-    return pd.DataFrame(
-        {
-            "batch_size": list(batch_sizes),
-            "optimizer": [optimizers[i][0] for i in best],
-            "power": [optimizers[i][1] for i in best],
-            "steps": steps[best, columns],
-            "speed_up": steps[0] / steps[best, columns],
-        }
-    )
+    fewest = steps.min(axis=0)
+    chosen = [(size, *optimizers[place]) for size, place in zip(batch_sizes, steps.argmin(axis=0), strict=True)]
+    table = pd.DataFrame(chosen, columns=pd.Index(["batch_size", "optimizer", "power"]))
+    return table.assign(steps=fewest, speed_up=steps[0] / fewest)
 
 
 def in_one_line(choices: pd.DataFrame) -> str:
@@ -219,7 +194,7 @@ class _Problem:
         kinds = list(zip(measured["optimizer"], measured["power"].astype(float), strict=True))
         self._groups = []
         for name, power in sorted(set(kinds)):
-            rows = np.array([place for place, kind in enumerate(kinds) if kind == (name, power)])
+            rows = np.array([kind == (name, power) for kind in kinds])
             self._groups.append((Forecast(setting, name, power, self._log_batch[rows]), rows))
 
     def residuals(self, x: FloatArray) -> FloatArray:
@@ -245,16 +220,16 @@ class _Problem:
             x[chosen] = part
             return x
 
-        def residuals(part: FloatArray) -> FloatArray:
-            return self.residuals(whole(part))
-
-        def slopes(part: FloatArray) -> FloatArray:
-            return self.slopes(whole(part))[:, chosen]
-
         low, high = np.array(LOWEST)[chosen], np.array(HIGHEST)[chosen]
         first = np.clip(start[chosen], low + 1e-3, high - 1e-3)
         limits = {"bounds": (low, high), "xtol": 1e-5, "ftol": 1e-6, "max_nfev": 40}
-        found = least_squares(residuals, first, jac=slopes, x_scale=0.3, **limits)
+        found = least_squares(
+            lambda part: self.residuals(whole(part)),
+            first,
+            jac=lambda part: self.slopes(whole(part))[:, chosen],
+            x_scale=0.3,
+            **limits,
+        )
         return whole(found.x), 2 * float(found.cost)
 
     def minima(self) -> list[tuple[FloatArray, float]]:
@@ -292,10 +267,11 @@ class _Problem:
         return inside
 
 
-def _interval(place: int, value: float, ends: list[tuple[FloatArray, FloatArray]]) -> Interval:
+def _interval(place: int, value: float, ends: list[tuple[FloatArray, FloatArray]]) -> Estimate:
+    """From the lowest to the highest end over all minima; infinite at the edge of the range searched."""
     low, high = min(pair[0][place] for pair in ends), max(pair[1][place] for pair in ends)
     low = -math.inf if low <= LOWEST[place] else float(low)
-    return Interval(float(value), low, math.inf if high >= HIGHEST[place] else float(high))
+    return Estimate(float(value), low, math.inf if high >= HIGHEST[place] else float(high))
 
 
 def _check(measured: pd.DataFrame, setting: Setting, confidence: float) -> None:

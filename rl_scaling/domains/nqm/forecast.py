@@ -9,18 +9,16 @@ diverges on the way. At the optimum the settings may be held fixed to first orde
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from rl_scaling.domains.nqm.dynamics import check_settings, find_optimizer, risk_behind
-from rl_scaling.domains.nqm.published import bisect_grid
-from rl_scaling.domains.nqm.smooth_minimum import newton_step, stencil
-from rl_scaling.domains.nqm.spectrum import Spectrum
-
-FloatArray = NDArray[np.float64]
+from rl_scaling.domains.nqm.config import Setting
+from rl_scaling.domains.nqm.dynamics import check_settings, risk_behind
+from rl_scaling.domains.nqm.optimizers import find_optimizer
+from rl_scaling.domains.nqm.search import bisect_grid, newton_step, stencil
+from rl_scaling.domains.nqm.spectrum import FloatArray, Parameters, Spectrum
 
 # The optimisers whose steps are smooth in the parameters.
 FITTED = ("sgd", "ema")
@@ -29,30 +27,6 @@ LOWEST, HIGHEST = (0.4, 0.0, -15.0), (2.0, 2.5, 25.0)
 WIDTH, LONGEST, MOST_ROUNDS, SETTLED = 0.03, 20.0, 80, 1e-5
 FIRST_BINS, FIRST_STEPS = 32, 10**13
 _NUDGE = 1e-4
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The model: eigenvalues i^-a and per-example noise of covariance s h^q."""
-
-    spectrum_exponent: float = 1.0
-    noise_exponent: float = 1.0
-    noise_scale: float = 1.0
-
-    def spectrum(self, dimension: int) -> Spectrum:
-        """The problem with these parameters."""
-        noise_exponent = self.spectrum_exponent * self.noise_exponent
-        return Spectrum.power_law(
-            dimension, self.spectrum_exponent, noise_exponent=noise_exponent, noise_scale=self.noise_scale
-        )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What of the model is given and not fitted: its dimension and the target risk."""
-
-    dimension: int = 10_000
-    target: float = 0.01
 
 
 class Forecast:
@@ -70,7 +44,7 @@ class Forecast:
 
     def __init__(self, setting: Setting, optimizer: str, power: float, log_batch: FloatArray) -> None:
         self._setting, self._optimizer, self._power = setting, find_optimizer(optimizer), power
-        self._size = 2 if self._optimizer.coefficient_name else 1
+        self._size = self._optimizer.tuned
         self._batch = np.exp(log_batch)
         self._points, self._log_steps = np.empty((0, self._size)), np.empty(0)
 

@@ -2,7 +2,10 @@
 
 The risk of an underdamped optimiser goes up and down, so a bisection can miss the first hit. Here ranges of steps are
 cut in two until bounds on the risk decide every part: the answers are exact for every setting, in a few hundred
-evaluations whatever the number of steps.
+evaluations whatever the number of steps. S_t, the noise, never falls, so its bounds are its values at the ends of a
+range. Those of d_t^2, the start, follow from its closed form: for real roots |d_t| falls steadily, or stays below a
+known envelope; for complex roots d_t = rho^t A cos(t phi - psi) is bounded by its ends and by whether the phase passes
+a zero or a peak between them.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_scaling.domains.nqm.dynamics import Optimizer, check_settings, find_optimizer
-from rl_scaling.domains.nqm.intervals import start_bounds
+from rl_scaling.domains.nqm.dynamics import check_settings
+from rl_scaling.domains.nqm.optimizers import find_optimizer
 from rl_scaling.domains.nqm.response import Modes
-from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
-FloatArray = NDArray[np.float64]
 MAX_STEPS = 10**12
+# Relative slack of the bounds, far above their rounding errors.
+MARGIN = 1e-9
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,10 @@ def find_hits(
     power: float = 0.0,
     max_steps: int = MAX_STEPS,
 ) -> Hits:
-    """First and sustained hit of one setting, exact to the step. Arguments as in `risk`.
+    """First and sustained hit of one setting, exact to the step; arguments as in `risk`.
 
-    Averages of momentum are left out: of their three roots no bounds over ranges of steps are known here.
-
-    A diverging setting has neither (0 steps where the initial risk is low enough already).
+    A diverging setting has neither (0 steps where the initial risk is low enough already). Averages of momentum are
+    left out: of their three roots no bounds over ranges of steps are known here.
 
     >>> settings = {"optimizer": "momentum", "learning_rate": 1.0, "coefficient": 0.5, "batch_size": 100}
     >>> find_hits(Spectrum.power_law(100), 0.1, **settings)
@@ -63,10 +66,14 @@ def find_hits(
     found, problem = find_optimizer(optimizer), spectrum.preconditioned(power)
     if found.averaged:
         raise ValueError(f"hits of {optimizer} are not known for sure: take sgd, momentum, nesterov or ema")
-    track = _Track.of(problem, found, learning_rate, batch_size, coefficient)
-    if not track.modes.stable.all():
-        return Hits(0 if problem.initial_risk <= target else None, None)
-    first = 0 if problem.initial_risk <= target else _first_hit(track, target, max_steps)
+    modes = found.modes(learning_rate * problem.eigenvalues, np.asarray(coefficient, dtype=np.float64))
+    noise = learning_rate**2 / batch_size * problem.weights * problem.noise * modes.gain
+    track = _Track(modes, found.moments, problem.weights * problem.initial, noise)
+    first = 0 if problem.initial_risk <= target else None
+    if not modes.stable.all():
+        return Hits(first, None)
+    if first is None:
+        first = _leftmost(lambda begin, end: track.bounds(begin, end)[0] <= target, 1, max_steps)
     if first is None or track.limit > target:
         return Hits(first, None)
     return Hits(first, _sustained_hit(track, target, first, max_steps))
@@ -81,13 +88,6 @@ class _Track:
     start: FloatArray
     noise: FloatArray
 
-    @staticmethod
-    def of(problem: Spectrum, optimizer: Optimizer, learning_rate: float, batch_size: float, beta: float) -> _Track:
-        modes = optimizer.modes(learning_rate * problem.eigenvalues, np.asarray(beta, dtype=np.float64))
-        weight = 0.5 * problem.counts * problem.eigenvalues
-        scale = learning_rate**2 / batch_size
-        return _Track(modes, optimizer.moments, weight * problem.initial, scale * weight * problem.noise * modes.gain)
-
     @property
     def limit(self) -> float:
         return float(self.noise @ (self.modes.steady_state() / self.modes.gain))
@@ -99,10 +99,6 @@ class _Track:
         single = first == last
         low, high = np.where(single[:, None], d_first, low), np.where(single[:, None], d_first, high)
         return low @ self.start + s_first @ self.noise, high @ self.start + s_last @ self.noise
-
-
-def _first_hit(track: _Track, target: float, max_steps: int) -> int | None:
-    return _leftmost(lambda first, last: track.bounds(first, last)[0] <= target, 1, max_steps)
 
 
 def _sustained_hit(track: _Track, target: float, first_hit: int, max_steps: int) -> int | None:
@@ -149,3 +145,51 @@ def _leftmost(possible: Callable[[FloatArray, FloatArray], NDArray[np.bool_]], l
             return math.floor(starts[kept[0]])
         waiting.extend((int(starts[i]), int(stops[i])) for i in reversed(kept))
     return None
+
+
+def start_bounds(
+    modes: Modes, first: FloatArray, last: FloatArray, at_first: FloatArray, at_last: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Numbers below and above d_t^2 for all first <= t <= last.
+
+    Args:
+        modes: stable.
+        first, last: steps, at least 1; broadcast with the modes.
+        at_first, at_last: d_t^2 there, of the modes' shape.
+    """
+    with np.errstate(all="ignore"):
+        low, high = _real_bounds(modes, first, last, at_first, at_last)
+        if modes.oscillates.any():
+            turning = _turning_bounds(modes, first, last)
+            low = np.where(modes.oscillates, turning[0], low)
+            high = np.where(modes.oscillates, turning[1], high)
+    return low * (1 - MARGIN), high * (1 + MARGIN)
+
+
+def _real_bounds(
+    modes: Modes, first: FloatArray, last: FloatArray, at_first: FloatArray, at_last: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Positive sum of roots: d_t = 1 - g (u_1 + ... + u_t) with u_k >= 0 falls, and stays positive.
+
+    Negative sum: |d_t| = r1^t + (r2 (1 - r1) + 2 delta) u_t need not fall, but u_t <= t r1^(t - 1) puts it below
+    r1^t (1 + s t), whose maximum is at -1 / log r1 - 1 / s.
+    """
+    r1, r2, slow = modes.real_roots
+    slope = np.abs(r2) * (slow / r1 + 2)
+    peak = np.clip(-1 / modes.log_radius - 1 / slope, first, last)
+    rising = modes.flipped & (slope > 0)
+    high = np.where(rising, np.exp(2 * peak * modes.log_radius) * (1 + slope * peak) ** 2, at_first)
+    return np.where(rising, 0.0, at_last), high
+
+
+def _turning_bounds(modes: Modes, first: FloatArray, last: FloatArray) -> tuple[FloatArray, FloatArray]:
+    angle, lead, amplitude = modes.phase
+    begin, end = first * angle - lead, last * angle - lead
+    slack = MARGIN + 1e-14 * end
+    cosines = np.abs(np.cos(begin)), np.abs(np.cos(end))
+    zero = np.floor(end / np.pi - 0.5 + slack) > np.floor(begin / np.pi - 0.5 - slack)
+    peak = np.floor(end / np.pi + slack) > np.floor(begin / np.pi - slack)
+    least = np.where(zero, 0.0, np.maximum(np.minimum(*cosines) - slack, 0.0))
+    most = np.where(peak, 1.0, np.minimum(np.maximum(*cosines) + slack, 1.0))
+    low = np.exp(2 * last * modes.log_radius) * (amplitude * least) ** 2
+    return low, np.exp(2 * first * modes.log_radius) * (amplitude * most) ** 2

@@ -3,34 +3,22 @@
 The figures of Zhang et al. 2019 were made with code (github.com/gd-zhang/noisy-quadratic-model) that differs from the
 text: eigenvalues are lowered to the edges of bins; SGD's steady state has 10^-8 added to its denominator; a run counts
 up to the last step that is still above the target, found by a bisection that takes the risk to be monotone. Repeating
-these choices repeats the published numbers; for the model itself use `rl_scaling.domains.nqm.steps_to_target`.
+these choices repeats the published numbers; for the model itself use `rl_scaling.nqm.steps_to_target`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_scaling.domains.nqm.dynamics import find_optimizer, risk
-from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.config import Setting
+from rl_scaling.domains.nqm.dynamics import risk
+from rl_scaling.domains.nqm.optimizers import find_optimizer
+from rl_scaling.domains.nqm.search import GridHit, bisect_grid
+from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
-FloatArray = NDArray[np.float64]
-PUBLISHED_TARGET = 0.01
-PUBLISHED_BATCH_SIZES = tuple(4**k for k in range(1, 11))
-PUBLISHED_POWERS = (0.0, 0.25, 0.5, 0.75)
 SGD_DENOMINATOR_FLOOR = 1e-8
 SGD_STEP_CAP, OTHER_STEP_CAP = 10**9, 10**7
-
-
-@dataclass(frozen=True)
-class GridHit:
-    """The best point of a grid: which one, and the last step at which it was still above the target."""
-
-    index: int
-    steps: int
 
 
 def published_grid(optimizer: str) -> tuple[FloatArray, FloatArray]:
@@ -52,7 +40,7 @@ def published_hit(
     *,
     optimizer: str = "sgd",
     power: float = 0.0,
-    target: float = PUBLISHED_TARGET,
+    target: float = Setting.target,
     sgd_floor: float = SGD_DENOMINATOR_FLOOR,
 ) -> GridHit | None:
     """The published result for one batch size; None where no point of the grid got below the target in time.
@@ -84,27 +72,6 @@ def published_hit(
     return GridHit(hit.index, max(hit.steps, 1)) if hit and optimizer == "sgd" else hit
 
 
-def bisect_grid(reached: Callable[[NDArray[np.intp], int], NDArray[np.bool_]], size: int, cap: int) -> GridHit | None:
-    """The least result of bisecting every point of a grid for itself, in the time of about one bisection.
-
-    All bisections start from (0, cap) and so ask the same questions until their answers differ. A point that has not
-    reached the target at the middle where another has ends above it: it cannot win and is dropped. What is left at
-    the end shares the least result; the first of them wins. A cap that not one reached gives None.
-
-    Args:
-        reached: of (k,) grid points and a number of steps: which of them are below the target there.
-    """
-    low, high, points = 0, cap, np.arange(size)
-    while low < high - 1:
-        middle = (low + high) // 2
-        below = reached(points, middle)
-        if below.any():
-            high, points = middle, points[below]
-        else:
-            low = middle
-    return GridHit(int(points[0]), low) if high < cap else None
-
-
 def published_sgd_risk(
     problem: Spectrum, steps: int, learning_rates: FloatArray, batch_size: float, floor: float
 ) -> FloatArray:
@@ -117,5 +84,5 @@ def published_sgd_risk(
     with np.errstate(over="ignore", invalid="ignore"):
         limit = learning_rates[:, None] ** 2 * problem.noise / batch_size / (1 - shrink + floor)
         moments = limit + shrink**steps * (problem.initial - limit)
-        risks = moments @ (0.5 * problem.counts * problem.eigenvalues)
+        risks = moments @ problem.weights
     return np.where((shrink < 1).all(axis=1), risks, np.inf)

@@ -23,7 +23,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from rl_scaling.domains.nqm.spectrum import FloatArray
+
 SERIES_TERMS = 20
 _TINY = 2.0**-53
 
@@ -56,13 +57,11 @@ class Modes:
         return 1 - self.damping
 
     @cached_property
-    def radius(self) -> FloatArray:
-        """The larger |root|: the risk's excess over its steady state shrinks by its square, each step, in the end."""
-        return np.exp(self.log_radius)
-
-    @cached_property
     def log_radius(self) -> FloatArray:
-        """The log of the larger |root|, without loss of digits where it is close to 1; NaN where unstable."""
+        """The log of the larger |root|, without loss of digits where it is close to 1; NaN where unstable.
+
+        In the end the risk's excess over its steady state shrinks by the square of that root at each step.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             real = np.log1p(-np.minimum(self.slow_distance, 1 - _TINY))
             return np.where(self.oscillates, np.log1p(-self.damping) / 2, real)

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_scaling.domains.nqm.config import NQMConfig
-from rl_scaling.domains.nqm.dynamics import diverges, find_optimizer, risk
-from rl_scaling.domains.nqm.forecast import Parameters
+from rl_scaling.domains.nqm.dynamics import diverges, noise_scales, risk
 from rl_scaling.domains.nqm.hits import find_hits
-from rl_scaling.domains.nqm.noise_scales import noise_scales
-from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.optimizers import find_optimizer
+from rl_scaling.domains.nqm.spectrum import Parameters, Spectrum
 from rl_scaling.domains.nqm.tuning import steps_to_target
 from rl_scaling.records import LossRecord
 
@@ -64,7 +63,7 @@ def records(config: NQMConfig, targets: Iterable[float] = ()) -> Iterator[LossRe
 
 
 def _settings(config: NQMConfig) -> dict[str, Any]:
-    """What risks and hits are computed for, but for the average."""
+    """What risks, hits and noise scales are computed for, less the averaging coefficient, which only risks take."""
     names = ("learning_rate", "batch_size", "optimizer", "coefficient", "power")
     return {name: getattr(config, name) for name in names}
 
@@ -94,16 +93,7 @@ def _noise_moments(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.in
     """The moments and both scales of the gradients as they are drawn, before the preconditioner, at each row."""
     if len(updates) == 1:  # the start, where the settings do not matter: some that are stable
         config = dataclasses.replace(config, optimizer="sgd", learning_rate=1e-9, averaging=0.0)
-    scales = noise_scales(
-        spectrum,
-        updates,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer,
-        coefficient=config.coefficient,
-        power=config.power,
-        preconditioned=False,
-    )
+    scales = noise_scales(spectrum, updates, preconditioned=False, **_settings(config))
     return {
         "grad_sq_norm": scales.grad_sq_norm,
         "trace_cov": np.full(len(updates), scales.trace_cov),

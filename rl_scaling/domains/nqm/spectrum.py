@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rl_scaling.domains.nqm.power_sums import LISTED, power_sums
+from rl_scaling.domains.nqm.config import Setting
 
 FloatArray = NDArray[np.float64]
-PUBLISHED_DIMENSIONS = 10_000
-PUBLISHED_BINS = 100
-DEFAULT_BINS = 128
+PUBLISHED_BINS, DEFAULT_BINS = 100, 128
+# Powers of indices below this one are added one by one; above it the Euler-Maclaurin remainder is below rounding.
+LISTED = 64
+# Orders of the derivatives, and B_2k / (2k)!.
+_EULER_MACLAURIN = ((1, 1 / 12), (3, -1 / 720), (5, 1 / 30_240), (7, -1 / 1_209_600), (9, 1 / 47_900_160))
+_COLUMNS = ("eigenvalues", "noise", "initial", "counts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +49,24 @@ class Spectrum:
     counts: FloatArray
 
     def __post_init__(self) -> None:
-        for name in ("eigenvalues", "noise", "initial", "counts"):
+        for name in _COLUMNS:
             values = np.array(getattr(self, name), dtype=np.float64)
             values.flags.writeable = False
             object.__setattr__(self, name, values)
-        _check(self)
+        shapes = {getattr(self, name).shape for name in _COLUMNS}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(f"eigenvalues, noise, initial and counts must be one (n,), not {sorted(shapes)}")
+        if self.eigenvalues.size == 0:
+            raise ValueError("the spectrum is empty: give at least one eigenvalue")
+        for name in _COLUMNS:
+            values, positive = getattr(self, name), name in ("eigenvalues", "counts")
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"{name} hold {int(np.sum(~np.isfinite(values)))} numbers that are NaN or infinite")
+            if np.any(values <= 0 if positive else values < 0):
+                wanted = "be positive" if positive else "not be negative"
+                raise ValueError(f"{name} must {wanted}: {values.min():g} is not")
+        if np.any(np.diff(self.eigenvalues) > 0):
+            raise ValueError("eigenvalues must fall from first to last: use Spectrum.from_eigenvalues, which sorts")
 
     @staticmethod
     def from_eigenvalues(
@@ -91,7 +107,7 @@ class Spectrum:
 
     @staticmethod
     def power_law(
-        dimensions: int = PUBLISHED_DIMENSIONS,
+        dimensions: int = Setting.dimension,
         exponent: float = 1.0,
         *,
         scale: float = 1.0,
@@ -131,7 +147,7 @@ class Spectrum:
         return Spectrum.from_eigenvalues(scale * h, noise_scale * scale * noise, initial_scale * initial, counts)
 
     @staticmethod
-    def published(dimensions: int = PUBLISHED_DIMENSIONS, bins: int = PUBLISHED_BINS) -> Spectrum:
+    def published(dimensions: int = Setting.dimension, bins: int = PUBLISHED_BINS) -> Spectrum:
         """1/i with every eigenvalue lowered to the next edge of geomspace(1, 1/dimensions, bins), C = H after that.
 
         This is how Zhang et al. 2019 compressed the spectrum for their figures. With the standard 10^4 dimensions and
@@ -153,6 +169,11 @@ class Spectrum:
     @property
     def trace(self) -> float:
         return float(self.counts @ self.eigenvalues)
+
+    @property
+    def weights(self) -> FloatArray:
+        """(n,) what the second moments of the groups are multiplied with to give the risk: counts h / 2."""
+        return 0.5 * self.counts * self.eigenvalues
 
     @property
     def initial_risk(self) -> float:
@@ -202,6 +223,26 @@ class Spectrum:
         return Spectrum.from_eigenvalues(mean, noise, initial, counts)
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """A power law: eigenvalues i^-a, per-example noise of covariance s h^q, second moments i^-e of the start."""
+
+    spectrum_exponent: float = 1.0
+    noise_exponent: float = 1.0
+    noise_scale: float = 1.0
+    initial_exponent: float = 0.0
+
+    def spectrum(self, dimension: int) -> Spectrum:
+        """The problem with these parameters."""
+        return Spectrum.power_law(
+            dimension,
+            self.spectrum_exponent,
+            noise_exponent=self.spectrum_exponent * self.noise_exponent,
+            noise_scale=self.noise_scale,
+            initial_exponent=self.initial_exponent,
+        )
+
+
 def _index_edges(dimensions: int, bins: int) -> NDArray[np.int64]:
     """1 = first < ... <= dimensions + 1 in steps of about equal ratio, each at least one."""
     stop = dimensions + 1
@@ -213,18 +254,37 @@ def _index_edges(dimensions: int, bins: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.arange(1, singles + 1, dtype=np.int64), wide]))
 
 
-def _check(spectrum: Spectrum) -> None:
-    shapes = {getattr(spectrum, name).shape for name in ("eigenvalues", "noise", "initial", "counts")}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"eigenvalues, noise, initial and counts must be one (n,), not {sorted(shapes)}")
-    if spectrum.eigenvalues.size == 0:
-        raise ValueError("the spectrum is empty: give at least one eigenvalue")
-    for name in ("eigenvalues", "noise", "initial", "counts"):
-        values = getattr(spectrum, name)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{name} hold {int(np.sum(~np.isfinite(values)))} numbers that are NaN or infinite")
-        positive = name in ("eigenvalues", "counts")
-        if np.any(values <= 0 if positive else values < 0):
-            raise ValueError(f"{name} must {'be positive' if positive else 'not be negative'}: {values.min():g} is not")
-    if np.any(np.diff(spectrum.eigenvalues) > 0):
-        raise ValueError("eigenvalues must fall from first to last: use Spectrum.from_eigenvalues, which sorts")
+def power_sums(edges: NDArray[np.int64], exponent: float) -> FloatArray:
+    """Sums of i^-exponent over the ranges edges[j] <= i < edges[j + 1].
+
+    From index 64 on by the Euler-Maclaurin formula with five correction terms, below rounding for exponents up to 12:
+    memory and time do not depend on the largest index.
+
+    Args:
+        edges: (n + 1,), increasing, the first at least 1; every range lies on one side of 64 or is cut there.
+        exponent: a, any real number.
+
+    Returns:
+        (n,) sums.
+
+    >>> power_sums(np.array([1, 3, 5]), 1.0)
+    array([1.5       , 0.58333333])
+    """
+    edges = np.asarray(edges, dtype=np.int64)
+    listed = np.append(np.arange(1, LISTED, dtype=np.float64) ** -exponent, 0.0)
+    starts = np.minimum(edges, LISTED) - 1
+    small = np.where(np.diff(starts) > 0, np.add.reduceat(listed, starts)[:-1], 0.0)
+    return small + _euler_maclaurin(np.maximum(edges[:-1], LISTED), np.maximum(edges[1:], LISTED), exponent)
+
+
+def _euler_maclaurin(start: NDArray[np.int64], stop: NDArray[np.int64], a: float) -> FloatArray:
+    """Sum over start <= i < stop: integral + (f(start) - f(stop)) / 2 + sum_k B_2k / (2k)! (f^(2k-1)(stop) - ...)."""
+    m, n = start.astype(np.float64), stop.astype(np.float64)
+    ratio = np.log1p((n - m) / m)
+    growth = np.expm1((1 - a) * ratio) / (1 - a) if a != 1 else ratio
+    total = m ** (1 - a) * growth + (m**-a - n**-a) / 2
+    rising = a
+    for power, weight in _EULER_MACLAURIN:
+        total = total + weight * rising * (m ** -(a + power) - n ** -(a + power))
+        rising *= (a + power) * (a + power + 1)
+    return np.where(n > m, total, 0.0)

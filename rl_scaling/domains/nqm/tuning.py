@@ -16,20 +16,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from rl_scaling.domains.nqm.dynamics import check_settings, diverges, find_optimizer, risk_behind, steady_state_risk
+from rl_scaling.domains.nqm.config import Setting
+from rl_scaling.domains.nqm.dynamics import check_settings, diverges, risk_behind, steady_state_risk
 from rl_scaling.domains.nqm.hits import MAX_STEPS
-from rl_scaling.domains.nqm.published import PUBLISHED_TARGET, bisect_grid, published_grid, published_hit
-from rl_scaling.domains.nqm.smooth_minimum import Function, smooth_minimum
-from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.optimizers import find_optimizer
+from rl_scaling.domains.nqm.published import published_grid, published_hit
+from rl_scaling.domains.nqm.search import Function, bisect_grid, smooth_minimum
+from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
-FloatArray = NDArray[np.float64]
 GRID_DECADES = 9
-# Below so many steps the risk of underdamped settings has many valleys: how many are searched, on how wide a patch.
+# Below this many steps the risk of underdamped settings has many valleys: how many of them are searched.
 RIPPLED_STEPS, VALLEYS = 2000, 4
 FEW_STEPS, MANY_VALLEYS = 300, 24
 LEAST_LAG = 1e-12
+# Groups of the spectrum while the optimum is only looked for on a grid.
 COARSE_BINS = 48
-"""Groups of the spectrum while the optimum is only looked for on a grid."""
 REACHED, AT_START, DIVERGES = "reached", "reached at the start", "diverges"
 
 
@@ -59,7 +60,7 @@ def steps_to_target(
     *,
     optimizer: str = "sgd",
     power: float = 0.0,
-    target: float = PUBLISHED_TARGET,
+    target: float = Setting.target,
     spectrum: Spectrum | None = None,
     method: str = "optimum",
     grid: tuple[ArrayLike, ...] | None = None,
@@ -72,13 +73,12 @@ def steps_to_target(
       and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20); 3 times 9 times 10 where momentum is
       averaged. An underdamped point counts with the crossing of the target that bisection finds, which may be
       later than its first (`find_hits`).
-    - method "published": as in the published figures (see `published`), but with the exact risk of SGD (no floor in its
-      denominator), on the published grid and, unless another is given, the published spectrum.
+    - method "published": with every choice of the published figures (`rl_scaling.domains.nqm.published`), on the
+      published grid and, unless another is given, the published spectrum.
 
     Args:
         batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
-        optimizer: sgd, momentum, nesterov, ema, momentum-ema or nesterov-ema.
-        power: of the preconditioner, in [0, 1].
+        optimizer, power: as in `risk`.
         target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
         grid: learning rates (k,), coefficients (m,), averaging coefficients (n,) instead of the default ones; as many
@@ -99,17 +99,19 @@ def steps_to_target(
     """
     batches = _check(batch_sizes, target, max_steps, method)
     find_optimizer(optimizer)
+    if method == "published" and grid is not None:
+        raise ValueError("the published choices include their grid: leave out `grid`")
+    if spectrum is None:
+        spectrum = Spectrum.published() if method == "published" else Spectrum.power_law()
+    if spectrum.initial_risk <= target:
+        return [_nothing(batch, AT_START, 0) for batch in batches]
     if method == "published":
-        if grid is not None:
-            raise ValueError("the published choices include their grid: leave out `grid`")
-        problem = Spectrum.published() if spectrum is None else spectrum
-        return [_published(problem, batch, optimizer, power, target) for batch in batches]
-    problem = Spectrum.power_law() if spectrum is None else spectrum
-    settings = _all_settings(optimizer, grid or _default_grid(problem.preconditioned(power), optimizer))
-    tuner = _Tuner(problem, optimizer, power, target, max_steps)
+        return [_published(spectrum, batch, optimizer, power, target) for batch in batches]
+    settings = _all_settings(spectrum.preconditioned(power), optimizer, grid)
+    tuner = _Tuner(spectrum, optimizer, power, target, max_steps)
     if method == "grid":
         return [tuner.best_on_grid(batch, settings) for batch in batches]
-    coarse = replace(tuner, problem=problem.compressed(COARSE_BINS))
+    coarse = replace(tuner, problem=spectrum.compressed(COARSE_BINS))
     return [tuner.optimum(coarse.best_on_grid(batch, settings)) for batch in batches]
 
 
@@ -119,10 +121,8 @@ def as_table(rows: Sequence[TunedSteps]) -> pd.DataFrame:
     >>> as_table(steps_to_target([4**10], method="published"))["steps"].tolist()
     [7268.0]
     """
-    table = pd.DataFrame(
-        [(row.batch_size, row.steps, row.learning_rate, row.coefficient, row.averaging) for row in rows],
-        columns=pd.Index(["batch_size", "steps", "learning_rate", "coefficient", "averaging"]),
-    )
+    columns = pd.Index(["batch_size", "steps", "learning_rate", "coefficient", "averaging"])
+    table = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
     return table.assign(steps=table["steps"].astype(np.float64).fillna(math.inf))
 
 
@@ -139,7 +139,7 @@ class _Tuner:
     @property
     def tuned(self) -> int:
         """How many of the three numbers of a setting there are to choose."""
-        return _tuned(self.optimizer)
+        return find_optimizer(self.optimizer).tuned
 
     def risks(self, steps: int, batch: float, settings: FloatArray, *, for_search: bool = True) -> FloatArray:
         """Risks (...,) of settings (..., 3)."""
@@ -149,11 +149,8 @@ class _Tuner:
 
     def best_on_grid(self, batch: float, settings: FloatArray) -> TunedSteps:
         """Bisection over the whole grid at once: for each point the crossing of the target that its bisection finds."""
-        if self.problem.initial_risk <= self.target:
-            return TunedSteps(batch, 0, math.nan, math.nan, math.nan, AT_START)
-        common = {"optimizer": self.optimizer, "power": self.power}
         own = {"learning_rate": settings[:, 0], "coefficient": settings[:, 1]}
-        stable = ~diverges(self.problem, **own, **common)
+        stable = ~diverges(self.problem, optimizer=self.optimizer, power=self.power, **own)
         if not stable.any():
             return _nothing(batch, DIVERGES)
         settings = settings[stable]
@@ -164,7 +161,7 @@ class _Tuner:
         hit = bisect_grid(reached, len(settings), self.max_steps + 1)
         if hit is None:
             return _nothing(batch, self._unreachable(batch, settings))
-        return _row(batch, hit.steps + 1, settings[hit.index])
+        return _reached(batch, hit.steps + 1, settings[hit.index])
 
     def _unreachable(self, batch: float, settings: FloatArray) -> str:
         own = {"learning_rate": settings[:, 0], "coefficient": settings[:, 1], "averaging": settings[:, 2]}
@@ -178,7 +175,7 @@ class _Tuner:
 
         The least risk is interpolated between a T that misses and one that reaches, every fourth time halved.
         """
-        if row.steps is None or row.steps == 0:
+        if row.steps is None:
             return row
         batch, best = row.batch_size, np.array([row.learning_rate, row.coefficient, row.averaging])
         ends: dict[bool, tuple[int, float]] = {}
@@ -206,7 +203,7 @@ class _Tuner:
         steps = self._exact(ends[True][0], batch, best) if True in ends else self.max_steps + 1
         if steps > self.max_steps:
             return _nothing(batch, f"unreachable: not within {self.max_steps:,} steps")
-        return _row(batch, steps, best)
+        return _reached(batch, steps, best)
 
     def _exact(self, steps: int, batch: float, setting: FloatArray) -> int:
         """The first hit beside `steps` by the formula that loses no digits, for averages of momentum."""
@@ -251,18 +248,17 @@ class _Tuner:
         return patch.reshape(-1, self.tuned)[order[: min(MANY_VALLEYS if few else VALLEYS, int(lowest.sum()))]]
 
 
-def _row(batch: float, steps: int, setting: FloatArray) -> TunedSteps:
+def _reached(batch: float, steps: int, setting: FloatArray) -> TunedSteps:
     rate, coefficient, averaging = setting.tolist()
     return TunedSteps(batch, steps, rate, coefficient, averaging, REACHED)
 
 
-def _nothing(batch: float, status: str) -> TunedSteps:
-    return TunedSteps(batch, None, math.nan, math.nan, math.nan, status)
+def _nothing(batch: float, status: str, steps: int | None = None) -> TunedSteps:
+    """A row without a setting."""
+    return TunedSteps(batch, steps, math.nan, math.nan, math.nan, status)
 
 
 def _published(problem: Spectrum, batch: float, optimizer: str, power: float, target: float) -> TunedSteps:
-    if problem.initial_risk <= target:
-        return TunedSteps(batch, 0, math.nan, math.nan, math.nan, AT_START)
     hit = published_hit(problem, batch, optimizer=optimizer, power=power, target=target)
     if hit is None:
         return _nothing(batch, "unreachable: not on the published grid and within its steps")
@@ -270,22 +266,14 @@ def _published(problem: Spectrum, batch: float, optimizer: str, power: float, ta
     return TunedSteps(batch, hit.steps, float(rates[hit.index]), float(betas[hit.index]), 0.0, REACHED)
 
 
-def _tuned(optimizer: str) -> int:
-    found = find_optimizer(optimizer)
-    return 3 if found.averaged else 2 if found.coefficient_name else 1
-
-
-def _default_grid(problem: Spectrum, optimizer: str) -> tuple[FloatArray, ...]:
-    tuned = _tuned(optimizer)
-    top = math.log10((2 if tuned == 1 else 4) / problem.eigenvalues[0])
-    rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (40, 10, 3)[tuned - 1], endpoint=False)
-    lags = ((), (20,), (9, 10))[tuned - 1]
-    return rates, *(1 - np.logspace(-5, 0, size) for size in lags)
-
-
-def _all_settings(optimizer: str, grid: Sequence[ArrayLike]) -> FloatArray:
-    """(k, 3): every combination of the grid's numbers; 0 for those that the optimiser knows not of."""
-    axes = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in grid[: _tuned(optimizer)]]
+def _all_settings(problem: Spectrum, optimizer: str, grid: Sequence[ArrayLike] | None) -> FloatArray:
+    """(k, 3): every combination of the grid's numbers, or the default's; 0 for those the optimiser does not have."""
+    tuned = find_optimizer(optimizer).tuned
+    if not grid:
+        top = math.log10((2 if tuned == 1 else 4) / problem.eigenvalues[0])
+        rates = np.logspace(top - GRID_DECADES, top, GRID_DECADES * (40, 10, 3)[tuned - 1], endpoint=False)
+        grid = rates, *(1 - np.logspace(-5, 0, size) for size in ((), (20,), (9, 10))[tuned - 1])
+    axes = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in grid[:tuned]]
     axes += [np.zeros(1)] * (3 - len(axes))
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 

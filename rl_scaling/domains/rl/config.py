@@ -131,6 +131,11 @@ class RunConfig(RunDescription):
         return rollouts * self.agent.updates_per_rollout
 
     @property
+    def length(self) -> int:
+        """Frames."""
+        return self.frames
+
+    @property
     def learning_rate(self) -> float:
         """The rate at the start."""
         return self.agent.learning_rate

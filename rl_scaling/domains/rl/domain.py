@@ -14,7 +14,7 @@ import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting
+from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl import training
 from rl_scaling.domains.rl.config import RunConfig
@@ -32,13 +32,20 @@ class ReinforcementLearning(Domain[RunConfig]):
     name = "rl"
     config = RunConfig
 
-    def length(self, config: RunConfig) -> int:
-        """Frames."""
-        return config.frames
-
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
         require_memory(configs, device=_device(configs, hardware), side_by_side=side_by_side)
+
+    def costs(
+        self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int
+    ) -> tuple[Sequence[TrialCost], str] | None:
+        """See `Domain.costs`: by a straight line through two numbers of environments."""
+        from rl_scaling.domains.rl.timing import MEASURED_SECONDS, cost_of, measure_speed
+
+        if not configs:
+            return [], "nothing is left"
+        speed = measure_speed(configs, side_by_side=side_by_side, device=hardware.device, seconds=MEASURED_SECONDS)
+        return [cost_of(config, speed) for config in configs], speed.note
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 from rl_scaling.config import (
     AdaptiveConfig,
     Config,
+    ConfigError,
     RunDescription,
     added_later,
     differing,
@@ -20,14 +22,19 @@ from rl_scaling.config import (
 )
 from rl_scaling.records import Identity
 
+# What the sweeps measured before it was part of a config.
+NOISE_EVERY_UPDATES = 4
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
 WITH_MOMENTUM = ("momentum", "nesterov", "adam")
 # Of Adam the default of `OptimizerConfig` is another, which old run ids rest on.
 CUSTOMARY_SECOND_MOMENT = {"adam": 0.999}
 SCHEDULES = ("constant", "linear", "halving", "triggered")
 QUANTITIES = ("validation_loss", "training_loss", "loss")
-# What is tuned, varied, or told by a column of its own.
-_NO_VARIANT = ("dataset", "model", "schedule", "batch_size", "updates", "budget", "seed", "adaptive")
+# What is tuned, varied, only measured, or told by a column of its own.
+_NO_VARIANT = (
+    *("dataset", "model", "schedule", "batch_size", "updates", "budget", "seed", "adaptive"),
+    *("noise_every_updates", "b_noise_every_rows"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,7 @@ class OptimizerConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Config):
-    """How the learning rate changes; see `rl_scaling.domains.supervised.schedules`.
+    """How the learning rate changes; see `rl_scaling.domains.supervised.recipe`.
 
     Attributes:
         name: "constant"; "linear" decay to `final_factor` of the rate over `decay_updates`; or "halving": constant for
@@ -151,6 +158,10 @@ class SupervisedConfig(RunDescription):
         budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
         quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
         adaptive: changes the batch size while training; `batch_size` is where it begins.
+        noise_every_updates: one in this many updates measures B_simple; 0: none. Batches of one example and models
+            whose gradients do not come apart, as with batch normalisation, are not measured; an adaptive batch has
+            its own `measure_every_updates`, and this is left at its default.
+        b_noise_every_rows: one in this many rows measures B_noise, the first among them; 0: none.
     """
 
     domain: ClassVar[str] = "supervised"
@@ -169,6 +180,8 @@ class SupervisedConfig(RunDescription):
     quantity: str = "validation_loss"
     seed: int = 0
     adaptive: AdaptiveExamplesConfig | None = added_later(None)
+    noise_every_updates: int = added_later(NOISE_EVERY_UPDATES)
+    b_noise_every_rows: int = added_later(0)
 
     def check(self) -> None:
         """See `Config.check`."""
@@ -177,7 +190,10 @@ class SupervisedConfig(RunDescription):
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
         require(self.sampling in ("replacement", "epoch"), f"no sampling {self.sampling!r}: replacement or epoch")
         require(self.quantity in QUANTITIES, f"no targets of {self.quantity!r}: {', '.join(QUANTITIES)}")
+        for name in ("noise_every_updates", "b_noise_every_rows"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 (never) or more")
         if self.adaptive is not None:
+            object.__setattr__(self, "noise_every_updates", NOISE_EVERY_UPDATES)
             low, high = self.adaptive.min_batch_size, self.adaptive.max_batch_size
             inside = low <= self.batch_size <= high
             require(inside, f"batch_size is {self.batch_size}, where an adaptive batch begins: give {low} to {high}")
@@ -188,6 +204,11 @@ class SupervisedConfig(RunDescription):
     def examples(self) -> int:
         """Seen by the end, whatever the batch size does on the way."""
         return self.updates * self.batch_size
+
+    @property
+    def length(self) -> int:
+        """Examples."""
+        return self.examples
 
     @property
     def largest_batch(self) -> int:
@@ -245,6 +266,18 @@ class SupervisedConfig(RunDescription):
         )
 
 
+def kind_of(config: SupervisedConfig) -> SupervisedConfig:
+    """What runs that train together agree in: the config without seed, rate, momentum, average and schedule."""
+    optimizer = config.optimizer
+    momentum, ema = 0.5 if optimizer.momentum else 0.0, 0.5 if optimizer.ema else 0.0
+    return dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(optimizer, learning_rate=1.0, momentum=momentum, ema=ema),
+        schedule=ScheduleConfig(),
+        seed=0,
+    )
+
+
 def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:
     """Updates that see the data so many times, at least one.
 
@@ -252,3 +285,44 @@ def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:
     188
     """
     return max(1, math.ceil(epochs * examples / batch_size))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The same number of epochs at every batch size, or the same number of steps.
+
+    Attributes:
+        amount: of the unit, above 0.
+        unit: "epochs" cost the same examples at every batch size, "steps" the same updates.
+
+    Raises:
+        ConfigError: an amount that is not above 0, or steps that are no whole number.
+
+    >>> Budget(20, "epochs").updates(examples=1200, batch_size=64), Budget(20, "epochs").words
+    (375, '20 epochs')
+    """
+
+    amount: float
+    unit: Literal["epochs", "steps"]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amount < float("inf") or (self.unit == "steps" and self.amount != int(self.amount)):
+            raise ConfigError(f"a budget of {self.words} is none: give a number above 0, whole for steps")
+
+    @property
+    def words(self) -> str:
+        """What a run's config calls it."""
+        return f"{self.amount:.10g} {self.unit}"
+
+    def updates(self, *, examples: int, batch_size: int) -> int:
+        """Updates that a run of this batch size makes on so many training examples."""
+        return int(self.amount) if self.unit == "steps" else updates_of_epochs(self.amount, examples, batch_size)
+
+
+def doubled(budget: Budget, times: int) -> list[Budget]:
+    """A budget and its doublings, as long as none of them is enough: what is best over all is "unlimited".
+
+    >>> [budget.words for budget in doubled(Budget(5, "epochs"), 2)]
+    ['5 epochs', '10 epochs', '20 epochs']
+    """
+    return [Budget(budget.amount * 2.0**power, budget.unit) for power in range(times + 1)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rl_scaling.noise.estimate import NoiseScaleEstimate
+from rl_scaling.noise.loss_terms import PartMeters
 from rl_scaling.noise.moments import example_trace, moments_from_groups
-from rl_scaling.noise.parts import PartMeters
-from rl_scaling.noise.torch.groups import sq_norm, sq_norms
-from rl_scaling.noise.torch.model_parts import Parts, members, plain_name
-from rl_scaling.noise.torch.preconditioner import inverse_diagonal, require_known
+from rl_scaling.noise.torch.layer_gradients import sq_norm, sq_norms
 
 TOTAL = "total"
+Parts = Literal["layers"] | Mapping[str, nn.Module | Iterable[nn.Parameter]] | Optimizer | None
+_PRECONDITIONERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop)
 
 
 class Adapter:
@@ -28,8 +28,8 @@ class Adapter:
 
     Args:
         model: its trained parameters are measured.
-        parts: what is measured apart besides the whole, "total": see `model_parts.members`.
-        every: one step in this many is measured.
+        parts: what is measured apart besides the whole, "total": see `members`.
+        every: one in this many steps is measured.
         window: time constant, in measurements, of a moving average; None: all measurements count alike.
         optimizer: its learning rate (of the first parameter group) is kept beside each measurement.
         preconditioner: an Adam, AdamW, NAdam or RMSprop; norms are then of D^-1/2 g (`inverse_diagonal`).
@@ -60,8 +60,11 @@ class Adapter:
         self.parameters = {plain_name(name): p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model has no parameters that are trained: there is no gradient to measure")
-        if preconditioner is not None:
-            require_known(preconditioner)
+        if preconditioner is not None and not isinstance(preconditioner, _PRECONDITIONERS):
+            raise ValueError(
+                f"preconditioner is a {type(preconditioner).__name__}: give torch's Adam, AdamW, NAdam or RMSprop, or"
+                " None"
+            )
         self._members = {TOTAL: list(range(len(self.parameters))), **members(model, self.parameters, parts)}
         self._model, self._every, self._steps = model, every, 0
         self._optimizer, self._preconditioner, self._scaler = optimizer, preconditioner, scaler
@@ -90,7 +93,7 @@ class Adapter:
         return {"configuration": self._configuration(), "steps": self._steps, "meter": self.meter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where the adapter that gave the state was.
+        """Resumes exactly where the adapter that gave the state was.
 
         Raises:
             ValueError: not a state of an adapter, or one that measured something else; this one is left as it was.
@@ -118,7 +121,7 @@ class Adapter:
         }
 
     def _require_same_parameters(self) -> None:
-        """A part of the gradient must not drop out of what is measured without a word.
+        """A part of the gradient must not silently drop out of what is measured.
 
         Raises:
             ValueError: parameters were frozen or unfrozen since the adapter was made.
@@ -172,6 +175,12 @@ class Adapter:
         rate = None if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
         self.meter.update(groups, batch, group_sizes=sizes, example_traces=traces, learning_rate=rate)
 
+    def _by_parameter(self, norm: Callable[[nn.Parameter], Tensor | None]) -> Tensor:
+        """(parameters, ...) norms, 0 where there is no gradient."""
+        norms = [norm(parameter) for parameter in self.parameters.values()]
+        none = torch.zeros_like(next(value for value in norms if value is not None))
+        return torch.stack([none if value is None else value for value in norms])
+
     def _by_part(self, sq_norms: Tensor) -> dict[str, np.ndarray]:
         """Norms of parameters, (parameters, ...), added up over those of each part."""
         norms = sq_norms.cpu().numpy()
@@ -213,6 +222,89 @@ class SquaredNorms:
     @cached_property
     def _inverse(self) -> dict[Tensor, Tensor]:
         return {} if self._preconditioner is None else inverse_diagonal(self._preconditioner)
+
+
+def members(model: nn.Module, parameters: Mapping[str, nn.Parameter], parts: Parts) -> dict[str, list[int]]:
+    """Which of the parameters belong to each part, by their numbers.
+
+    Args:
+        model: whose layers may be asked for.
+        parameters: those that are measured, by name.
+        parts: None for none; "layers" for each module that has parameters of its own; an optimiser for its
+            parameter groups ("group 0", or the group's "name"); or modules or parameters by name, which may overlap.
+
+    Raises:
+        ValueError: a part without measured parameters, or one that is called "total".
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> members(model, dict(model.named_parameters()), "layers")
+    {'0': [0, 1], '2': [2, 3]}
+    >>> members(model, dict(model.named_parameters()), {"head": model[2], "biases": [model[0].bias, model[2].bias]})
+    {'head': [2, 3], 'biases': [1, 3]}
+    """
+    numbers = {id(parameter): i for i, parameter in enumerate(parameters.values())}
+    found = {}
+    for name, chosen in _chosen(model, parts).items():
+        found[name] = sorted({numbers[id(parameter)] for parameter in chosen if id(parameter) in numbers})
+        if name == "total":
+            raise ValueError('a part cannot be called "total": that is the whole gradient')
+        if not found[name] and parts != "layers":
+            raise ValueError(f"part {name!r} has no trained parameter of the model")
+    return {name: indices for name, indices in found.items() if indices}
+
+
+def plain_name(name: str) -> str:
+    """A module's or parameter's name without what `torch.compile` puts into it."""
+    return ".".join(word for word in name.split(".") if word != "_orig_mod")
+
+
+def _chosen(model: nn.Module, parts: Parts) -> dict[str, list[nn.Parameter]]:
+    if parts is None:
+        return {}
+    if isinstance(parts, Optimizer):
+        return {group.get("name", f"group {i}"): group["params"] for i, group in enumerate(parts.param_groups)}
+    if isinstance(parts, Mapping):
+        return {name: list(part.parameters() if isinstance(part, nn.Module) else part) for name, part in parts.items()}
+    if parts != "layers":
+        raise ValueError(f'parts is {parts!r}: give "layers", an optimizer, or modules or parameters by name')
+    return {
+        plain_name(name) or "model": list(module.parameters(recurse=False)) for name, module in model.named_modules()
+    }
+
+
+@torch.no_grad()
+def inverse_diagonal(optimizer: Optimizer) -> dict[Tensor, Tensor]:
+    """1 / (sqrt(v) + eps) of each parameter that has been stepped, with Adam's bias correction of v.
+
+    With D = diag(sqrt(v) + eps) a step is -lr D^-1 m. In the coordinates D^1/2 theta it is plain gradient descent along
+    D^-1/2 g, and the simple noise scale of those gradients is
+
+        B_simple(D) = tr(D^-1 Sigma) / (G^T D^-1 G),
+
+    eq. 2.9 of McCandlish et al. 2018 with every direction weighed by the rate at which the optimiser moves along it. v
+    is that of the last step: it does not depend on the batch that is measured, so the estimates stay unbiased.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> optimizer = torch.optim.Adam([weight], eps=0.5)
+    >>> weight.grad = torch.tensor([3.0, 0.0])
+    >>> optimizer.step()
+    >>> inverse_diagonal(optimizer)[weight]
+    tensor([0.2857, 2.0000])
+    """
+    return {
+        parameter: 1 / (_second_moment(optimizer.state[parameter], group).sqrt() + group["eps"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if optimizer.state.get(parameter)
+    }
+
+
+def _second_moment(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+    if "square_avg" in state:  # RMSprop
+        centre = state["grad_avg"] ** 2 if group["centered"] else 0.0
+        return (state["square_avg"] - centre).clamp(min=0)
+    moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
+    return moment / (1 - group["betas"][1] ** float(state["step"]))
 
 
 def as_list(keys: Sequence[Any]) -> list[Any]:

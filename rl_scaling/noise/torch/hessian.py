@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rl_scaling.estimates import Estimate
 from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
 from rl_scaling.noise.moments import moments_from_groups
-from rl_scaling.statistics.jackknife import InverseEstimate, RatioEstimate, invert, ratio_of_means
+from rl_scaling.statistics.jackknife import RatioEstimate, invert, ratio_of_means
 
 if TYPE_CHECKING:
     from curvlinops import GGNLinearOperator, HessianLinearOperator
@@ -32,8 +33,6 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 @dataclass(frozen=True, kw_only=True)
 class HessianNoiseScale:
     """What Hessian-vector products say about one point of training.
-
-    An `InverseEstimate` has the value (NaN while unresolved), its interval low to high, and `resolved`.
 
     Attributes:
         b_noise: tr(H Sigma) / (G^T H G), in examples (eq. 2.8).
@@ -50,9 +49,9 @@ class HessianNoiseScale:
         confidence: of the intervals.
     """
 
-    b_noise: InverseEstimate
-    eps_max: InverseEstimate
-    delta_loss_max: InverseEstimate
+    b_noise: Estimate
+    eps_max: Estimate
+    delta_loss_max: Estimate
     b_simple: NoiseScaleEstimate
     curvature_along_gradient: RatioEstimate
     grad_curvature: float

@@ -18,6 +18,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from rl_scaling.estimates import Estimate
 from rl_scaling.noise.torch.hessian import LossFunction, mean_gradient, trainable
 
 FloatArray = NDArray[np.float64]
@@ -34,21 +35,17 @@ class SaturationFit:
     """y(B) = limit / (1 + B_noise / B), the form of eqs. 2.6 and 2.7, fitted in log space.
 
     Attributes:
-        b_noise: where y is half its limit, in examples; NaN unless both ends of its interval are known.
-        b_noise_low: lower end of the interval; 0 where it is open: the batch sizes are all too large to tell.
-        b_noise_high: upper end; infinite where it is open: they are all too small.
-        limit, limit_low, limit_high: y for B to infinity, with its interval.
+        b_noise: where y is half its limit, in examples; unresolved unless both ends of its interval are known.
+            The lower one is 0 where the batch sizes are all too large to tell, the upper one infinite where they are
+            all too small.
+        limit: y for B to infinity.
         scatter: root of chi^2 per degree of freedom: 1 where the points scatter about the curve as their standard
             errors say, more where the curve has another form. Intervals are widened by it where it exceeds 1.
         curve: (n,) the fitted y at the batch sizes.
     """
 
-    b_noise: float
-    b_noise_low: float
-    b_noise_high: float
-    limit: float
-    limit_low: float
-    limit_high: float
+    b_noise: Estimate
+    limit: Estimate
     scatter: float
     curve: FloatArray
 
@@ -188,7 +185,7 @@ def fit_saturation(
 
     >>> sizes = np.array([1.0, 10.0, 100.0, 1000.0])
     >>> fit = fit_saturation(sizes, 3 / (1 + 50 / sizes), 0.01 * np.ones(4))
-    >>> print(f"{fit.b_noise:.3f} {fit.limit:.3f}")
+    >>> print(f"{fit.b_noise.value:.3f} {fit.limit.value:.3f}")
     50.000 3.000
     """
     if len(values) < 3 or np.min(values) <= 0 or np.min(errors) <= 0:
@@ -204,19 +201,21 @@ def fit_saturation(
     quantile = float(stdtrit(len(values) - 2, 0.5 + confidence / 2))
     reach = quantile * max(scatter, 1.0) * _standard_errors(np.asarray(found.jac))
     limit, scale = (float(value) for value in found.x)
-    low, high = np.exp(np.clip(scale + np.array([-1, 1]) * reach[1], -700, 700))
+    low, high = _exponential(scale - reach[1]), _exponential(scale + reach[1])
     low, high = low if low > batch_sizes.min() / _SEEN else 0.0, high if high < batch_sizes.max() * _SEEN else math.inf
-    limit_low, limit_high = np.exp(np.clip(limit + np.array([-1, 1]) * reach[0], -700, 700))
+    closed = low > 0 and high < math.inf
     return SaturationFit(
-        b_noise=math.exp(scale) if low > 0 and high < math.inf else math.nan,
-        b_noise_low=float(low),
-        b_noise_high=float(high),
-        limit=math.exp(limit),
-        limit_low=float(limit_low),
-        limit_high=float(limit_high),
+        b_noise=Estimate(math.exp(scale), low, high)
+        if closed
+        else Estimate(math.nan, low, high, "the batch sizes are all on one side of it"),
+        limit=Estimate(math.exp(limit), _exponential(limit - reach[0]), _exponential(limit + reach[0])),
         scatter=scatter,
         curve=np.exp(limit - np.logaddexp(0, scale - np.log(batch_sizes))),
     )
+
+
+def _exponential(log: float) -> float:
+    return math.exp(min(max(log, -700.0), 700.0))
 
 
 def _standard_errors(jacobian: FloatArray) -> FloatArray:

@@ -1,10 +1,25 @@
-"""Naive versions: one update after another, one dimension at a time, one grid point at a time."""
+"""Naive versions: one update after another, one dimension at a time, one grid point at a time. And random settings."""
 
 from __future__ import annotations
 
 from decimal import Decimal, localcontext
 
 import numpy as np
+from hypothesis import strategies as st
+
+from rl_scaling.domains.nqm.config import OPTIMIZERS
+from rl_scaling.domains.nqm.optimizers import find_optimizer
+from rl_scaling.domains.nqm.response import Modes
+
+TWO_ROOTS = [name for name in OPTIMIZERS if not find_optimizer(name).averaged]
+names = st.sampled_from(TWO_ROOTS)
+coefficients = st.one_of(st.just(0.0), st.floats(-6, 0).map(lambda x: 1 - 10**x))
+rates = st.one_of(st.floats(-12, 0).map(lambda x: 10**x), st.floats(0.5, 3.999))
+
+
+def modes_of(name: str, rate: float, coefficient: float) -> Modes:
+    """The modes of one dimension with alpha h = `rate`."""
+    return find_optimizer(name).modes(np.array([rate]), np.array([coefficient]))
 
 
 def decimal_moment(optimizer: str, rate: float, coefficient: float, steps: int, variance: float) -> float:

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm.bounds import bayes_bound, estimation_bound, examples_for_bayes_bound
-from rl_scaling.domains.nqm.limits import small_batch_limit
+from rl_scaling.domains.nqm.bounds import bayes_bound, estimation_bound, examples_for_bayes_bound, small_batch_limit
 from rl_scaling.domains.nqm.spectrum import Spectrum
 
 STANDARD = Spectrum.power_law(bins=10_000)

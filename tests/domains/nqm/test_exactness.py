@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm import Spectrum, risk, simulate
 from rl_scaling.domains.nqm.exactness import exactness
+from rl_scaling.nqm import Spectrum, risk, simulate
 
 
 @pytest.mark.slow

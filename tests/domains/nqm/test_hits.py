@@ -5,17 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_scaling.domains.nqm.dynamics import OPTIMIZERS, diverges, risk
-from rl_scaling.domains.nqm.hits import Hits, find_hits
+from rl_scaling.domains.nqm.dynamics import diverges, risk
+from rl_scaling.domains.nqm.hits import Hits, find_hits, start_bounds
+from rl_scaling.domains.nqm.response import second_moments
 from rl_scaling.domains.nqm.spectrum import Spectrum
+from tests.domains.nqm.reference import coefficients, modes_of, names, rates
 
-NAMES = [name for name, optimizer in OPTIMIZERS.items() if not optimizer.averaged]
 PROBLEM = Spectrum.power_law(300, bins=25)
 STEPS = 1500
 
 
 @settings(max_examples=80)
-@given(st.sampled_from(NAMES), st.floats(-3, 0.6), st.floats(-3, -0.01), st.floats(0, 5), st.floats(0, 1))
+@given(names, st.floats(-3, 0.6), st.floats(-3, -0.01), st.floats(0, 5), st.floats(0, 1))
 def test_hits_equal_those_of_the_listed_curve(
     name: str, log_rate: float, log_lag: float, log_batch: float, share: float
 ) -> None:
@@ -59,3 +60,18 @@ def test_hits_after_a_billion_steps_take_no_time() -> None:
     values = risk(Spectrum.power_law(), [hits.first - 1, hits.first], learning_rate=1e-6, batch_size=2**40)
     assert values[0] > 0.01 >= values[1]
     assert hits.first > 10**9
+
+
+@settings(max_examples=300)
+@given(names, rates, coefficients, st.integers(1, 300), st.integers(0, 60))
+def test_bounds_hold_over_every_range_of_steps(
+    name: str, rate: float, coefficient: float, first: int, more: int
+) -> None:
+    modes = modes_of(name, rate, coefficient)
+    if not modes.stable.all():
+        return
+    steps = np.arange(first, first + more + 1, dtype=float)
+    squares = second_moments(modes, steps)[0]
+    low, high = start_bounds(modes, steps[:1], steps[-1:], squares[:1], squares[-1:])
+    assert low[0] <= squares.min() * (1 + 1e-9) + 1e-14
+    assert high[0] >= squares.max() * (1 - 1e-9) - 1e-14

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm import NQMConfig, Spectrum, noise_scales, risk
 from rl_scaling.domains.nqm.runs import records, tuned_grid
+from rl_scaling.nqm import Method, NQMConfig, Spectrum, noise_scales, risk, risk_curve
 
 BASE = NQMConfig(optimizer="sgd", power=0.5, batch_size=64, learning_rate=0.05, updates=500)
 
@@ -35,12 +37,23 @@ def test_a_diverging_run_has_its_first_row_alone() -> None:
     assert (row.updates, row.loss) == (0, pytest.approx(Spectrum.power_law().initial_risk))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "ema", "momentum-ema"])
-def test_the_first_hit_of_a_target_has_its_row_and_so_has_the_update_before(optimizer: str) -> None:
-    beta, gamma = (0.0 if optimizer == "sgd" else 0.97), (0.9 if optimizer == "momentum-ema" else 0.0)
-    numbers = {"optimizer": optimizer, "coefficient": beta, "averaging": gamma, "learning_rate": 1.0}
-    rows = {r.updates: r.loss for r in records(NQMConfig(batch_size=4096, updates=10_000, **numbers), (0.1, 0.03))}
-    risks = risk(Spectrum.power_law(), range(10_001), batch_size=4096, **numbers)
+@pytest.mark.parametrize(
+    ("optimizer", "method"),
+    [
+        ("sgd", Method()),
+        ("momentum", Method(momentum=0.97)),
+        ("ema", Method(averaging=0.97)),
+        ("momentum-ema", Method(momentum=0.97, averaging=0.9)),
+    ],
+)
+def test_the_first_hit_of_a_target_has_its_row_and_so_has_the_update_before(optimizer: str, method: Method) -> None:
+    numbers: dict[str, Any] = {"batch_size": 4096, "learning_rate": 1.0, "updates": 10_000}
+    if optimizer == "ema":
+        config = NQMConfig(optimizer=optimizer, coefficient=method.averaging, **numbers)
+    else:
+        config = NQMConfig(optimizer=optimizer, coefficient=method.momentum, averaging=method.averaging, **numbers)
+    rows = {row.updates: row.loss for row in records(config, (0.1, 0.03))}
+    risks = risk_curve(Spectrum.power_law(), np.full(10_000, 1.0), 4096, method)
     for target in (0.1, 0.03):
         first = int(np.argmax(risks <= target))
         assert rows[first] <= target < rows[first - 1]

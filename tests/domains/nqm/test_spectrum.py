@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.domains.nqm.power_sums import power_sums
-from rl_scaling.domains.nqm.spectrum import Spectrum
+from rl_scaling.domains.nqm.spectrum import Spectrum, power_sums
 from tests.domains.nqm.reference import published_spectrum
 
 

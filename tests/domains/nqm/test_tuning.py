@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm.bounds import bayes_bound
+from rl_scaling.domains.nqm.bounds import bayes_bound, small_batch_limit
 from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.hits import find_hits
-from rl_scaling.domains.nqm.limits import small_batch_limit
 from rl_scaling.domains.nqm.spectrum import Spectrum
-from rl_scaling.domains.nqm.tuning import steps_to_target
+from rl_scaling.domains.nqm.tuning import TunedSteps, steps_to_target
 
 SMALL = Spectrum.power_law(100, bins=30)
 
@@ -38,9 +37,15 @@ def test_a_grid_gives_the_least_first_hit_of_its_points(optimizer: str) -> None:
         assert hits[pairs.index((row.learning_rate, row.coefficient))] == row.steps
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "ema"])
-def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(optimizer: str) -> None:
-    for row in steps_to_target([1, 2**12, 2**40], optimizer=optimizer, spectrum=SMALL):
+@pytest.fixture(scope="module", params=["sgd", "momentum", "nesterov", "ema"])
+def tuned(request: pytest.FixtureRequest) -> tuple[str, list[TunedSteps]]:
+    """An optimiser, and its optimum at four batch sizes."""
+    return request.param, steps_to_target([1, 64, 2**12, 2**40], optimizer=request.param, spectrum=SMALL)
+
+
+def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(tuned: tuple[str, list[TunedSteps]]) -> None:
+    optimizer, rows = tuned
+    for row in rows:
         assert row.status == "reached"
         assert row.steps is not None
         setting: dict[str, Any] = {"optimizer": optimizer, "batch_size": row.batch_size}
@@ -57,10 +62,8 @@ def test_the_optimum_is_no_worse_than_a_fine_grid_and_is_reached(optimizer: str)
         assert float(risk(SMALL, earlier, **setting, **near).min()) > 0.01
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "ema"])
-def test_no_optimiser_beats_the_bayes_bound_and_batches_save_steps(optimizer: str) -> None:
-    rows = steps_to_target(4.0 ** np.arange(0, 10, 3), optimizer=optimizer, spectrum=SMALL)
+def test_no_optimiser_beats_the_bayes_bound_and_batches_save_steps(tuned: tuple[str, list[TunedSteps]]) -> None:
+    _, rows = tuned
     steps = np.array([row.steps for row in rows], dtype=np.float64)
     assert np.all(np.diff(steps) <= 0)
     assert np.all(bayes_bound(SMALL, steps * [row.batch_size for row in rows]) <= 0.01)

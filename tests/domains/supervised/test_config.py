@@ -5,13 +5,16 @@ import pytest
 
 from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.supervised.config import (
+    AdaptiveExamplesConfig,
+    Budget,
     OptimizerConfig,
     ScheduleConfig,
     SupervisedConfig,
+    doubled,
 )
 from rl_scaling.store import list_runs
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[3] / "results"
 
 
 def _config(**changes: object) -> SupervisedConfig:
@@ -24,7 +27,10 @@ def test_optimisers_are_tasks_and_coefficients_are_settings() -> None:
     assert config.setting == "momentum=0.9 ema=0.99"
     assert _config().task == "digits-mlp sgd"
     assert _config().setting == ""
-    assert _config(optimizer=OptimizerConfig(name="adam", learning_rate=1)).task == "digits-mlp adam-without-momentum"
+    adam = OptimizerConfig(name="adam", learning_rate=1, second_moment=0.999)
+    assert _config(optimizer=adam).task == "digits-mlp adam-without-momentum"
+    unusual = OptimizerConfig(name="adam", learning_rate=1, momentum=0.9)
+    assert _config(optimizer=unusual).task == "digits-mlp adam second_moment=0.99"
 
 
 def test_one_and_1_0_are_one_question_and_another_seed_is_another() -> None:
@@ -38,15 +44,39 @@ def test_what_targets_are_about_is_part_of_the_task() -> None:
     assert (config.identity.quantity, config.identity.measure.direction) == ("training_loss", "min")
 
 
-def test_old_runs_are_still_the_same_question() -> None:
-    """All runs that are shipped, of every optimiser and with a batch that changes."""
-    runs = list_runs(RESULTS / "digits-mlp")
-    assert len({info.identity.task for info in runs}) == 6
-    assert any(info.config.get("adaptive") for info in runs)
+@pytest.mark.parametrize(("store", "tasks"), [("digits-mlp", 6), ("digits-cnn", 5), ("digits-budgets", 12)])
+def test_old_runs_are_still_the_same_question(store: str, tasks: int) -> None:
+    """All runs that are shipped, of every optimiser, budget and with a batch that changes."""
+    runs = list_runs(RESULTS / store)
+    assert len({info.identity.task for info in runs}) == tasks
+    assert any(info.config.get("adaptive") for info in runs) == (store == "digits-mlp")
     for info in runs:
         parts = {name: value for name, value in info.config.items() if name != "kind"}
         config = parse(SupervisedConfig, parts, "run's config")
         assert (config.run_id, repr(config.identity)) == (info.run_id, repr(info.identity))
+
+
+def test_what_is_measured_is_asked_but_makes_no_task_of_its_own() -> None:
+    configs = [
+        _config(),
+        _config(noise_every_updates=20),
+        _config(noise_every_updates=0),
+        _config(b_noise_every_rows=5),
+    ]
+    assert len({config.run_id for config in configs}) == 4
+    assert {config.task for config in configs} == {"digits-mlp sgd"}
+    assert _config(noise_every_updates=4).run_id == _config().run_id
+
+
+def test_an_adaptive_batch_has_its_own_measuring() -> None:
+    rule = AdaptiveExamplesConfig(exchange_rate=50)
+    assert _config(adaptive=rule, noise_every_updates=0).run_id == _config(adaptive=rule).run_id
+
+
+def test_budgets_cost_the_same_epochs_or_steps_and_double() -> None:
+    assert [Budget(5, "epochs").updates(examples=1200, batch_size=size) for size in (16, 1000)] == [375, 6]
+    assert [Budget(5, "steps").updates(examples=1200, batch_size=size) for size in (16, 1000)] == [5, 5]
+    assert [budget.words for budget in doubled(Budget(2.5, "epochs"), 2)] == ["2.5 epochs", "5 epochs", "10 epochs"]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +89,10 @@ def test_old_runs_are_still_the_same_question() -> None:
         (lambda: ScheduleConfig(name="linear"), "needs 1 or more"),
         (lambda: _config(quantity="score"), "no targets of 'score'"),
         (lambda: _config(batch_size=0), "batch_size is 0"),
+        (lambda: _config(noise_every_updates=-1), "noise_every_updates is -1: give 0"),
+        (lambda: _config(b_noise_every_rows=-1), "b_noise_every_rows is -1: give 0"),
+        (lambda: Budget(0, "epochs"), "a budget of 0 epochs is none"),
+        (lambda: Budget(1.5, "steps"), "whole for steps"),
     ],
 )
 def test_what_cannot_be_run_is_refused(make: object, says: str) -> None:

@@ -1,23 +1,19 @@
-"""Runs trained together against a plain loop of torch, and the sweep that stores them."""
+"""Runs trained together against a plain loop of torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.models import make_model
-from rl_scaling.domains.supervised.optimizers import make_average, make_optimizer
+from rl_scaling.domains.supervised.recipe import ExampleStream, make_average, make_optimizer
 from rl_scaling.domains.supervised.runs import run_together
-from rl_scaling.domains.supervised.sampling import ExampleStream
 from rl_scaling.records import LossRecord
 
 OPTIMIZERS = [
@@ -31,10 +27,10 @@ OPTIMIZERS = [
 ]
 
 
-def rows_of(configs: list[SupervisedConfig], **options: float) -> dict[int, list[LossRecord]]:
+def rows_of(configs: list[SupervisedConfig]) -> dict[int, list[LossRecord]]:
     """Rows after the first, which is before any update."""
     rows: dict[int, list[LossRecord]] = {number: [] for number in range(len(configs))}
-    for number, row in run_together(configs, load_dataset("digits"), **options):  # pyright: ignore[reportArgumentType]
+    for number, row in run_together(configs, load_dataset("digits")):
         if isinstance(row, LossRecord) and row.updates:
             rows[number].append(row)
     return rows
@@ -62,7 +58,7 @@ def by_plain_torch(config: SupervisedConfig) -> tuple[list[float], float]:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.label)
 def test_a_run_is_that_of_a_plain_loop(optimizer: OptimizerConfig) -> None:
-    config = SupervisedConfig(optimizer=optimizer, batch_size=8, updates=30, seed=3)
+    config = SupervisedConfig(optimizer=optimizer, batch_size=8, updates=30, seed=3, noise_every_updates=20)
     tuned = {name: 0.5 for name in ("momentum", "ema") if getattr(optimizer, name)}
     other = dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, learning_rate=1e-3, **tuned), seed=4)
     rows = rows_of([other, config])[1]
@@ -72,14 +68,6 @@ def test_a_run_is_that_of_a_plain_loop(optimizer: OptimizerConfig) -> None:
     assert rows[-1].validation_loss == pytest.approx(validation_loss, rel=1e-4)
     assert rows[-1].examples == 240
     assert all(row.noise_measurements == (row.updates == 1 or row.updates == 21) for row in rows)
-
-
-@pytest.mark.parametrize("quantity", ["validation_loss", "training_loss", "loss"])
-def test_a_run_ends_with_its_target(quantity: str) -> None:
-    config = SupervisedConfig(optimizer=OPTIMIZERS[0], batch_size=32, updates=400, quantity=quantity)
-    *before, last = rows_of([config], target=0.8)[0]
-    assert getattr(last, quantity) <= 0.8 < getattr(before[-1], quantity)
-    assert last.updates < 400
 
 
 def test_a_rate_falls_where_the_training_loss_triggers_it() -> None:
@@ -110,43 +98,8 @@ def test_what_cannot_train_together_is_refused() -> None:
         ([config, dataclasses.replace(config, batch_size=8)], "may differ in seed, rate"),
         ([config, dataclasses.replace(config, optimizer=OPTIMIZERS[-1])], "may differ in seed, rate"),
         ([dataclasses.replace(config, augment=True)], "augment"),
+        ([dataclasses.replace(config, b_noise_every_rows=1)], "measure no B_noise"),
         ([dataclasses.replace(config, model="resnet32")], "one at a time"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             rows_of(others)
-
-
-@pytest.mark.parametrize(
-    ("task", "of_runs"), [("digits-mlp", "digits-mlp sgd"), ("digits-cnn", "digits-small-cnn sgd")]
-)
-def test_sweep_does_each_run_once_and_its_store_is_fitted(
-    task: str, of_runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["sweep", "supervised", "--task", task, "--optimizers", "sgd", "--batch-sizes", "8", "64", "512"]
-    command += ["--rates", "2", "--extensions", "0"]
-    command += ["--seeds", "0", "--targets", "1.6", "--updates", "200", "--epochs", "1", "--workers", "1"]
-    command += ["--out", str(tmp_path)]
-    assert main([*command, "--json"]) == 0
-    first = capsys.readouterr()
-    assert "6 of them to do" in first.err
-    assert {row["status"] for row in json.loads(first.out)} <= {"done", "diverged"}
-    assert main(command) == 0
-    assert "0 of them to do" in capsys.readouterr().err
-    assert main(["status", str(tmp_path), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert all(0 < row["examples"] <= row["examples_planned"] == 200 * row["batch_size"] for row in rows)
-    assert main(["fit", str(tmp_path), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert (row["task"], row["unit"], row["quantity"], row["batch_sizes"]) == (
-        *(of_runs, "examples", "validation_loss"),
-        3,
-    )
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [(["--batch-sizes", "0"], "batch size 0"), (["--targets"], "at least one"), (["--rates", "0"], "--rates")],
-)
-def test_bad_arguments_are_one_line(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "supervised", *options]) == 2
-    assert complaint in capsys.readouterr().err

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from rl_scaling.noise.torch.hessian import Curvature, curvature_operator, hessian_noise_scale, mean_gradient
 from rl_scaling.noise.torch.line_search import draw_examples
-from rl_scaling.validation.experiments.digits import load_digits, small_mlp, train
-from tests.noise.curvature_reference import Bowl, Data, exact_noise_scale
+from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 from tests.noise.reference import pairwise_moments
+from tests.noise.torch.curvature_reference import Bowl, Data, exact_noise_scale
 
 
 def measurements(data: Data, count: int, groups: int, size: int, seed: int = 0) -> list[list[Data]]:
@@ -26,7 +26,7 @@ def digits() -> tuple[nn.Module, Data]:
     images, classes = load_digits()
     data = (images[:400].double(), classes[:400])
     model = small_mlp(4, 0).double()
-    train(model, data, 100, torch.Generator().manual_seed(1))
+    GroupedSGD(model, data, torch.Generator().manual_seed(1)).train(100)
     return model, data
 
 

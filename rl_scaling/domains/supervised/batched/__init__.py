@@ -5,26 +5,22 @@ on the way to the arithmetic; side by side, a hundred trials take that way once.
 """
 
 from rl_scaling.domains.supervised.batched.forward import require_stackable, stacked_forward
-from rl_scaling.domains.supervised.batched.gain import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.domains.supervised.batched.optimizers import StackedAdam, StackedAverage, StackedRMSprop, StackedSGD
+from rl_scaling.domains.supervised.batched.program import StackedRuns
+from rl_scaling.domains.supervised.batched.speedup import Gain, last_that_pays, measure_gain, together_pays
 from rl_scaling.domains.supervised.batched.training import StackedTraining
-from rl_scaling.domains.supervised.batched.trials import Ended, Noise, Progress, Trial, train_trials
 
 __all__ = [
-    "Ended",
     "Gain",
-    "Noise",
-    "Progress",
     "StackedAdam",
     "StackedAverage",
     "StackedRMSprop",
+    "StackedRuns",
     "StackedSGD",
     "StackedTraining",
-    "Trial",
     "last_that_pays",
     "measure_gain",
     "require_stackable",
     "stacked_forward",
     "together_pays",
-    "train_trials",
 ]

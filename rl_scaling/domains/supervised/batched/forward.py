@@ -1,4 +1,4 @@
-"""The forward pass of many models of one kind at once, each with its own parameters and its own inputs."""
+"""The forward pass and the losses of many models of one kind at once, each with its own parameters and inputs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.functional import conv2d
+from torch.nn.functional import binary_cross_entropy_with_logits, conv2d, cross_entropy
 
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.supervised.models.small import Autoencoder
 
 # Parameters by name, each (trials, *shape), and inputs (trials, batch, *shape) to outputs (trials, batch, *shape).
 Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -98,3 +99,20 @@ def _convolution(layer: nn.Conv2d, parameters: Mapping[str, Tensor], name: str, 
     bias = None if bias is None else bias.flatten()
     outputs = conv2d(images, weight, bias, layer.stride, layer.padding, layer.dilation, groups=trials)
     return outputs.reshape(batch, trials, -1, *outputs.shape[2:]).transpose(0, 1)
+
+
+def example_losses(
+    model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """(n,) losses in nats: of an autoencoder's reconstructions, of other models' logits.
+
+    Args:
+        model: what gave the outputs.
+        outputs: (n, num_classes) logits, or (n, C, H, W) of an autoencoder.
+        inputs: (n, C, H, W).
+        targets: (n,) classes.
+        label_smoothing: share of the target that goes to all classes alike.
+    """
+    if isinstance(model, Autoencoder):
+        return binary_cross_entropy_with_logits(outputs, inputs, reduction="none").flatten(1).sum(1)
+    return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)

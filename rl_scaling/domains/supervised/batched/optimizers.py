@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,13 +24,14 @@ class StackedOptimizer(ABC):
     def __init__(self, **hyperparameters: Numbers):
         self._numbers = {name: _column(value) for name, value in hyperparameters.items()}
         self._memory: dict[str, Tensor] = {}
-        self._updates = 0
+        self._updates, self._placed = 0, False
 
     @torch.no_grad()
     def step(self, parameters: Tensor, gradients: Tensor, learning_rates: Tensor) -> None:
         """One update in place, with (trials,) learning rates."""
-        if not self._updates:
+        if not self._placed:
             self._numbers = {name: value.to(parameters) for name, value in self._numbers.items()}
+            self._placed = True
         self._updates += 1
         decay = self._numbers["weight_decay"]
         if bool((decay != 0).any()):
@@ -40,6 +42,16 @@ class StackedOptimizer(ABC):
         """Keep only these trials."""
         self._memory = {name: memory[trials] for name, memory in self._memory.items()}
         self._numbers = {name: v[trials] if len(v) > 1 else v for name, v in self._numbers.items()}
+
+    def memory(self, trial: int) -> dict[str, Tensor]:
+        """Copies of what it remembers of one trial, under torch's names."""
+        return {name: memory[trial].cpu().clone() for name, memory in self._memory.items()}
+
+    def load(self, memories: Sequence[Mapping[str, Tensor]], updates: int, like: Tensor) -> None:
+        """Continue after this many updates from each trial's memory, in matrices like the parameters'."""
+        nothing, names = torch.zeros(like.shape[1]), {name for memory in memories for name in memory}
+        self._updates = updates
+        self._memory = {name: torch.stack([m.get(name, nothing) for m in memories]).to(like) for name in names}
 
     @abstractmethod
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None: ...
@@ -62,7 +74,7 @@ class StackedSGD(StackedOptimizer):
 
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None:
         if not self._all_zero("momentum"):
-            momentum, memory = self._numbers["momentum"], self._remembered("momentum", gradients)
+            momentum, memory = self._numbers["momentum"], self._remembered("momentum_buffer", gradients)
             memory.mul_(momentum).add_(gradients)
             gradients = gradients + momentum * memory if self._nesterov else memory
         parameters.addcmul_(gradients, rates, value=-1)
@@ -80,9 +92,9 @@ class StackedAdam(StackedOptimizer):
         beta1, beta2 = self._numbers["beta1"].double(), self._numbers["beta2"].double()
         first = gradients
         if not self._all_zero("beta1"):
-            first = self._remembered("first", gradients)
+            first = self._remembered("exp_avg", gradients)
             first.lerp_(gradients, (1 - beta1).to(gradients.dtype))
-        second = self._remembered("second", gradients)
+        second = self._remembered("exp_avg_sq", gradients)
         second.mul_(beta2.to(second.dtype)).addcmul_(gradients, gradients * (1 - beta2).to(second.dtype))
         root = second.sqrt().div_((1 - beta2**self._updates).sqrt().to(second.dtype)).add_(self._eps)
         scaled = (rates.double() / (1 - beta1**self._updates)).to(root.dtype)
@@ -99,11 +111,11 @@ class StackedRMSprop(StackedOptimizer):
         self._eps = eps
 
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None:
-        alpha, square = self._numbers["alpha"], self._remembered("square", gradients)
+        alpha, square = self._numbers["alpha"], self._remembered("square_avg", gradients)
         square.mul_(alpha).addcmul_(gradients, gradients * (1 - alpha))
         steps = gradients / square.sqrt().add_(self._eps)
         if not self._all_zero("momentum"):
-            steps = self._remembered("momentum", gradients).mul_(self._numbers["momentum"]).add_(steps)
+            steps = self._remembered("momentum_buffer", gradients).mul_(self._numbers["momentum"]).add_(steps)
         parameters.addcmul_(steps, rates, value=-1)
 
 

@@ -1,18 +1,65 @@
-"""Training of many trials in one batched program."""
+"""Training of many trials in one batched program, their parameters the rows of one matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.domains.supervised.batched.forward import stacked_forward
-from rl_scaling.domains.supervised.batched.losses import example_losses
+from rl_scaling.domains.supervised.batched.forward import example_losses, stacked_forward
 from rl_scaling.domains.supervised.batched.optimizers import StackedAverage, StackedOptimizer
-from rl_scaling.domains.supervised.batched.parameters import StackedParameters
 from rl_scaling.domains.supervised.data.dataset import Split
+
+
+class StackedParameters:
+    """Parameters of models that are alike but for their numbers.
+
+    Args:
+        models: one or more.
+        device: where the matrix goes.
+
+    Attributes:
+        matrix: (trials, parameters); optimisers change it in place.
+        named: the same memory under the parameters' names, (trials, *shape) each; they can be differentiated by.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], device: str | torch.device = "cpu"):
+        self._shapes = {name: parameter.shape for name, parameter in models[0].named_parameters()}
+        rows = [torch.cat([p.detach().flatten() for p in model.parameters()]) for model in models]
+        self.matrix = torch.stack(rows).to(device)
+        self.named = self.views(self.matrix, differentiable=True)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def views(self, matrix: Tensor, *, differentiable: bool = False) -> dict[str, Tensor]:
+        """A matrix of the same columns under the parameters' names; no memory is copied."""
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        parts = zip(self._shapes.items(), matrix.detach().split(sizes, dim=1), strict=True)
+        return {
+            name: part.view(len(matrix), *shape).detach().requires_grad_(differentiable)
+            for (name, shape), part in parts
+        }
+
+    def gradient(self, losses: Tensor, of: dict[str, Tensor] | None = None) -> Tensor:
+        """(trials, parameters) gradients of (trials,) losses, each by the parameters of its own trial."""
+        named = self.named if of is None else of
+        parts = torch.autograd.grad(losses.sum(), list(named.values()))
+        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+
+    def state(self, trial: int, matrix: Tensor | None = None) -> dict[str, Tensor]:
+        """Copies of one trial's parameters, for `load_state_dict`."""
+        chosen = self.matrix if matrix is None else matrix
+        return {name: part[0].clone() for name, part in self.views(chosen[trial : trial + 1]).items()}
+
+    def keep(self, trials: Tensor) -> None:
+        """Keep only these rows."""
+        self.matrix = self.matrix[trials]
+        self.named = self.views(self.matrix, differentiable=True)
+
 
 _GROUP_BYTES = 64 * 2**20  # of group gradients that are in memory at a time
 _ROWS_AT_ONCE = 4_096  # images of all trials together in one evaluation pass
@@ -126,11 +173,27 @@ class StackedTraining:
         return Evaluation(losses / len(split), right / len(split))
 
     def keep(self, trials: Tensor | Sequence[int]) -> None:
-        """Go on with these trials alone, numbered anew in this order."""
+        """Continue with these trials alone, renumbered in this order."""
         chosen = torch.as_tensor(trials, dtype=torch.int64, device=self.parameters.matrix.device)
         for part in (self.parameters, self._optimizer, self._average):
             if part is not None:
                 part.keep(chosen)
+
+    def row(self, trial: int) -> dict[str, Any]:
+        """Copies of all that one trial needs to continue, as vectors over its parameters."""
+        averages = self._average.matrix if self._average is not None else None
+        return {
+            "weights": self.parameters.matrix[trial].cpu().clone(),
+            "memory": self._optimizer.memory(trial),
+            "average": None if averages is None else averages[trial].cpu().clone(),
+        }
+
+    def load_rows(self, rows: Sequence[Mapping[str, Any]], updates: int) -> None:
+        """Continue from the `row` of each trial after this many updates."""
+        self.parameters.matrix.copy_(torch.stack([row["weights"] for row in rows]))
+        self._optimizer.load([row["memory"] for row in rows], updates, self.parameters.matrix)
+        if self._average is not None:
+            self._average.matrix = torch.stack([row["average"] for row in rows]).to(self.parameters.matrix)
 
     def state(self, trial: int, *, averaged: bool = False) -> dict[str, Tensor]:
         """One trial's weights, or their average, for `load_state_dict`."""

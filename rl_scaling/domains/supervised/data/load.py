@@ -1,16 +1,32 @@
-"""Data sets by name."""
+"""Data sets by name; one is always there, the 1,797 handwritten digits of 8 x 8 pixels inside scikit-learn."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from sklearn.datasets import load_digits
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.data.dataset import Dataset, Scale, SplitName, make_dataset
-from rl_scaling.domains.supervised.data.digits import LEVELS, NUM_CLASSES, read_digits
+from rl_scaling.domains.supervised.data.dataset import Dataset, Pixels, Scale, SplitName, make_dataset
 from rl_scaling.domains.supervised.data.hugging_face import read_images
+from rl_scaling.domains.supervised.problems import source_of
+
+LEVELS = 16
+NUM_CLASSES = 10
+
+
+def read_digits() -> Pixels:
+    """All of them, pixels from 0 to `LEVELS`.
+
+    >>> read_digits().images.shape
+    (1797, 1, 8, 8)
+    """
+    pixels, classes = load_digits(return_X_y=True)
+    return Pixels(np.asarray(pixels, dtype=np.uint8).reshape(-1, 1, 8, 8), np.asarray(classes, dtype=np.int64))
+
 
 _DIGITS_TEST, _DIGITS_VALIDATION = 300, 297
 
@@ -28,8 +44,8 @@ def load_dataset(
 
     Args:
         name: "digits", which is always there; "mnist", "fashion-mnist", "cifar10", "svhn" or "svhn-extra" (its extra
-            images with those for training); or any data set of the Hugging Face hub with an image and a label column,
-            as "owner/name" or "owner/name:configuration".
+            images with those for training); that of a problem which brings its own; or any data set of the Hugging Face
+            hub with an image and a label column, as "owner/name" or "owner/name:configuration".
         device: where batches are wanted.
         folder: of Parquet files in the layout of the hub, <split>*.parquet in it or one level below; the hub is not
             asked.
@@ -47,6 +63,8 @@ def load_dataset(
         if folder is not None:
             raise ConfigError("the digits come with scikit-learn: leave out the folder")
         return _digits(scale, torch.device(device))
+    if (load := source_of("dataset", name)) is not None:
+        return load(torch.device(device))
     return _images(name, folder, image_column, label_column, scale, torch.device(device))
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rl_scaling.domains.supervised.data import Split
-from rl_scaling.domains.supervised.models.autoencoder import Autoencoder
+from rl_scaling.domains.supervised.models.small import Autoencoder
 
 
 @dataclass

@@ -1,3 +1,5 @@
+"""Splits, their normalisation and where they are kept."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +10,6 @@ from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.data import dataset as module
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.data.dataset import Dataset, Pixels, make_dataset
-from rl_scaling.domains.supervised.data.digits import read_digits
 
 RNG = np.random.default_rng(0)
 
@@ -17,21 +18,6 @@ def colourful(n: int = 60, classes: int = 3) -> Pixels:
     """Random pictures whose channels differ in mean and spread."""
     images = RNG.integers(0, [100, 200, 256], (n, 5, 4, 3)).astype(np.uint8).transpose(0, 3, 1, 2)
     return Pixels(images, np.arange(n) % classes)
-
-
-def test_digits_are_split_in_proportion_and_every_image_is_used_once() -> None:
-    digits, every = load_dataset("digits"), read_digits()
-    parts = digits.train, digits.validation, digits.test
-    assert [len(part) for part in parts] == [1200, 297, 300]
-    assert digits.held_out == ("test", "validation")
-    assert (digits.num_classes, digits.image_shape) == (10, (1, 8, 8))
-    unit = load_dataset("digits", scale="unit")
-    pixels = torch.cat([part.batch(slice(None))[0] for part in (unit.train, unit.validation, unit.test)])
-    got = sorted(map(tuple, (pixels * 16).round().int().flatten(1).tolist()))
-    assert got == sorted(map(tuple, every.images.reshape(1797, 64).tolist()))
-    for part in parts:
-        shares = torch.bincount(part.targets) / len(part)
-        assert float((shares - torch.from_numpy(np.bincount(every.targets) / 1797)).abs().max()) < 0.005
 
 
 def test_training_images_have_mean_0_and_deviation_1_in_every_channel() -> None:
@@ -43,16 +29,6 @@ def test_training_images_have_mean_0_and_deviation_1_in_every_channel() -> None:
     assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
     assert len(targets) == 42
     assert abs(float(made.test.batch(slice(None))[0].mean())) > 1e-6  # the others are measured by the same rod
-
-
-def test_one_seed_for_all_runs_holds_out_the_same_images() -> None:
-    load_dataset.__globals__["_digits"].cache_clear()
-    first = load_dataset("digits")
-    assert load_dataset("digits") is first
-    load_dataset.__globals__["_digits"].cache_clear()
-    again = load_dataset("digits")
-    assert again is not first
-    assert torch.equal(first.test.inputs, again.test.inputs)
 
 
 def test_bytes_normalised_batch_by_batch_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,211 @@
+"""How long starting and updating takes on this machine at several numbers of environments, and what runs cost by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from rl_scaling.agents import Agent
+from rl_scaling.agents.config import A2CConfig
+from rl_scaling.analysis.throughput import Throughput, fit_throughput
+from rl_scaling.domains.base import TrialCost
+from rl_scaling.domains.device import choose_device
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.memory import memory_of
+from rl_scaling.domains.rl.registry import make_agent
+from rl_scaling.domains.rl.training import what_to_measure
+from rl_scaling.envs import make_vector
+from rl_scaling.envs.config import AtariConfig
+
+_WARM_UP_UPDATES = 2
+_PARTS = 6
+
+
+def time_start(config: RunConfig, num_envs: int) -> float:
+    """Seconds that one environment takes: made, reset, and its random start emulated, by one thread."""
+    begun = time.perf_counter()
+    environment = dataclasses.replace(config.environment, num_envs=num_envs)
+    with closing(make_vector(environment, num_threads=1)) as source:
+        source.reset(config.seed)
+    return (time.perf_counter() - begun) / num_envs
+
+
+def time_updates(
+    config: RunConfig,
+    num_envs: Sequence[int],
+    *,
+    seconds: float,
+    device: torch.device,
+    threads: int,
+    with_noise_scale: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """Train for a few seconds with each number of environments, for `rl_scaling.analysis.throughput.fit_throughput`.
+
+    Args:
+        config: a run; its number of environments is varied, and its random start left out.
+        num_envs: numbers of environments.
+        seconds: of measuring, each; starting the environments comes on top.
+        device: where the network lives.
+        threads: for torch and for the emulator, each.
+        with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
+        say: hears a line for each.
+
+    Returns:
+        One row each: batch_size, seconds (per update, the median over parts of the time), error (of that, relative).
+
+    Raises:
+        ConfigError: the environments cannot be made.
+    """
+    torch.set_num_threads(threads)
+    rows = []
+    for number in num_envs:
+        trial = dataclasses.replace(config, environment=_without_random_start(config, number), adaptive=None)
+        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale)
+        middle, spread = float(np.median(each)), float(np.std(np.log(each), ddof=1))
+        say(f"{number:,} environments: {1000 * middle:,.1f} ms an update, {trial.batch_size / middle:,.0f} frames/s")
+        rows.append(
+            {"batch_size": trial.batch_size, "seconds": middle, "error": spread * math.sqrt(math.pi / 2 / len(each))}
+        )
+    return pd.DataFrame(rows)
+
+
+def _without_random_start(config: RunConfig, num_envs: int):
+    environment = dataclasses.replace(config.environment, num_envs=num_envs)
+    return dataclasses.replace(environment, max_start_steps=0) if isinstance(environment, AtariConfig) else environment
+
+
+def _seconds_per_update(
+    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool
+) -> list[float]:
+    """Mean times of `_PARTS` parts of the time, which say how steady it is."""
+    with closing(make_vector(config.environment, num_threads=threads)) as source:
+        agent = make_agent(
+            config.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=device
+        )
+        agent.begin(source, source.reset(config.seed))
+        for _ in range(_WARM_UP_UPDATES):
+            agent.step()
+        plain = [_timed(agent, seconds / _PARTS, device) for _ in range(_PARTS)]
+        share = _share_measured(config)
+        if not (with_noise_scale and share):
+            return plain
+        measured = [_timed(agent, seconds / _PARTS, device, **what_to_measure(config, 0)) for _ in range(_PARTS)]
+        extra = share * max(0.0, float(np.median(measured) - np.median(plain)))
+        return [part + extra for part in plain]
+
+
+def _share_measured(config: RunConfig) -> float:
+    """The share of rollouts in which the noise scale is measured."""
+    rollouts = max(1, 2 * config.noise_scale.every_updates)
+    each = config.agent.updates_per_rollout
+    return sum(bool(what_to_measure(config, each * rollout)) for rollout in range(rollouts)) / rollouts
+
+
+def _timed(agent: Agent[Any], seconds: float, device: torch.device, **measure: Any) -> float:
+    begun, updates = time.perf_counter(), 0
+    while not updates or time.perf_counter() - begun < seconds:
+        agent.step(**measure)
+        updates += 1
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - begun) / updates
+
+
+# --- what runs cost -----------------------------------------------------------------------------------------------
+
+# More take minutes to start; longer rollouts than these are on the same line.
+_MOST_ENVS_MEASURED = 16
+MEASURED_SECONDS = 3.0
+# A sealed row, and one of a run under way, as JSON.
+ROW_BYTES, OPEN_ROW_BYTES = 140, 900
+CONFIG_BYTES = 2_000
+_PARAMETERS = {"nature": 1_700_000, "small": 680_000, "mlp": 10_000}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of trials side by side, one thread each.
+
+    Attributes:
+        rollout: seconds of a rollout with the updates from it and its share of measuring the noise scale, against its
+            frames.
+        start_seconds: per environment: made, reset, and its random start emulated.
+        side_by_side: trials that were measured at once.
+        game: that was measured.
+    """
+
+    rollout: Throughput
+    start_seconds: float
+    side_by_side: int
+    game: str
+
+    @property
+    def note(self) -> str:
+        """What was measured, for people."""
+        rates = self.side_by_side * self.rollout.batch / self.rollout.seconds
+        said = ", ".join(
+            f"{r:,.0f} frames/s at {f:,.0f} frames a rollout" for r, f in zip(rates, self.rollout.batch, strict=True)
+        )
+        return f"{self.game} just now, {self.side_by_side} at a time: {said}; others by a straight line"
+
+
+def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
+    """Disk while it runs: rows as JSON and two checkpoints, as the new one is whole before the old one goes."""
+    num_envs = config.environment.num_envs
+    rollout = num_envs * config.agent.rollout_steps
+    rows = math.ceil(config.frames / max(rollout, config.record_every_frames))
+    states = 2 if isinstance(config.agent, A2CConfig) else 3  # weights, and the optimiser's one or two
+    rollouts = config.updates / config.agent.updates_per_rollout
+    return TrialCost(
+        seconds=rollouts * float(speed.rollout.seconds_per_update(rollout)) + num_envs * speed.start_seconds,
+        memory_bytes=memory_of(config).total,
+        kept_bytes=CONFIG_BYTES + ROW_BYTES * rows,
+        open_bytes=OPEN_ROW_BYTES * rows + 2 * 4 * states * _PARAMETERS[config.agent.network],
+    )
+
+
+def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: str, seconds: float) -> Speed:
+    """Train the first run's game for a few seconds with a few environments, in as many processes as run side by side.
+
+    Args:
+        configs: runs of one game.
+        side_by_side: processes.
+        device: "cpu", "cuda" or "auto".
+        seconds: of training, for each of two numbers of environments; starting comes on top.
+    """
+    base, counts = configs[0], [config.environment.num_envs for config in configs]
+    larger = min(_MOST_ENVS_MEASURED, max(counts))
+    numbers = [min(counts), larger if larger > min(counts) else 2 * min(counts)]
+    context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
+    with ProcessPoolExecutor(side_by_side, mp_context=context) as pool:
+        jobs = [pool.submit(_measure, base, numbers, device, seconds) for _ in range(side_by_side)]
+        measured = [job.result() for job in jobs]
+    rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
+    return Speed(
+        rollout=fit_throughput(rows),
+        start_seconds=sum(start for start, _ in measured) / len(measured),
+        side_by_side=side_by_side,
+        game=base.environment.name,
+    )
+
+
+def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float) -> tuple[float, pd.DataFrame]:
+    """Seconds that starting takes per environment, and the times of updates, in frames of a rollout."""
+    start = time_start(config, numbers[0])
+    rows = time_updates(
+        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True
+    )
+    rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
+    return start, rows

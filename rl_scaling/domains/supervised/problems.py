@@ -1,0 +1,161 @@
+"""Problems by name: data set, model, and where to look for learning rates. It imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, Literal, cast
+
+from rl_scaling.config import ConfigError, LearningRates
+from rl_scaling.domains.supervised.config import OptimizerConfig, SupervisedConfig
+
+OptimizerName = Literal[
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adam",
+    "adam-without-momentum",
+    "rmsprop",
+    "sgd+ema",
+    "momentum+ema",
+    "nesterov+ema",
+    "adam+ema",
+    "adam-without-momentum+ema",
+    "rmsprop+ema",
+]
+
+_AVERAGED, _WITHOUT = "+ema", "-without-momentum"
+_COEFFICIENTS: Mapping[OptimizerName, Mapping[str, Any]] = {
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9},
+    "adam": {"momentum": 0.9, "second_moment": 0.999},
+}
+
+
+# B* of A.3, and the batch size that the rates of `PROBLEMS` are known to work at.
+REFERENCE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set and a model, with what a sweep needs to know of them.
+
+    Attributes:
+        dataset, model: names that `load_dataset` and `make_model` know.
+        rates: learning rates that a short search by hand found good at a batch size of `REFERENCE_BATCH`, the centre
+            of the grid there; other batch sizes follow by A.3. An average of the weights, or Adam without momentum, has
+            the rate that it has without, or with.
+        goals: losses to reach.
+        batch_sizes: that are swept.
+        epochs, updates: of a run that reaches no goal, whichever is longer.
+        unit: what its batches count.
+        quantity: of which data the goals are the loss.
+        model_source: "package.module:function" that makes the model where `MODELS` lacks it, from (image_shape,
+            num_classes).
+        dataset_source: "package.module:function" that gives the `Dataset` where `load_dataset` lacks it, from (device).
+    """
+
+    dataset: str
+    model: str
+    rates: Mapping[OptimizerName, float]
+    goals: tuple[float, ...] = (0.6, 0.3, 0.2, 0.15)
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    epochs: float = 20
+    updates: int = 600
+    unit: str = "examples"
+    quantity: str = "validation_loss"
+    model_source: str = ""
+    dataset_source: str = ""
+
+    def rate_of(self, optimizer: OptimizerName) -> float:
+        """The learning rate to centre an optimiser's grids on.
+
+        Raises:
+            ConfigError: none is known.
+        """
+        rate = self.rates.get(optimizer, self.rates.get(_kind(optimizer)))
+        if rate is None:
+            known = ", ".join(self.rates)
+            raise ConfigError(f"{self.dataset}-{self.model} has no learning rate for {optimizer}: leave it at {known}")
+        return rate
+
+    def learning_rates(self, optimizer: OptimizerName, **grid: Any) -> LearningRates:
+        """Where an optimiser's rates are looked for, by A.3; `grid` are count, spacing, max_extensions or fixed."""
+        return LearningRates(
+            reference_rate=self.rate_of(optimizer),
+            reference_batch=REFERENCE_BATCH,
+            turn=REFERENCE_BATCH,
+            power=rate_power(optimizer),
+            **grid,
+        )
+
+    def base(self, optimizer: OptimizerName, **changes: Any) -> SupervisedConfig:
+        """The run that a sweep's trials are variants of: an optimiser at the reference batch and its rate."""
+        changes = {"quantity": self.quantity, **changes}
+        return SupervisedConfig(
+            dataset=self.dataset,
+            model=self.model,
+            optimizer=optimizer_of(optimizer, self.rate_of(optimizer)),
+            batch_size=REFERENCE_BATCH,
+            **changes,
+        )
+
+
+PROBLEMS: dict[str, Problem] = {
+    "digits-mlp": Problem(
+        "digits", "mlp", {"sgd": 0.35, "momentum": 0.04, "nesterov": 0.04, "adam": 4e-3, "rmsprop": 2e-3}
+    ),
+    "digits-cnn": Problem(
+        "digits", "small-cnn", {"sgd": 0.35, "momentum": 0.05, "nesterov": 0.04, "adam": 0.012, "rmsprop": 3e-3}
+    ),
+}
+# Their former names.
+Task, TASKS = Problem, PROBLEMS
+
+
+def find_problem(name: str) -> Problem:
+    """The problem of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in PROBLEMS:
+        raise ConfigError(f"no task {name!r}: {', '.join(PROBLEMS)}; docs/how-to/add-a-task.md shows how to add one")
+    return PROBLEMS[name]
+
+
+find_task = find_problem
+
+
+def source_of(part: Literal["model", "dataset"], name: str) -> Callable[..., Any] | None:
+    """The function that makes a problem's own model or data set of this name; None where no problem has one."""
+    for problem in PROBLEMS.values():
+        source: str = getattr(problem, f"{part}_source")
+        if source and getattr(problem, part) == name:
+            return resolve_name(source)
+    return None
+
+
+def optimizer_of(name: OptimizerName, learning_rate: float) -> OptimizerConfig:
+    """An optimiser with its customary coefficients: momentum 0.9, an average of the weights over some 20 updates.
+
+    >>> optimizer_of("adam-without-momentum+ema", 0.1).label
+    'adam-without-momentum+ema'
+    """
+    chosen = dict(_COEFFICIENTS.get(_kind(name), {}))
+    if _WITHOUT in name:
+        chosen["momentum"] = 0.0
+    if name.endswith(_AVERAGED):
+        chosen["ema"] = 0.95
+    return OptimizerConfig(name=_kind(name), learning_rate=learning_rate, **chosen)
+
+
+def rate_power(name: OptimizerName) -> float:
+    """Alpha of A.3 (McCandlish et al. 2018): 1 for SGD and its kin, 0.5 for what divides by second moments."""
+    return 0.5 if _kind(name) in ("adam", "rmsprop") else 1.0
+
+
+def _kind(name: OptimizerName) -> OptimizerName:
+    """The optimiser of torch."""
+    return cast("OptimizerName", name.removesuffix(_AVERAGED).removesuffix(_WITHOUT))

@@ -1,1 +1,0 @@
-"""Throughput measured against what others reach and against what the parts allow."""

@@ -1,1 +1,0 @@
-"""Experiments of the papers that need no Atari: seconds to minutes on one core."""

@@ -1,0 +1,43 @@
+"""What an update takes, with and without its share of measuring the noise scale."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.domains.rl import timing
+from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
+from rl_scaling.domains.rl.training import what_to_measure
+from rl_scaling.envs.config import GymnasiumConfig
+
+A2C = RunConfig(
+    environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=4),
+    agent=A2CConfig(network="mlp"),
+    noise_scale=NoiseScaleConfig(every_updates=4),
+    frames=1_000,
+)
+PPO = dataclasses.replace(A2C, agent=PPOConfig(network="mlp", rollout_steps=8, minibatches=4, epochs=4))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 1 s, a measured one 5 s."""
+    monkeypatch.setattr(timing, "_timed", lambda *_, **measure: 5.0 if measure else 1.0)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("config", [A2C, PPO])
+@pytest.mark.parametrize("every", [0, 1, 4, 20])
+def test_the_noise_scale_costs_its_share(config: RunConfig, every: int) -> None:
+    config = dataclasses.replace(config, noise_scale=NoiseScaleConfig(every_updates=every))
+    each = config.agent.updates_per_rollout
+    rollouts = [bool(every and what_to_measure(config, each * i)) for i in range(40 * max(1, every))]
+    (with_noise,) = timing.time_updates(
+        config, [4], seconds=0.1, device=torch.device("cpu"), threads=1, with_noise_scale=True
+    )["seconds"]
+    assert with_noise == pytest.approx(1 + 4 * sum(rollouts) / len(rollouts))
+    (without,) = timing.time_updates(config, [4], seconds=0.1, device=torch.device("cpu"), threads=1)["seconds"]
+    assert without == 1

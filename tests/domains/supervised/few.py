@@ -1,0 +1,28 @@
+"""A few of the digits, so that records cost little."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import torch
+
+from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.data import Dataset, Split, load_dataset
+from rl_scaling.domains.supervised.domain import Supervised
+
+
+class Few(Supervised):
+    """The domain on fewer digits."""
+
+    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu") -> Dataset:
+        return few_digits() if config.dataset == "digits" else super().data(config, device)
+
+
+@cache
+def few_digits() -> Dataset:
+    def first(split: Split, count: int) -> Split:
+        return dataclasses.replace(split, inputs=split.inputs[:count], targets=split.targets[:count])
+
+    digits = load_dataset("digits")
+    return dataclasses.replace(digits, train=first(digits.train, 150), validation=first(digits.validation, 50))
