@@ -41,34 +41,26 @@ class A2C(Agent[A2CConfig]):
     def _learn(
         self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False
     ) -> Update:
-        """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
-        logits, values = tape.replay(norms)
-        loss, losses = self._loss(logits, values, rollout)
-        parts = self._measured_parts(losses, rollout.valid, norms) if norms and measure_parts else {}
-        self._optimizer.zero_grad()
-        loss.backward()
-        gradient = [p.grad for p in self._parameters if p.grad is not None]
-        groups = self._gradient_groups(rollout.valid, norms, gradient) if norms else None
-        learning_rate = self._learning_rate()
-        grad_norm = self._descend(learning_rate)
+        """One update from a rollout that is still on the tape."""
+        losses = self._losses(*tape.replay(norms), rollout)
+        rate = self._learning_rate()
+        grad_norm, groups, parts = self._descend(losses, rollout.valid, rate, norms, measure_parts=measure_parts)
+        policy_loss, value_loss, entropy = (loss.detach() for loss in losses)
         return Update(
             frames=rollout.frames,
-            policy_loss=losses[0].detach(),
-            value_loss=losses[1].detach(),
-            entropy=losses[2].detach(),
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy=entropy,
             grad_norm=grad_norm,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             episode_scores=rollout.episode_scores,
             episode_frames=rollout.episode_frames,
             groups=groups,
             parts=parts,
         )
 
-    def _loss(self, logits: Tensor, values: Tensor, rollout: Rollout) -> tuple[Tensor, Losses]:
-        """Mean over valid frames of -log pi(a) A + value_coefficient (R - V)^2 - entropy_coefficient H.
-
-        Also policy loss, value loss and entropy, as they are before the coefficients.
-        """
+    def _losses(self, logits: Tensor, values: Tensor, rollout: Rollout) -> Losses:
+        """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients."""
         returns = self.returns(rollout).flatten()
         actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
         weights = valid / max(rollout.frames, 1)
@@ -77,8 +69,7 @@ class A2C(Agent[A2CConfig]):
         policy_loss = -(weights * (returns - values).detach() * chosen).sum()
         value_loss = (weights * (returns - values) ** 2).sum()
         entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
-        losses = policy_loss, value_loss, entropy
-        return self._total(losses), losses
+        return policy_loss, value_loss, entropy
 
     def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
         """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
@@ -95,9 +86,11 @@ class A2C(Agent[A2CConfig]):
             RuntimeError: `begin` was not called.
         """
         rollout = self._roll_out()
-        return gradient_error(
-            self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
-        )
+
+        def loss(logits: Tensor, values: Tensor) -> Tensor:
+            return self._total(self._losses(logits, values, rollout))
+
+        return gradient_error(self.network, loss, rollout.observations, dtype)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config

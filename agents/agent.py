@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -75,6 +75,14 @@ class Update:
     reuse: GradientGroups | None = None
     clip_fraction: Tensor | None = None
     approx_kl: Tensor | None = None
+
+
+class Descent(NamedTuple):
+    """What one step of the optimiser tells: the gradient's norm before clipping, and what was measured of it."""
+
+    grad_norm: Tensor
+    groups: GradientGroups | None
+    parts: dict[str, GradientGroups]
 
 
 class Agent(ABC, Generic[Config]):
@@ -165,14 +173,35 @@ class Agent(ABC, Generic[Config]):
         policy, value, entropy = self._weighted(losses)
         return policy + value + entropy
 
-    def _descend(self, learning_rate: float) -> Tensor:
-        """One step of the optimiser along the clipped gradient; the norm before clipping."""
+    def _descend(
+        self,
+        losses: Losses,
+        valid: Tensor,
+        learning_rate: float,
+        norms: GroupSqNorms | None = None,
+        *,
+        measure_parts: bool = False,
+    ) -> Descent:
+        """One step of the optimiser along the clipped gradient of the loss.
+
+        Args:
+            losses: policy loss, value loss and entropy, before their coefficients.
+            valid: which of the frames they are means over count.
+            learning_rate: of this step.
+            norms: collects norms of groups' gradients while the gradient is taken, before it is clipped.
+            measure_parts: whether they are taken of each term of the loss as well.
+        """
+        parts = self._measured_parts(losses, valid, norms) if norms and measure_parts else {}
+        self._optimizer.zero_grad()
+        self._total(losses).backward()
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
+        groups = self._gradient_groups(valid, norms, gradient) if norms else None
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self.updates += 1
-        return grad_norm
+        return Descent(grad_norm, groups, parts)
 
     def _learning_rate(self) -> float:
         rate = self.config.learning_rate * self.learning_rate_factor
