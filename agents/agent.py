@@ -95,7 +95,7 @@ class Agent(ABC, Generic[Config]):
         total_updates: optimiser updates of the whole run, over which what is annealed falls to 0.
         seed: of the initial weights and the actions.
         device: where the network lives.
-        network: a network of one's own instead of the one the config names.
+        network: your own network instead of the one the config names.
     """
 
     # Whether what the layers gave while acting is kept, to be differentiated without another forward pass.
@@ -242,7 +242,7 @@ class Agent(ABC, Generic[Config]):
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later process needs to go on, except the environments, which cannot be saved."""
+        """All that a later process needs to resume, except the environments, which cannot be saved."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),

@@ -86,7 +86,7 @@ class AlgorithmConfig(Config):
         """Frames per update.
 
         Raises:
-            ConfigError: so many environments make no whole batches.
+            ConfigError: this many environments make no whole batches.
         """
         return num_envs * self.rollout_steps * self.frame_uses // self.updates_per_rollout
 
@@ -102,7 +102,7 @@ class AlgorithmConfig(Config):
         )
 
     def num_envs_for(self, batch_size: int) -> int:
-        """The number of environments whose batches have so many frames.
+        """The number of environments whose batches have this many frames.
 
         Raises:
             ConfigError: no number of environments has.

@@ -1,3 +1,5 @@
+"""Configs of runs: ids, sizes, labels, and what is refused."""
+
 import dataclasses
 import json
 import math
