@@ -115,7 +115,8 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
     """An adaptive batch of examples; the noise scale is measured in the run itself.
 
     Attributes:
-        min_batch_size, max_batch_size: bounds, in examples.
+        min_batch_size: fewest examples.
+        max_batch_size: most examples.
         measure_every_updates: one update in this many is measured.
         groups: groups of examples whose gradients are compared.
         window_measurements: time constant of the moving average that the estimate is.
