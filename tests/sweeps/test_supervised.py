@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.config import Budget
-from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig
+from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig, Budget
 from rl_scaling.store import Store
 from rl_scaling.sweeps.supervised import SupervisedGrid, run_cell
 

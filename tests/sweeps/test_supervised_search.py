@@ -9,8 +9,7 @@ import pytest
 
 from rl_scaling.cli import main
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.config import Budget
-from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.config import Budget, SupervisedConfig
 from rl_scaling.records import LossRecord
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.supervised import SupervisedGrid

@@ -119,7 +119,7 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
 
     Attributes:
         min_batch_size, max_batch_size: bounds, in examples.
-        measure_every_updates: one update in this many is measured.
+        measure_every_updates: one in this many updates is measured.
         groups: groups of examples whose gradients are compared.
         window_measurements: time constant of the moving average that the estimate is.
     """
@@ -264,7 +264,7 @@ class SupervisedConfig(RunDescription):
 
 
 def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:
-    """Updates that see the data so many times, at least one.
+    """Updates that make this many passes over the data, at least one.
 
     >>> updates_of_epochs(10, 1200, 64)
     188
@@ -300,7 +300,7 @@ class Budget:
         return f"{self.amount:.10g} {self.unit}"
 
     def updates(self, *, examples: int, batch_size: int) -> int:
-        """Updates that a run of this batch size makes on so many training examples."""
+        """Updates of a run of this batch size on this many training examples."""
         return int(self.amount) if self.unit == "steps" else updates_of_epochs(self.amount, examples, batch_size)
 
 
