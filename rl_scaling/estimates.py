@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -31,6 +33,15 @@ class Estimate:
     high: float
     reason: str = ""
 
+    @classmethod
+    def of(cls, row: Mapping[Hashable, Any], name: str) -> Estimate:
+        """From a row's columns `name`, `name`_low and `name`_high."""
+        return cls(*(float(row[column]) for column in columns_of(name)))
+
+    def columns(self, name: str) -> dict[str, float]:
+        """As the columns `name`, `name`_low and `name`_high."""
+        return dict(zip(columns_of(name), (self.value, self.low, self.high), strict=True))
+
     @property
     def resolved(self) -> bool:
         """Whether there is a value."""
@@ -39,9 +50,14 @@ class Estimate:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, digits: int = 3) -> str:
-        """The value with its interval, the side that is known, or a dash."""
-        if self.resolved and self.low == self.high:
+    def text(self, digits: int = 3, *, above: str = "> ", below: str = "< ") -> str:
+        """The value with its interval, the side that is known, or a dash.
+
+        Args:
+            digits: significant ones.
+            above, below: what goes before a bound.
+        """
+        if self.resolved and (self.low == self.high or math.isnan(self.low) or math.isnan(self.high)):
             return number(self.value, digits)
         if self.resolved:
             return f"{number(self.value, digits)} ({interval(self.low, self.high, digits)})"
@@ -49,8 +65,17 @@ class Estimate:
         if known_low and known_high:
             return interval(self.low, self.high, digits)
         if known_low:
-            return f"> {number(self.low, digits)}"
-        return f"< {number(self.high, digits)}" if known_high else DASH
+            return above + number(self.low, digits)
+        return below + number(self.high, digits) if known_high else DASH
+
+
+def columns_of(name: str) -> tuple[str, str, str]:
+    """The columns of an estimate in a table.
+
+    >>> columns_of("noise_scale")
+    ('noise_scale', 'noise_scale_low', 'noise_scale_high')
+    """
+    return (name, f"{name}_low", f"{name}_high")
 
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)

@@ -47,7 +47,7 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
         known = np.isfinite(run.curve.score)
         if run.adaptive or not known.any() or pd.isna(runs["environment.game"].iloc[run.rows[0]]):
             continue
-        game, algorithm = run.task.split()[:2]
+        game, algorithm = run.identity.problem, run.identity.algorithm
         curve = pd.DataFrame({"frames": run.examples[known], "score": run.curve.score[known]})
         curve = curve.assign(game=game, algorithm=algorithm, batch_size=run.batch_size)
         best = found.get((game, algorithm, run.batch_size))

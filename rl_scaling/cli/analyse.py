@@ -5,18 +5,17 @@ The analysis is imported where they are used, for `--help`.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
+from rl_scaling.estimates import Estimate, number
 from rl_scaling.records import SEALED, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
@@ -140,7 +139,7 @@ class Fit:
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
     confidence: float = CONFIDENCE
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     json: bool = False
     """Print one row per task and goal as JSON on stdout."""
 
@@ -159,16 +158,15 @@ class Fit:
             *("design\neffect", "batch\nsizes", ""),
             box=None,
         )
+        names = ["critical_batch", "noise_scale", *(["noise_scale_reuse"] if reused else [])]
         for row in fit.fits.to_dict("records"):
             table.add_row(
                 str(row["task"]),
                 f"{row['goal']:g}",
-                _number(row["steps_min"]),
-                _number(row["examples_min"]),
-                _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
-                _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
-                *([_interval(*(row[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")))] if reused else []),
-                f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
+                number(row["steps_min"]),
+                number(row["examples_min"]),
+                *(Estimate.of(row, name).text() for name in names),
+                number(row["design_effect"], 2),
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
             )
@@ -187,21 +185,14 @@ def _adaptive_table(fit: SweepFit, units: str) -> Table:
         table.add_row(
             str(row["task"]),
             f"{row['goal']:g}",
-            str(row["setting"]).removeprefix("adaptive "),
-            _number(row["updates"]),
-            _number(row["examples"]),
-            _gamma(row, "gamma_observed"),
-            _gamma(row, "gamma_predicted"),
-            _gamma(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted"),
+            str(row["setting"]),
+            number(row["updates"]),
+            number(row["examples"]),
+            Estimate.of(row, "gamma_observed").text(),
+            Estimate.of(row, "gamma_predicted").text(),
+            Estimate.of(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted").text(),
         )
     return table
-
-
-def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
-    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    if not math.isfinite(value):
-        return ""
-    return f"{value:.2f} ({low:.2f} - {high:.2f})" if math.isfinite(low + high) else f"{value:.2f}"
 
 
 def load_and_fit(
@@ -259,16 +250,3 @@ def _goals_of_game(rows: pd.DataFrame) -> tuple[float, ...]:
     from rl_scaling.envs import find_game
 
     return find_game(str(game[0])).goals
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else ""
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, or the side that is known, or nothing."""
-    if math.isfinite(value):
-        return f"{value:,.0f} ({low:,.0f} - {high:,.0f})"
-    if math.isfinite(low) and low > 0:
-        return f"> {low:,.0f}"
-    return f"< {high:,.0f}" if math.isfinite(high) else ""

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rl_scaling.estimates import number
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.numbers import number
 from rl_scaling.report.page import Drawn, document, export_figure, write_file
 from rl_scaling.report.theme import Figure
 

@@ -13,9 +13,10 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from rl_scaling.report.cross_domain import OVERVIEW, Overview, overview_figures, overview_html
 from rl_scaling.report.data import Columns, rows_of
 from rl_scaling.report.html import Html, json_script, tag
+from rl_scaling.report.overview import OVERVIEW, Overview, overview_html
+from rl_scaling.report.registry import draw_all
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
 from rl_scaling.report.style import SCRIPT, style_sheet
 from rl_scaling.report.theme import Figure, config, with_plain_colours
@@ -95,7 +96,7 @@ def _page(
     bodies = []
     if overview is not None:
         headings.insert(0, OVERVIEW)
-        figures = [drawn.figure(figure) for figure in overview_figures(overview)]
+        figures = [drawn.figure(figure) for figure in draw_all("overview", overview)]
         bodies.append(overview_html(overview, "part-0", figures))
     for section, of_section in zip(sections, parts, strict=True):
         markup = {id(figure): drawn.figure(figure, section.command) for part in of_section for figure in part.figures}
@@ -149,7 +150,7 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
     for heading, of_section in zip(headings, parts, strict=True):
         for part in of_section:
             start = [_slug(heading)] if len(headings) > 1 else []
-            start += [_slug(part.task)] if len(of_section) > 1 else []
+            start += [_slug(part.view.task)] if len(of_section) > 1 else []
             for figure in part.figures:
                 written += export_figure(figure, folder / "-".join([*start, figure.name]))
     return written
@@ -205,7 +206,7 @@ def write_report(
     target = Path(path)
     write_file(target, _page(sections, parts, title, lead, overview).encode())
     if figures is not None:
-        for figure in overview_figures(overview) if overview else []:
+        for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target

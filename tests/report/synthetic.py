@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis import FIT_COLUMNS, SweepFit
-from rl_scaling.records import COLUMNS
+from rl_scaling.analysis import FIT_COLUMNS, SweepFit, TaskView
+from rl_scaling.analysis.views import task_views
+from rl_scaling.records import COLUMNS, Identity
 
 INF = float("inf")
 NAN = float("nan")
@@ -89,24 +91,29 @@ def run_rows(
         "noise_scale_low": np.where(noise, true_noise / (1 + half), NAN),
         "noise_scale_high": np.where(noise, np.where(resolved, true_noise / (1 - np.minimum(half, 0.99)), INF), NAN),
     }
-    identity = {
+    words = task.split(" ", 2)
+    identity = Identity(
+        domain="rl",
+        problem=words[0],
+        algorithm=words[1] if len(words) > 1 else "",
+        variant=" ".join(words[2:]),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    columns = {
         "run_id": f"{batch_size:05d}{int(learning_rate * 1e7):06d}{seed}",
         "store": "/synthetic",
         "status": status,
         "note": note,
         "task": task,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "setting": "",
-        "seed": seed,
-        "unit": "frames",
-        "quantity": "score",
+        **vars(identity),
         "environment.num_envs": batch_size // 5,
         "agent.rollout_steps": 5,
         "frames_asked": frames,
     }
     frame = pd.DataFrame(data)
-    return pd.concat([pd.DataFrame(identity, index=frame.index), frame], axis="columns")
+    return pd.concat([pd.DataFrame(columns, index=frame.index), frame], axis="columns")
 
 
 def sweep_rows(
@@ -152,6 +159,12 @@ _FIT = {
     "noise_scale_mean_high": NAN,
     "design_effect": NAN,
 }
+
+
+def view_of(runs: pd.DataFrame, **tables: pd.DataFrame) -> TaskView:
+    """The view of runs of one task, with some tables of the fit as given."""
+    (view,) = task_views(runs, known_fit(runs, []))
+    return replace(view, sweep=replace(view.sweep, **tables))
 
 
 def known_fit(runs: pd.DataFrame, goals: Sequence[float]) -> SweepFit:

@@ -49,7 +49,7 @@ def test_adaptive_runs_are_diamonds_beside_the_front(fixed: pd.DataFrame, adapti
     )
     assert more == len(fit.adaptive)
     words = ["".join(element.itertext()) for element in drawing(named(part, "pareto-front")).iter()]
-    assert {"r=50", "r=800"} <= set(words)
+    assert {"adaptive r=50", "adaptive r=800"} <= set(words)
     assert "Diamonds" in named(part, "pareto-front").caption
     assert "Diamonds" not in named(alone, "pareto-front").caption
     assert len(marks(named(part, "adaptive-batch-size"), "mark-line")) == len(RATES)
@@ -72,7 +72,7 @@ def test_the_table_has_gamma_three_times(fixed: pd.DataFrame, adaptive: pd.DataF
     rows = re.findall(r"<tr>(.*?)</tr>", text.split("Adaptive batch size")[1], flags=re.DOTALL)
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
     first = next(row for row in cells if len(row) == 8)
-    assert first[:2] == ["2", "r=50"]
+    assert first[:2] == ["2", "adaptive r=50"]
     found = [float(cell.split()[0]) for cell in first[5:]]
     expected = [fit.adaptive["gamma_observed"][0], fit.adaptive["gamma_predicted"][0], fit.fits["gamma_predicted"][0]]
     np.testing.assert_allclose(found, expected, atol=0.006)

@@ -65,7 +65,7 @@ def test_algorithms_on_one_game_stand_side_by_side(sweep: pd.DataFrame) -> None:
     read = page(Section(heading="Part", runs=both, fit=fit_runs(both, [2, 5], resamples=20)))
     assert "Algorithms side by side" in read.text
     assert sum(attributes.get("data-name") == "algorithms" for _, attributes in read.tags) == 1
-    elsewhere = other.assign(task="Elsewhere a2c")
+    elsewhere = other.assign(task="Elsewhere a2c", problem="Elsewhere")
     apart = pd.concat([sweep, elsewhere], ignore_index=True)
     read = page(Section(heading="Part", runs=apart, fit=fit_runs(apart, [2, 5], resamples=20)))
     assert "Algorithms side by side" not in read.text

@@ -1,4 +1,7 @@
-"""The best learning rate against the batch size: linear at first, then flat (McCandlish et al. 2018, A.3)."""
+"""Learning rates: the best against the batch size, linear at first, then flat (McCandlish et al. 2018, A.3).
+
+And which goal shows most of them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from rl_scaling.records import Direction
+
 FEWEST_SIZES = 3
 _GRID = 2001
+_CURVE_POINTS = 40
 # Best rates lie on a grid a factor 2 apart or so, which scatters them by about a fifth at the least.
 _LEAST_VARIANCE = math.log(2) ** 2 / 12
 
@@ -88,3 +95,65 @@ def rate_curve(
         scatter=math.sqrt(variance),
         _drawn_turn=float(turns[best]),
     )
+
+
+def curve_of_hardest_goal(
+    front: pd.DataFrame, power: float, direction: Direction
+) -> tuple[float, pd.DataFrame, RateCurve] | None:
+    """A.3 fitted to the best rates of the hardest goal that three batch sizes reached.
+
+    Args:
+        front: the task's rows of `SweepFit.fronts`.
+        power: see `RateCurve`.
+        direction: where goals are reached from.
+
+    Returns:
+        The goal, batch_size and learning_rate along the curve, and the curve; None where no goal has three.
+    """
+    sizes = front.groupby("goal")["batch_size"].nunique()
+    enough = sizes.index[sizes >= FEWEST_SIZES]
+    if not len(enough):
+        return None
+    goal = float(enough.max() if direction == "max" else enough.min())
+    chosen = front[front["goal"] == goal]
+    curve = rate_curve(chosen["batch_size"], chosen["learning_rate"], power)
+    if curve is None:
+        return None
+    at = np.geomspace(float(chosen["batch_size"].min()), float(chosen["batch_size"].max()), _CURVE_POINTS)
+    return goal, pd.DataFrame({"batch_size": at, "learning_rate": curve(at)}), curve
+
+
+def rates_to_goals(learning_rates: pd.DataFrame) -> tuple[float, pd.DataFrame] | None:
+    """Updates to every goal by learning rate, the best setting of each.
+
+    Args:
+        learning_rates: the task's rows of `SweepFit.learning_rates`.
+
+    Returns:
+        The hardest goal among those that the largest number of batch sizes reached, and goal, batch_size,
+        learning_rate, setting, updates; None where no goal was reached.
+    """
+    reached = learning_rates.dropna(subset=["updates"])
+    if reached.empty:
+        return None
+    by_goal = reached.groupby("goal").agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
+    columns = ["goal", "batch_size", "learning_rate", "setting", "updates"]
+    table = reached.sort_values("updates").drop_duplicates(columns[:3])[columns].sort_values(columns)
+    return float(by_goal.sort_values(["sizes", "updates"]).index[-1]), table
+
+
+def final_values_by_rate(runs: pd.DataFrame, direction: Direction) -> pd.DataFrame:
+    """What runs end with by batch size and learning rate, the best setting of each.
+
+    Args:
+        runs: one row per run of one task, `Series.runs`.
+        direction: which end is better.
+
+    Returns:
+        batch_size, learning_rate, setting, score (mean over seeds), seeds, examples.
+    """
+    rate = ["batch_size", "learning_rate"]
+    grouped = runs.dropna(subset=["final_score"]).groupby([*rate, "setting"], as_index=False)
+    means = grouped.agg(score=("final_score", "mean"), seeds=("final_score", "size"), examples=("examples", "mean"))
+    best_first = means.sort_values("score", ascending=direction == "min")
+    return best_first.drop_duplicates(rate).sort_values(rate)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from rl_scaling.analysis.budgets import QUANTITIES
+from rl_scaling.analysis.budgets import QUANTITIES, of_epochs
 from rl_scaling.report.data import Tables
+from rl_scaling.report.registry import chart
 from rl_scaling.report.theme import Figure, legend, log_axis
 
 _RATE = "effective learning rate, rate / (1 - momentum), log scale"
@@ -15,6 +16,7 @@ _FEWEST = 3  # points of a curve
 _NAMES = {name: name.replace("_", " ") for name in QUANTITIES}
 
 
+@chart("budgets")
 def budget_figures(best: pd.DataFrame) -> list[Figure]:
     """For every subject and budget the best rate and what it gives by batch size; by epochs where several were tried.
 
@@ -26,9 +28,7 @@ def budget_figures(best: pd.DataFrame) -> list[Figure]:
         if len(rows["batch_size"].unique()) >= _FEWEST:
             stem, title = f"{subject}-{budget}".replace(" ", "-"), f"{subject}, {budget}"
             figures += _pair(rows, "batch_size", "batch size (examples, log scale)", stem, title)
-    epochs = best[best["budget"].str.endswith(" epochs")]
-    epochs = epochs.assign(epochs=epochs["budget"].str.split().str[0].astype(float))
-    for (subject, size), rows in epochs.groupby(["subject", "batch_size"], sort=True):
+    for (subject, size), rows in of_epochs(best).groupby(["subject", "batch_size"], sort=True):
         if len(rows["epochs"].unique()) >= _FEWEST:
             stem, title = f"{subject}-by-epochs-at-{size}", f"{subject}, batch size {size}"
             figures += _pair(rows, "epochs", "epochs (log scale)", stem, title)
@@ -45,12 +45,12 @@ def _pair(rows: pd.DataFrame, x: str, x_title: str, stem: str, title: str) -> li
     for quantity in ("training_loss", "validation_accuracy"):
         part = named[named["quantity"] == quantity]
         if len(part):
-            chart = _values(part, x, x_title, quantity)
+            drawn = _values(part, x, x_title, quantity)
             caption = (
                 f"{_NAMES[quantity].capitalize()} at the rate that is best for it; bars: standard errors of seeds."
             )
             name = f"{stem}-{quantity.replace('_', '-')}"
-            figures.append(Figure(name, f"{_NAMES[quantity].capitalize()}: {title}", caption, *chart))
+            figures.append(Figure(name, f"{_NAMES[quantity].capitalize()}: {title}", caption, *drawn))
     return figures
 
 

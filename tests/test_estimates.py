@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.report.numbers import DASH, MINUS, count_of, duration, interval, number
+from rl_scaling.estimates import DASH, MINUS, count_of, duration, interval, number
 
 _SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
@@ -54,6 +54,6 @@ def test_examples(value: float, text: str) -> None:
 
 
 def test_words() -> None:
-    assert interval(410, 980.4) == f"410 {DASH} 980"
+    assert interval(410, 980.4) == f"410{DASH}980"
     assert [count_of(n, "run") for n in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
     assert [duration(s) for s in (30, 119, 120, 7199, 7200)] == ["30 s", "119 s", "2 min", "120 min", "2 h"]

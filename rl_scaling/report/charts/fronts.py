@@ -8,38 +8,20 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from rl_scaling.report.adaptive import adaptive_points
+from rl_scaling.analysis import TaskView
+from rl_scaling.analysis.tradeoff import tradeoff_curve
+from rl_scaling.estimates import MINUS, count_of
 from rl_scaling.report.data import Tables
-from rl_scaling.report.numbers import MINUS, count_of
+from rl_scaling.report.registry import chart
 from rl_scaling.report.theme import Figure, log_axis, ordered_colour
-from rl_scaling.report.words import Words, words_of
+from rl_scaling.report.words import Words
 
-FIT_POINTS = 60
 _UPDATES = "updates to the goal"
 _POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind"]
 _HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
 _ADAPTIVE = " Diamonds: runs whose batch size followed the noise scale; they are not fitted."
 AT_EDGE = "best rate at the edge of its grid"
 AT_START = "past the goal when first scored, not fitted"
-
-
-def fitted_curve(fit: pd.Series, smallest: float, largest: float) -> pd.DataFrame:
-    """Points on the hyperbola (S / S_min - 1)(E / E_min - 1) = 1, from half the smallest batch to twice the largest.
-
-    Args:
-        fit: one row of `SweepFit.fits`.
-        smallest, largest: batch sizes.
-    """
-    batch = np.geomspace(smallest / 2, largest * 2, FIT_POINTS)
-    turn = fit["critical_batch"]
-    return pd.DataFrame(
-        {
-            "goal": fit["goal"],
-            "updates": fit["steps_min"] * (1 + turn / batch),
-            "examples": fit["examples_min"] * (1 + batch / turn),
-            "critical_batch": turn,
-        }
-    )
 
 
 def setting_tooltip(table: pd.DataFrame) -> list[alt.Tooltip]:
@@ -105,7 +87,7 @@ def _curves(
     if known.empty:
         return []
     smallest, largest = fronts["batch_size"].min(), fronts["batch_size"].max()
-    curve = pd.concat([fitted_curve(row, smallest, largest) for _, row in known.iterrows()])
+    curve = pd.concat([tradeoff_curve(row, smallest, largest) for _, row in known.iterrows()])
     turns = known.assign(updates=2 * known["steps_min"], examples=2 * known["examples_min"])
     tooltip = [
         alt.Tooltip("goal:Q", title=words.goal),
@@ -125,34 +107,52 @@ def _curves(
     ]
 
 
-def front_figure(
-    fronts: pd.DataFrame, fits: pd.DataFrame, runs: int, adaptive: pd.DataFrame | None = None
-) -> Figure | None:
-    """The Pareto fronts of one task, or None where no goal was reached.
+def _adaptive_points(adaptive: pd.DataFrame, words: Words, tables: Tables) -> list[alt.Chart]:
+    """Diamonds: updates and examples of adaptive runs at each goal."""
+    if adaptive.empty:
+        return []
+    tooltip = [
+        alt.Tooltip("goal:Q", title=words.goal),
+        alt.Tooltip("setting:N", title="adaptive batch"),
+        alt.Tooltip("batch_size:Q", title=f"mean batch size ({words.unit})", format=",.3~r"),
+        alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
+        alt.Tooltip("examples:Q", title=f"{words.unit} to the goal", format=",.4~r"),
+        alt.Tooltip("gamma_observed:Q", title="gamma", format=".2f"),
+        alt.Tooltip("gamma_predicted:Q", title="gamma predicted", format=".2f"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+    columns = ["goal", "setting", "batch_size", "updates", "examples", "gamma_observed", "gamma_predicted", "seeds"]
+    marks = alt.Chart(tables.add(adaptive, columns)).mark_point(
+        shape="diamond", size=110, filled=True, stroke="var(--ink)", strokeWidth=1.5, opacity=1
+    )
+    ends = adaptive.loc[adaptive.groupby(["setting", "learning_rate"])["goal"].idxmax()]
+    labels = alt.Chart(tables.add(ends, columns)).mark_text(
+        color="var(--ink-soft)", fontSize=11, align="right", baseline="top", dx=-8, dy=3, tooltip=False
+    )
+    place: dict[str, Any] = {"x": "updates:Q", "y": "examples:Q"}
+    return [marks.encode(**place, color="goal:O", tooltip=tooltip), labels.encode(**place, text="setting:N")]
 
-    Args:
-        fronts, fits: the task's rows of `SweepFit.fronts` and `SweepFit.fits`.
-        runs: how many runs the fronts were chosen from.
-        adaptive: the task's rows of `SweepFit.adaptive`.
-    """
+
+@chart("task", tables=lambda overview: {"fits": overview.fit.fits, "fronts": overview.fit.fronts})
+def front_figure(view: TaskView) -> Figure | None:
+    """The Pareto fronts of one task; None where no goal was reached."""
+    fronts, fits, words, tables = view.own.fronts, view.own.fits, Words(view.measure), Tables()
     if fronts.empty:
         return None
-    tables, words = Tables(), words_of(fits)
     chosen = alt.selection_point(name="chosen", fields=["goal"], bind="legend")
-    beside = fronts.head(0) if adaptive is None else adaptive
+    beside = view.own.adaptive[view.own.adaptive["goal"].isin(fronts["goal"])]
     updates, examples = ([*fronts[name], *beside[name]] for name in ("updates", "examples"))
     x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", updates)
     y = log_axis(alt.Y, "examples", f"{words.unit} to the goal ({words.log_scale})", examples)
     lines, labels = _guides(fronts, tables)
     curves = _curves(fits, fronts, words, chosen, tables)
-    marks = adaptive_points(beside[beside["goal"].isin(fronts["goal"])], words, tables)
+    marks = _adaptive_points(beside, words, tables)
     layers = [lines.encode(x=x, y=y), *curves, *_points(fronts, words, chosen, tables), *marks, labels]
-    chart = alt.layer(*layers).add_params(chosen)
     return Figure(
         "pareto-front",
         f"What each batch size costs: updates against {words.unit}",
-        _caption(fronts, fits, words, runs) + (_ADAPTIVE if marks else ""),
-        chart,
+        _caption(fronts, fits, words, len(view.fixed.runs)) + (_ADAPTIVE if marks else ""),
+        alt.layer(*layers).add_params(chosen),
         tables,
         True,
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.analysis.best_rate import rate_curve
+from rl_scaling.analysis.learning_rates import rate_curve
 
 SIZES = 4.0 ** np.arange(8)
 
