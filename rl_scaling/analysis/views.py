@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.fronts import is_adaptive, measure_of, tasks_of
+from rl_scaling.analysis.fronts import is_adaptive, measure_of, split_runs, tasks_of
 from rl_scaling.analysis.noise_scale import noise_over_training
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, smooth
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.sweep_fit import SweepFit
 from rl_scaling.estimates import columns_of
 from rl_scaling.records import Direction, Measure
@@ -51,19 +51,6 @@ def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
     ordered = records.sort_values([*SETTING, "seed", *RUN_KEY, "updates"], kind="stable").reset_index(drop=True)
     keys = ordered[RUN_KEY].astype(str)
     return ordered.assign(run=keys.groupby(RUN_KEY, sort=False).ngroup())
-
-
-def _smoothed(rows: pd.DataFrame, horizon: float) -> np.ndarray:
-    """(rows,) what is compared with goals: scores smoothed, losses as they are. Rows are numbered from 0."""
-    found = np.full(len(rows), np.nan)
-    for quantity, part in rows.groupby("quantity"):
-        if not measure_of(part).over_episodes:
-            found[part.index] = part.groupby("run")[str(quantity)].ffill()
-            continue
-        score, episodes = part["score"].to_numpy(), part["episodes"].to_numpy()
-        for places in part.groupby("run").indices.values():
-            found[part.index[places]] = smooth(score[places], episodes[places], horizon=horizon)
-    return found
 
 
 def _one_row_per_run(rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +127,10 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
         horizon: episodes over which scores are smoothed.
     """
     rows = _number_runs(records)
-    rows["smoothed"] = _smoothed(rows, horizon)
+    smoothed = np.full(len(rows), np.nan)
+    for run in split_runs(rows, horizon=horizon):
+        smoothed[run.rows] = run.curve.score
+    rows["smoothed"] = smoothed
     runs = _one_row_per_run(rows)
     best = shown_rates(runs[~runs["adaptive"]], fronts).assign(best=True)
     runs = runs.merge(best, on=SETTING, how="left", validate="many_to_one")

@@ -61,7 +61,7 @@ def advice_as_json(chosen: ChosenRun, model: CostModel, runs: pd.DataFrame, *, h
 
 
 def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    return as_json({"value": estimate.value, "low": estimate.low, "high": estimate.high})
+    return as_json({end: getattr(estimate, end) for end in _ENDS})
 
 
 def _cost(cost: Cost, steps: int) -> dict[str, Any]:
@@ -153,12 +153,13 @@ def _turns(found: dict[str, Any], unit: str) -> Table:
 
 
 def _row(row: Mapping[str, float | None], name: str) -> Estimate:
-    return _known(dict(zip(("value", "low", "high"), (row.get(column) for column in columns_of(name)), strict=True)))
+    return _known({end: row[column] for end, column in zip(_ENDS, columns_of(name), strict=True)})
 
 
 def _known(plain: Mapping[str, float | None]) -> Estimate:
     """An estimate out of the plain data; one that is open above counts as a lower bound."""
-    value, low, high = (
-        math.nan if plain[name] is None else float(plain[name] or 0) for name in ("value", "low", "high")
-    )
+    value, low, high = (math.nan if (end := plain[name]) is None else end for name in _ENDS)
     return Estimate(math.nan, low, math.inf) if math.isnan(high) else Estimate(value, low, high)
+
+
+_ENDS = ("value", "low", "high")

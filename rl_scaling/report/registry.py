@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -18,7 +18,7 @@ from rl_scaling.report.theme import Figure
 # What a chart is drawn from: a `TaskView`, once for every task; the `Overview` of a page; the best rates of budgets.
 Scope = Literal["task", "overview", "budgets"]
 Drawn = Figure | Sequence[Figure] | None
-Draw = Callable[[Any], Drawn]
+Draw = TypeVar("Draw", bound=Callable[[Any], Drawn])
 _CHARTS: dict[Scope, list[Chart]] = {"task": [], "overview": [], "budgets": []}
 
 
@@ -31,7 +31,7 @@ class Chart:
         tables: from the `Overview`, the tables behind it that `--tables` writes, by the names of their files.
     """
 
-    draw: Draw
+    draw: Callable[[Any], Drawn]
     tables: Callable[[Any], Mapping[str, pd.DataFrame]] = lambda _: {}
 
 

@@ -61,6 +61,21 @@ def test_tasks_without_goals_are_left_out_with_a_word(
     assert main(["report", str(tmp_path / "other"), "--out", str(page)]) == 2
 
 
+def test_a_missing_folder_is_left_out_with_a_word(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, nowhere = tmp_path / "page.html", str(tmp_path / "nowhere")
+    assert main(["report", str(swept), nowhere, "--out", str(page)]) == 0
+    assert f"left out: no such folder: {nowhere}" in capsys.readouterr().err
+    assert f"Left out: no such folder: {nowhere}" in page.read_text()
+    page.unlink()
+    assert main(["report", nowhere, nowhere + "-either", "--out", str(page)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "no such folder" in printed.err
+    assert not page.exists()
+
+
 def test_curves_of_very_many_runs_are_drawn_when_asked_for(
     swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,3 +82,13 @@ def test_adaptive_runs_alone_make_a_page(adaptive: pd.DataFrame) -> None:
     part, _, text = part_of(adaptive)
     assert "adaptive-batch-size" in [figure.name for figure in part.figures]
     assert "No Pareto front" in text
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"), [("frames", "in steps of whole groups of environments"), ("examples", "in whole examples")]
+)
+def test_what_a_batch_changes_by_is_said_in_the_words_of_the_task(
+    adaptive: pd.DataFrame, unit: str, words: str
+) -> None:
+    part, _, _ = part_of(adaptive.assign(unit=unit))
+    assert words in named(part, "adaptive-batch-size").caption

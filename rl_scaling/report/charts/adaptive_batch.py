@@ -10,7 +10,7 @@ from rl_scaling.analysis.views import thin
 from rl_scaling.estimates import count_of
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, legend, log_axis, ramp
+from rl_scaling.report.theme import Figure, count_axis, legend, log_axis, ramp, tooltips
 from rl_scaling.report.words import Words
 
 _POINTS_PER_RUN = 200
@@ -40,13 +40,9 @@ def adaptive_batch_figure(view: TaskView) -> Figure | None:
             scale=alt.Scale(domain=settings, range=ramp(len(settings))),
             legend=legend("adaptive batch", entry_width=160),
         ),
-        tooltip=[
-            alt.Tooltip("setting:N", title="adaptive batch"),
-            alt.Tooltip("seed:Q", title="seed"),
-            alt.Tooltip("examples:Q", title=words.unit, format=",.4~r"),
-            alt.Tooltip("current_batch_size:Q", title=f"batch size ({words.unit})", format=","),
-            alt.Tooltip("noise_scale:Q", title=f"noise scale ({words.unit})", format=",.3~r"),
-        ],
+        tooltip=tooltips(
+            words, kept, "setting", "seed", "examples", "current_batch_size", "noise_scale", setting="adaptive batch"
+        ),
     )
     caption = (
         f"B = sqrt(r B_simple), with r the price of an update in {words.unit}, {words.batch_steps} and within bounds. "

@@ -8,7 +8,7 @@ from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import goal_of_most_tasks, goals_in_common
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, legend, log_axis, series_colours
+from rl_scaling.report.theme import Figure, legend, log_axis, series_colours, tooltips
 from rl_scaling.report.words import Words
 
 
@@ -25,19 +25,13 @@ def algorithms_figure(view: TaskView) -> Figure | None:
     start = goal_of_most_tasks(fronts, words.direction)
     choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
     key = legend("", entry_width=420)
-    data = tables.add(fronts, ["task", "goal", "batch_size", "learning_rate", "updates", "examples"])
+    columns = ("task", "goal", "batch_size", "learning_rate", "updates", "examples")
+    data = tables.add(fronts, columns)
     base = alt.Chart(data).encode(
         x=log_axis(alt.X, "updates", "updates to the goal (optimiser steps, log scale)", fronts["updates"]),
         y=log_axis(alt.Y, "examples", f"{unit} to the goal ({words.log_scale})", fronts["examples"]),
         color=alt.Color("task:N", scale=alt.Scale(domain=tasks, range=series_colours(len(tasks))), legend=key),
-        tooltip=[
-            alt.Tooltip("task:N"),
-            alt.Tooltip("goal:Q"),
-            alt.Tooltip("batch_size:Q", title=f"batch size ({unit})", format=","),
-            alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
-            alt.Tooltip("updates:Q", format=",.4~r"),
-            alt.Tooltip("examples:Q", title=unit, format=",.4~r"),
-        ],
+        tooltip=tooltips(words, fronts, *columns, learning_rate="best learning rate"),
     )
     lines = base.mark_line(strokeWidth=1.8).encode(order="batch_size:Q").transform_filter("datum.goal == goal")
     points = base.mark_point(size=60, filled=True, opacity=1).transform_filter("datum.goal == goal")

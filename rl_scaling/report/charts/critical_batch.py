@@ -12,7 +12,7 @@ from rl_scaling.analysis.views import batch_sizes_by_goal
 from rl_scaling.estimates import count_of
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, legend, log_axis
+from rl_scaling.report.theme import Figure, legend, log_axis, tooltips
 from rl_scaling.report.words import Words, percent
 
 DODGE = 4  # pixels, so that the two marks of a goal do not hide each other
@@ -36,14 +36,7 @@ def critical_batch_figure(view: TaskView) -> Figure | None:
     key = legend("", entry_width=200)
     colour = alt.Color("what:N", scale=alt.Scale(domain=domain, range=["var(--critical)", "var(--noise)"]), legend=key)
     shape = alt.Shape("what:N", scale=alt.Scale(domain=domain, range=["circle", "diamond"]), legend=key)
-    tooltip = [
-        alt.Tooltip("what:N", title="what"),
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("value:Q", title=f"value ({words.unit})", format=",.3~r"),
-        alt.Tooltip("low:Q", title="interval from", format=",.3~r"),
-        alt.Tooltip("high:Q", title="to", format=",.3~r"),
-        alt.Tooltip("bound:N", title="known"),
-    ]
+    tooltip = tooltips(words, table, "what", "goal", "value", "low", "high", "bound")
     layers: list[alt.Chart] = []
     for place, what in enumerate(domain):
         for part, mark, ends in _marks(table[table["what"] == what], shape):

@@ -13,20 +13,15 @@ from rl_scaling.analysis.tradeoff import tradeoff_curve
 from rl_scaling.estimates import MINUS, count_of
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
 from rl_scaling.report.words import Words
 
 _UPDATES = "updates to the goal"
-_POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind"]
+_TO_GOAL = {"updates": _UPDATES, "examples": "{unit} to the goal"}
 _HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
 _ADAPTIVE = " Diamonds: runs whose batch size followed the noise scale; they are not fitted."
 AT_EDGE = "best rate at the edge of its grid"
 AT_START = "past the goal when first scored, not fitted"
-
-
-def setting_tooltip(table: pd.DataFrame) -> list[alt.Tooltip]:
-    """What was tuned beside the learning rate, where anything was."""
-    return [alt.Tooltip("setting:N", title="with")] if table["setting"].astype(bool).any() else []
 
 
 def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]:
@@ -45,20 +40,12 @@ def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]
 
 def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
     """The fronts' points: filled, or hollow where something is doubtful about them."""
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
-        *setting_tooltip(fronts),
-        alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
-        alt.Tooltip("examples:Q", title=f"{words.unit} to the goal", format=",.4~r"),
-        alt.Tooltip("seeds:Q", title="seeds"),
-        alt.Tooltip("kind:N", title="this point"),
-    ]
     at_start, at_edge = fronts["at_start"].astype(bool), fronts["at_edge"].astype(bool) & ~fronts["at_start"]
     kinds = np.select([at_start, at_edge], [AT_START, AT_EDGE], "best rate inside its grid")
     table = fronts.assign(kind=kinds)
     goals = sorted(fronts["goal"].unique())
+    columns = ("goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind")
+    tooltip = tooltips(words, table, *columns, learning_rate="best learning rate", **_TO_GOAL)
     layers = []
     for part, mark in (
         (table[at_start], {"shape": "square", **_HOLLOW}),
@@ -67,15 +54,10 @@ def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: T
     ):
         if part.empty:
             continue
-        chart = alt.Chart(tables.add(part, _POINT_COLUMNS)).mark_point(size=75, **mark)
-        encoded = chart.encode(
-            x="updates:Q",
-            y="examples:Q",
-            color=ordered_colour("goal", goals, words.goal),
-            opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
-            tooltip=tooltip,
-        )
-        layers.append(encoded)
+        points = alt.Chart(tables.add(part, columns)).mark_point(size=75, **mark)
+        colour = ordered_colour("goal", goals, words.goal)
+        opacity = alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))
+        layers.append(points.encode(x="updates:Q", y="examples:Q", color=colour, opacity=opacity, tooltip=tooltip))
     return layers
 
 
@@ -89,11 +71,8 @@ def _curves(
     smallest, largest = fronts["batch_size"].min(), fronts["batch_size"].max()
     curve = pd.concat([tradeoff_curve(row, smallest, largest) for _, row in known.iterrows()])
     turns = known.assign(updates=2 * known["steps_min"], examples=2 * known["examples_min"])
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("critical_batch:Q", title=f"critical batch size ({words.unit})", format=",.3~r"),
-    ]
     columns = ["goal", "updates", "examples", "critical_batch"]
+    tooltip = tooltips(words, turns, "goal", "critical_batch")
     shared = {"x": "updates:Q", "y": "examples:Q", "color": "goal:O", "tooltip": tooltip}
     lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
     crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
@@ -111,17 +90,9 @@ def _adaptive_points(adaptive: pd.DataFrame, words: Words, tables: Tables) -> li
     """Diamonds: updates and examples of adaptive runs at each goal."""
     if adaptive.empty:
         return []
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("setting:N", title="adaptive batch"),
-        alt.Tooltip("batch_size:Q", title=f"mean batch size ({words.unit})", format=",.3~r"),
-        alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
-        alt.Tooltip("examples:Q", title=f"{words.unit} to the goal", format=",.4~r"),
-        alt.Tooltip("gamma_observed:Q", title="gamma", format=".2f"),
-        alt.Tooltip("gamma_predicted:Q", title="gamma predicted", format=".2f"),
-        alt.Tooltip("seeds:Q", title="seeds"),
-    ]
-    columns = ["goal", "setting", "batch_size", "updates", "examples", "gamma_observed", "gamma_predicted", "seeds"]
+    columns = ("goal", "setting", "batch_size", "updates", "examples", "gamma_observed", "gamma_predicted", "seeds")
+    titles = {"setting": "adaptive batch", "batch_size": "mean batch size ({unit})"} | _TO_GOAL
+    tooltip = tooltips(words, adaptive, *columns, **titles)
     marks = alt.Chart(tables.add(adaptive, columns)).mark_point(
         shape="diamond", size=110, filled=True, stroke="var(--ink)", strokeWidth=1.5, opacity=1
     )

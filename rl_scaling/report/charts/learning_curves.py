@@ -11,15 +11,15 @@ import pandas as pd
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import Series, thin
 from rl_scaling.estimates import count_of
-from rl_scaling.report.charts.fronts import setting_tooltip
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, log_axis, ordered_colour
+from rl_scaling.report.theme import Figure, count_axis, log_axis, ordered_colour, tooltips
 from rl_scaling.report.words import Words
 
 HOVER_POINTS = 48
 MANY_LINES = 12
 _MUCH_LONGER = 100
+_OF_RUN = ("batch_size", "learning_rate", "setting", "seed", "state")
 _RUN_COLUMNS = ["run", "batch_size", "learning_rate", "setting", "seed", "state", "best"]
 
 
@@ -30,17 +30,6 @@ def _described(runs: pd.DataFrame) -> pd.DataFrame:
 def batch_colour(sizes: pd.Series, words: Words) -> alt.Color:
     """Colour for the batch sizes in a column."""
     return ordered_colour("batch_size", sorted(sizes.unique()), f"batch size ({words.unit} per update)")
-
-
-def _tooltip(runs: pd.DataFrame, words: Words, *more: alt.Tooltip) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("learning_rate:Q", title="learning rate", format=".3~g"),
-        *setting_tooltip(runs),
-        alt.Tooltip("seed:Q", title="seed"),
-        alt.Tooltip("state:N", title="run"),
-        *more,
-    ]
 
 
 def run_lines(
@@ -66,40 +55,31 @@ def run_lines(
     colour = batch_colour(series.runs["batch_size"], words)
     faint = alt.when(chosen, empty=False).then(alt.value(0.6)).when(chosen).then(alt.value(0.22))
     strong = alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(0.08))
-    value = alt.Tooltip(f"{field}:Q", title=_value(field, words), format=",.3~r")
     width = 2.0 if len(points) <= MANY_LINES else 1.4
     layers = [
         (known[~known["best"]], alt.MarkDef("line", strokeWidth=1.1, clip=True), faint.otherwise(alt.value(0.04)), ()),
         (best, alt.MarkDef("line", strokeWidth=width, clip=True), strong, ()),
         (
-            _together(points, best),
+            pd.concat(points or [best.head(0)]),
             alt.MarkDef("point", size=140, filled=True),
             alt.value(0),
-            (*_progress(words), value),
+            ("examples", "updates", field),
         ),
     ]
     return [
         alt.Chart(tables.add(part, ["run", "updates", "examples", field]), mark=mark)
         .transform_lookup("run", table)
-        .encode(x=x, y=y, detail="run:N", color=colour, opacity=opacity, tooltip=_tooltip(series.runs, words, *more))
+        .encode(
+            x=x,
+            y=y,
+            detail="run:N",
+            color=colour,
+            opacity=opacity,
+            tooltip=tooltips(words, series.runs, *_OF_RUN, *more),
+        )
         for part, mark, opacity, more in layers
         if len(part)
     ]
-
-
-def _together(parts: list[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat(parts) if parts else empty.head(0)
-
-
-def _progress(words: Words) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("examples:Q", title=words.unit, format=",.4~r"),
-        alt.Tooltip("updates:Q", title="updates", format=",.4~r"),
-    ]
-
-
-def _value(field: str, words: Words) -> str:
-    return {"smoothed": words.curve, "noise_scale": f"noise scale ({words.unit})"}[field]
 
 
 @chart("task")
@@ -160,4 +140,4 @@ def _goal_rules(drawn: pd.DataFrame, goals: Sequence[float], words: Words, table
         return []
     data = tables.add(pd.DataFrame({"goal": seen}), ["goal"])
     rule = alt.Chart(data).mark_rule(color="var(--guide)", strokeDash=[2, 3], opacity=0.7)
-    return [rule.encode(y="goal:Q", tooltip=[alt.Tooltip("goal:Q", title=words.goal)])]
+    return [rule.encode(y="goal:Q", tooltip=tooltips(words, drawn, "goal"))]

@@ -10,11 +10,10 @@ import pandas as pd
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.learning_rates import curve_of_hardest_goal, final_values_by_rate, rates_to_goals
 from rl_scaling.estimates import Estimate, count_of
-from rl_scaling.report.charts.fronts import setting_tooltip
 from rl_scaling.report.charts.learning_curves import batch_colour, value_axis
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
 from rl_scaling.report.words import Words
 
 _TOO_SCATTERED = math.log(2)
@@ -29,14 +28,8 @@ def best_rate_figure(view: TaskView) -> Figure | None:
     goals = sorted(front["goal"].unique(), reverse=words.direction == "min")
     x = log_axis(alt.X, "batch_size", f"batch size ({words.unit} per update, log scale)", front["batch_size"])
     y = log_axis(alt.Y, "learning_rate", "best learning rate (log scale)", front["learning_rate"], format=".1~e")
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
-        *setting_tooltip(front),
-        alt.Tooltip("at_edge:N", title="at the edge of its grid"),
-    ]
-    columns = ["goal", "batch_size", "learning_rate", "setting", "at_edge"]
+    columns = ("goal", "batch_size", "learning_rate", "setting", "at_edge")
+    tooltip = tooltips(words, front, *columns, learning_rate="best learning rate")
     base = alt.Chart(tables.add(front, columns)).encode(
         x=x, y=y, color=ordered_colour("goal", goals, words.goal), tooltip=tooltip
     )
@@ -92,15 +85,6 @@ def _rate_lines(table: pd.DataFrame, y: alt.Y, words: Words, tooltip: list[alt.T
     )
 
 
-def _rate_tooltip(table: pd.DataFrame, words: Words, *more: alt.Tooltip) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("learning_rate:Q", title="learning rate", format=".3~g"),
-        *setting_tooltip(table),
-        *more,
-    ]
-
-
 @chart("task", tables=lambda overview: {"learning-rates": overview.fit.learning_rates})
 def rate_to_goal_figure(view: TaskView) -> Figure | None:
     """Updates to a goal against the learning rate, with a choice of goals; None where no goal was reached."""
@@ -111,8 +95,8 @@ def rate_to_goal_figure(view: TaskView) -> Figure | None:
     goals = sorted(float(g) for g in table["goal"].unique())
     choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
     y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", table["updates"])
-    goal = alt.Tooltip("goal:Q", title=words.goal)
-    tooltip = _rate_tooltip(table, words, goal, alt.Tooltip("updates:Q", title="updates to it", format=",.4~r"))
+    columns = ("batch_size", "learning_rate", "setting", "goal", "updates")
+    tooltip = tooltips(words, table, *columns, updates="updates to it")
     lines = _rate_lines(table, y, words, tooltip, tables).transform_filter("datum.goal == goal").add_params(choice)
     caption = (
         f"Lower is faster; a lowest point at the end of a line asks for a wider grid. The chart starts with the goal "
@@ -129,13 +113,8 @@ def final_value_figure(view: TaskView) -> Figure | None:
     if scored.empty or scored["setting"].astype(bool).any():  # with a second thing tuned there is no one line to draw
         return None
     means = final_values_by_rate(scored, words.direction)
-    tooltip = _rate_tooltip(
-        means,
-        words,
-        alt.Tooltip("score:Q", title=f"final {words.quantity}", format=",.3~r"),
-        alt.Tooltip("seeds:Q", title="runs averaged"),
-        alt.Tooltip("examples:Q", title=f"after {words.unit}", format=",.3~r"),
-    )
+    columns = ("batch_size", "learning_rate", "setting", "score", "seeds", "examples")
+    tooltip = tooltips(words, means, *columns, seeds="runs averaged", examples="after {unit}")
     y = value_axis("score", f"{words.curve} at the end", means["score"], words)
     caption = (
         f"Mean over seeds of {count_of(len(scored), 'run')}; runs that stopped early count with their last "

@@ -13,7 +13,7 @@ from rl_scaling.estimates import columns_of, count_of
 from rl_scaling.report.charts.learning_curves import batch_colour, run_lines
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, log_axis
+from rl_scaling.report.theme import Figure, count_axis, log_axis, tooltips
 from rl_scaling.report.words import Words
 
 TRIANGLES_PER_RUN = 16
@@ -80,13 +80,8 @@ def _pooled(pooled: pd.DataFrame, x: alt.X, y: alt.Y, words: Words, tables: Tabl
     table = pooled.assign(**{name: positive(pooled[name]) for name in _NOISE})
     table["examples"] = (table["bin_low"] + table["bin_high"]) / 2
     table = table.dropna(subset=["noise_scale_low"])
-    tooltip = [
-        alt.Tooltip("examples:Q", title=f"{words.unit}, about", format=",.3~r"),
-        alt.Tooltip("noise_scale:Q", title=f"pooled noise scale ({words.unit})", format=",.3~r"),
-        alt.Tooltip("noise_scale_low:Q", title="interval from", format=",.3~r"),
-        alt.Tooltip("noise_scale_high:Q", title="to", format=",.3~r"),
-        alt.Tooltip("measurements:Q", title="measurements", format=","),
-    ]
+    titles = {"examples": "{unit}, about", "noise_scale": "pooled noise scale ({unit})"}
+    tooltip = tooltips(words, table, "examples", *_NOISE, "measurements", **titles)
     low = y.copy()
     low.shorthand = "noise_scale_low:Q"
     line = alt.MarkDef(
@@ -126,11 +121,8 @@ def _unresolved(
     marks = alt.Chart(tables.add(table, ["batch_size", "examples", "noise_scale_low"])).mark_point(
         shape="triangle-up", size=36, filled=True, clip=True
     )
-    tooltip = [
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("examples:Q", title=words.unit, format=",.4~r"),
-        alt.Tooltip("noise_scale_low:Q", title="noise scale at least", format=",.3~r"),
-    ]
+    columns = ("batch_size", "examples", "noise_scale_low")
+    tooltip = tooltips(words, table, *columns, noise_scale_low="noise scale at least")
     return [
         marks.encode(
             x=x,

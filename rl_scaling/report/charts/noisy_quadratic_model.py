@@ -9,7 +9,8 @@ from rl_scaling.analysis.views import factor_off
 from rl_scaling.estimates import count_of, number
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis
+from rl_scaling.report.theme import Figure, log_axis, tooltips
+from rl_scaling.report.words import Words
 
 _COLUMNS = ["batch_size", "updates", "updates_low", "updates_high"]
 
@@ -26,10 +27,7 @@ def model_figure(view: TaskView) -> Figure | None:
     known = [*measured["updates"], *predicted["updates"], *predicted["updates_low"], *predicted["updates_high"]]
     x = log_axis(alt.X, "batch_size", "batch size (examples, log scale)", predicted["batch_size"])
     y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", known)
-    tooltip = [
-        alt.Tooltip("batch_size:Q", title="batch size", format=",.3~r"),
-        alt.Tooltip("updates:Q", format=",.4~r"),
-    ]
+    tooltip = tooltips(Words(view.measure), front, "batch_size", "updates")
     line = alt.Chart(tables.add(predicted, _COLUMNS)).encode(x=x, y=y, tooltip=tooltip)
     points = alt.Chart(tables.add(measured, ["batch_size", "updates"])).mark_point(
         size=75, filled=True, opacity=1, color="var(--critical)"
