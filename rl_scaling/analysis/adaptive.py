@@ -33,7 +33,6 @@ def observed_gamma(updates: float, examples: float, fit: pd.Series, *, confidenc
     Args:
         updates, examples: S and E.
         fit: a row of `SweepFit.fits`; what was not fitted makes the answer NaN.
-        confidence: of the interval.
     """
     logs = np.log([fit["steps_min"], fit["examples_min"]])
     steps, both, batch = (fit[f"log_{name}_se"] ** 2 for name in ("steps_min", "examples_min", "critical_batch"))
@@ -68,8 +67,6 @@ def adaptive_table(
     As on a front the learning rate counts that reached the goal in the fewest updates.
 
     Args:
-        noise: of the table of all runs.
-        runs: all runs.
         reached: of the adaptive runs.
         rates: their `rate_table`.
         fits: of the fixed batch sizes, `SweepFit.fits`.

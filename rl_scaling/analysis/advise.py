@@ -66,7 +66,6 @@ def choose_run(
             their batch size, whatever their seed, the one whose noise scale is known best; without goals reached, the
             longest.
         examples: only so many of the run's are used.
-        horizon: of the smoothing of scores, in episodes.
 
     Raises:
         ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.
@@ -206,8 +205,6 @@ def beside_sweep(
         chosen: the run.
         throughput: for hours; None where no times are known.
         runs: the sweep, with the run or without it, all of one task.
-        confidence: of the intervals.
-        horizon: of the smoothing of scores, in episodes.
 
     Returns:
         goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured; updates as the

@@ -67,8 +67,6 @@ class CostModel:
         throughput: None where no times are known: then there are no hours and no fastest batch size.
         smallest: the smallest batch size to name.
         largest: the largest; by default four times the largest that was measured.
-        confidence: of the intervals.
-        seed: of the draws.
 
     Raises:
         ValueError: the noise scale is not known along all of the run.

@@ -57,7 +57,6 @@ def rate_curve(
         batch_sizes: (n,) in the task's unit.
         rates: (n,) the best learning rate at each, positive.
         power: see `RateCurve`.
-        confidence: of the interval.
 
     Returns:
         The curve; None for fewer than three different batch sizes.

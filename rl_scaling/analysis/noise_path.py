@@ -194,8 +194,6 @@ def path_to_goal(noise: NoiseRows, runs: Sequence[Run], reached: pd.DataFrame, g
     batch sizes have in common there is the score, not the number of updates.
 
     Args:
-        noise: of the table of all runs.
-        runs: all runs.
         reached: rows of `fronts.reaches` of one task, of those runs alone that are to be pooled.
         goal: all of them have reached it.
     """
@@ -215,7 +213,6 @@ def _finest(noise: NoiseRows, runs: list[Run], marked: list[FloatArray]) -> Nois
     """The most phases that are resolved; one where there are none.
 
     Args:
-        noise: of the table of all runs.
         runs: to be pooled.
         marked: for each run (m, 3) updates, examples and row at moments in which all runs are equally far.
     """

@@ -119,7 +119,6 @@ def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray
     """Positions in the table of the rows on the way to a goal.
 
     Args:
-        runs: all runs.
         ends: number of a run, the row by which it had reached the goal before (-1: none before), and the row by
             which it reached this one. Where both are the same row, that row is taken.
     """

@@ -140,7 +140,6 @@ def minima(log_steps: FloatArray, log_batch: FloatArray, weights: FloatArray) ->
     Args:
         log_steps: (r, n) log S of r data sets; NaN where a point is missing.
         log_batch: (n,) log B.
-        weights: (n,) relative weights.
 
     Returns:
         (r,) best x, infinite as in `Profile.minimum`; NaN where fewer than three points are there.
@@ -228,8 +227,6 @@ def seed_interval(profile: Profile, cells: list[Cell], *, confidence: float, res
     Args:
         profile: the front's points, one per cell, in the order of the cells.
         cells: what the front was chosen from; `can_resample` holds.
-        confidence: of the interval.
-        resamples: how many draws.
     """
     rng = np.random.default_rng(SEED)
     log_steps = np.stack([cell.resample(resamples, rng) for cell in cells], axis=1)

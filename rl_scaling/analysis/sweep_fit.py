@@ -168,8 +168,6 @@ def fit_front(
     Args:
         front: the goal's rows of `best_rates`.
         seeds: the goal's rows of `seed_table`.
-        confidence: of the interval.
-        resamples: draws of the bootstrap.
         uses: how often each example is used. E is examples, so that a batch is E uses / S of them and
             B_crit = E_min uses / S_min.
     """

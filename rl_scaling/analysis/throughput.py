@@ -50,7 +50,6 @@ def fit_throughput(points: pd.DataFrame, *, seed: int = 0) -> Throughput:
 
     Args:
         points: batch_size, seconds (per update) and error (relative) of each measurement.
-        seed: of the draws.
 
     Raises:
         ValueError: fewer than two batch sizes.

@@ -45,7 +45,6 @@ class TradeoffFit:
         log_examples_min_se: standard error of log E_min.
         log_critical_batch_se: standard error of log B_crit.
         batch_sizes: distinct batch sizes among the points.
-        confidence: of the interval.
         status: see `Status`; the numbers above but the interval are NaN unless it is "ok".
         message: what the status means here, one sentence.
     """

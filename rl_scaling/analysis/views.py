@@ -38,13 +38,16 @@ class Series:
             adaptive (its batch size followed the noise scale), best, points.
         rows: one row per record, with `run`, `smoothed` (score; losses as they are) and `best`.
         curves: `rows` thinned for drawing, in `CURVE_COLUMNS`; runs for which there is no room are left out.
-        left_out: how many runs `curves` leaves out.
     """
 
     runs: pd.DataFrame
     rows: pd.DataFrame
     curves: pd.DataFrame
-    left_out: int
+
+    @property
+    def left_out(self) -> int:
+        """How many runs `curves` leaves out."""
+        return int((self.runs["points"] == 0).sum())
 
 
 def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +144,7 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
     groups = rows.groupby("run", sort=True).indices.values()
     kept = [places[thin(len(places), n)] for places, n in zip(groups, runs["points"], strict=True) if n > 0]
     curves = rows[CURVE_COLUMNS].iloc[np.concatenate(kept) if kept else []]
-    return Series(runs=runs, rows=rows, curves=curves.reset_index(drop=True), left_out=int((runs["points"] == 0).sum()))
+    return Series(runs=runs, rows=rows, curves=curves.reset_index(drop=True))
 
 
 def of_task(series: Series, task: str) -> Series:
@@ -157,13 +160,8 @@ def of_fixed_batches(series: Series) -> Series:
 
 def _only(series: Series, chosen: pd.Series) -> Series:
     runs = series.runs[chosen]
-    numbers = set(runs["run"])
-    return Series(
-        runs=runs,
-        rows=series.rows[series.rows["run"].isin(numbers)],
-        curves=series.curves[series.curves["run"].isin(numbers)],
-        left_out=int((runs["points"] == 0).sum()),
-    )
+    rows, curves = (table[table["run"].isin(set(runs["run"]))] for table in (series.rows, series.curves))
+    return Series(runs, rows, curves)
 
 
 @dataclass(frozen=True)

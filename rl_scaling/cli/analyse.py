@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
 from rl_scaling.estimates import Estimate, number
-from rl_scaling.records import SEALED, Measure
+from rl_scaling.records import RECORD_TYPES, SEALED, Identity, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 
@@ -48,17 +48,7 @@ class Status:
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
         rows = [_status_row(info, last) for info in infos.values()]
         rows += [
-            {
-                "run_id": run_id,
-                "task": config.task,
-                "batch_size": config.batch_size,
-                "learning_rate": config.agent.learning_rate,
-                "seed": config.seed,
-                "status": "waiting",
-                "frames": 0,
-                "frames_planned": config.frames,
-                "frames_per_second": None,
-            }
+            _row(config.identity, run_id, "waiting", 0, 0.0, config.frames)
             for run_id, config in planned.items()
             if run_id not in infos
         ]
@@ -69,20 +59,23 @@ class Status:
         return 0
 
 
-_STATUS_IDENTITY = ("task", "batch_size", "learning_rate", "seed")
-
-
 def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
-    examples, seconds, unit = 0, 0.0, info.identity.unit
+    examples, seconds = 0, 0.0
     if info.run_id in last.index:
         examples, seconds = int(last["examples"][info.run_id]), float(last["wall_seconds"][info.run_id])
+    return _row(info.identity, info.run_id, info.status, examples, seconds, _planned(info))
+
+
+def _row(
+    identity: Identity, run_id: str, status: str, examples: int, seconds: float, planned: int | None
+) -> dict[str, object]:
     return {
-        "run_id": info.run_id,
-        **{name: getattr(info.identity, name) for name in _STATUS_IDENTITY},
-        "status": info.status,
-        unit: examples,
-        f"{unit}_planned": _planned(info),
-        f"{unit}_per_second": round(examples / seconds, 1) if seconds else None,
+        "run_id": run_id,
+        **{name: getattr(identity, name) for name in ("task", "batch_size", "learning_rate", "seed")},
+        "status": status,
+        identity.unit: examples,
+        f"{identity.unit}_planned": planned,
+        f"{identity.unit}_per_second": round(examples / seconds, 1) if seconds else None,
     }
 
 
@@ -115,11 +108,11 @@ def _show_status(rows: list[dict[str, object]]) -> None:
     if left and speed:
         print_line(f"{left:,} {units} left, about {left / speed / 3600:.1f} hours at {speed:,.0f} {units}/s")
     elif left:
-        print_line(f"{left:,} {units} left; nothing runs now: give the sweep's command again to go on")
+        print_line(f"{left:,} {units} left; nothing runs now: give the sweep's command again to resume")
 
 
 def _unit(row: dict[str, object]) -> str:
-    return "frames" if "frames" in row else "examples"
+    return next(unit for unit in RECORD_TYPES if unit in row)
 
 
 def _left(row: dict[str, object]) -> int:

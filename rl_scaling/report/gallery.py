@@ -66,7 +66,6 @@ def write_gallery(
     Args:
         exhibits: the figures, in order.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        title: the title of the page.
         lead: a sentence or two below it.
         figures: a folder for every chart as SVG and PNG and every table as CSV; None writes none.
 

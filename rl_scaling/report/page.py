@@ -81,16 +81,18 @@ def _navigation(headings: Sequence[str]) -> Html:
 
 def page_html(sections: Sequence[Section], *, title: str, lead: str = "", overview: Overview | None = None) -> str:
     """The whole page as text; see `write_report`."""
-    return _page(sections, [task_parts(section) for section in sections], title, lead, overview)
+    return page_of(sections, [task_parts(section) for section in sections], title=title, lead=lead, overview=overview)
 
 
-def _page(
+def page_of(
     sections: Sequence[Section],
     parts: Sequence[Sequence[TaskPart]],
+    *,
     title: str,
-    lead: str,
-    overview: Overview | None,
+    lead: str = "",
+    overview: Overview | None = None,
 ) -> str:
+    """The page of sections whose figures are drawn: `parts` has the `task_parts` of each."""
     drawn = Drawn()
     headings = [section.heading for section in sections]
     bodies = []
@@ -99,8 +101,7 @@ def _page(
         figures = [drawn.figure(figure) for figure in draw_all("overview", overview)]
         bodies.append(overview_html(overview, "part-0", figures))
     for section, of_section in zip(sections, parts, strict=True):
-        markup = {id(figure): drawn.figure(figure, section.command) for part in of_section for figure in part.figures}
-        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, markup))
+        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, drawn.figure))
     return document(bodies, headings, drawn, title=title, lead=lead)
 
 
@@ -111,7 +112,6 @@ def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, t
         bodies: its parts; the id of each is "part-0", "part-1" and so on.
         headings: their headings, for the links at the top.
         drawn: the charts in them.
-        title: the title of the page.
         lead: a sentence or two below it.
     """
     head = [
@@ -188,7 +188,6 @@ def write_report(
     Args:
         sections: the parts of the page, in order; each has its own runs and fits.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        title: the title of the page.
         lead: a sentence or two below it.
         overview: what is compared over all sections, at the top of the page; None for pages of one task.
         figures: a folder for every chart as SVG, PDF and PNG; None writes none.
@@ -204,7 +203,7 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, _page(sections, parts, title, lead, overview).encode())
+    write_file(target, page_of(sections, parts, title=title, lead=lead, overview=overview).encode())
     if figures is not None:
         for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -159,8 +159,10 @@ def _smoothing(runs: pd.DataFrame, horizon: float) -> list[tuple[str, object]]:
     return [("Smoothing", f"scores are averaged over {horizon:g} finished episodes before they meet a goal")]
 
 
-def section_html(section: Section, identity: str, parts: Sequence[TaskPart], figures: Mapping[int, Html]) -> Html:
-    """The section as markup; `figures` maps the id() of each figure to its markup."""
+def section_html(
+    section: Section, identity: str, parts: Sequence[TaskPart], draw: Callable[[Figure, str], Html]
+) -> Html:
+    """The section as markup; `draw` gives that of a figure, with a command below it."""
     badge = tag("span", section.badge, class_="pill badge") if section.badge else ""
     blocks: list[object] = [tag("div", tag("h2", section.heading), badge, class_="heading")]
     blocks += [tag("p", text) for text in section.explanation.split("\n\n") if text.strip()]
@@ -169,7 +171,7 @@ def section_html(section: Section, identity: str, parts: Sequence[TaskPart], fig
         blocks += [tag("p", note) for note in section.notes]
         return tag("section", *blocks, id=identity)
     for part in parts:
-        blocks.append(_task_html(part, [figures[id(figure)] for figure in part.figures]))
+        blocks.append(_task_html(part, [draw(figure, section.command) for figure in part.figures]))
     compared = compared_table(section.fit.fits, parts[0].view.problems)
     if compared is not None:
         blocks += [tag("h3", "Algorithms side by side"), tag("div", compared, class_="card")]

@@ -91,12 +91,6 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
     return tag("p", *words, class_="verdict")
 
 
-_MORE = {
-    "frames": "more environments cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
-    "examples": "larger batches cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
-}
-
-
 def _bound(fit: pd.Series, words: Words) -> list[object]:
     bound = bounded(Estimate(math.nan, fit["critical_batch_low"], fit["critical_batch_high"]), 2)
     return [
@@ -122,7 +116,8 @@ def _answer(known: pd.DataFrame, frames_each: float) -> list[object]:
         parts.append(f"; for a {words.quantity} of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
     parts.append(
         f". At that size a run takes twice the fewest possible updates and twice the fewest possible {words.unit}. "
-        f"Well below it, {_MORE[words.unit].format(unit=words.unit)}."
+        f"Well below it, {words.larger_batches} cut the updates at little cost in {words.unit}; well above it, they "
+        f"mostly burn {words.unit}."
     )
     return parts
 

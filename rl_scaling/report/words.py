@@ -35,6 +35,11 @@ class Words:
         return "in steps of whole groups of environments" if self.unit == "frames" else f"in whole {self.unit}"
 
     @property
+    def larger_batches(self) -> str:
+        """What larger batches come from."""
+        return "more environments" if self.unit == "frames" else "larger batches"
+
+    @property
     def log_scale(self) -> str:
         """What the unit is, and that an axis is logarithmic."""
         return ", ".join([*filter(None, [_COUNTED_AS.get(self.unit)]), "log scale"])
