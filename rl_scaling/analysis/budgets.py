@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis.learning_rates import rate_curve
+from rl_scaling.estimates import columns_of
 
 # Final quantities and whether less of them is better.
 QUANTITIES: dict[str, bool] = {"training_loss": True, "validation_loss": True, "validation_accuracy": False}
@@ -21,18 +22,8 @@ _UNITS = ("epochs", "steps")
 _CELL = ["task", "subject", "optimizer", "variant", "budget", "budget_amount", "budget_unit", "batch_size"]
 _RATE = [*_CELL, "learning_rate", "effective_rate"]
 BEST_COLUMNS = (*_RATE, "quantity", "value", "standard_error", "seeds", "rate_low", "rate_high", "at_edge")
-TURN_COLUMNS = (
-    "subject",
-    "optimizer",
-    "variant",
-    "budget",
-    "quantity",
-    "turn",
-    "turn_low",
-    "turn_high",
-    "scatter",
-    "batch_sizes",
-)
+_TURN_KEY = ("subject", "optimizer", "variant", "budget", "quantity")
+TURN_COLUMNS = (*_TURN_KEY, *columns_of("turn"), "scatter", "batch_sizes")
 
 
 def final_values(runs: pd.DataFrame) -> pd.DataFrame:
@@ -103,6 +94,22 @@ def _best_of(cell: pd.DataFrame) -> dict[str, object]:
     return best | {"rate_low": near.min(), "rate_high": near.max(), "at_edge": edge}
 
 
+def with_bars(best: pd.DataFrame) -> pd.DataFrame:
+    """`best_rates_of_budgets` with what bars reach over.
+
+    Returns:
+        Further columns: effective_low and effective_high, as rate_low and rate_high but effective; value_low and
+        value_high, a standard error about the value, but never below a tenth of it.
+    """
+    factor, error = best["effective_rate"] / best["learning_rate"], best["standard_error"].fillna(0.0)
+    return best.assign(
+        effective_low=best["rate_low"] * factor,
+        effective_high=best["rate_high"] * factor,
+        value_low=(best["value"] - error).clip(lower=best["value"] / 10),
+        value_high=best["value"] + error,
+    )
+
+
 def of_epochs(best: pd.DataFrame) -> pd.DataFrame:
     """The rows of budgets in epochs, with their number as `epochs`."""
     rows = best[best["budget_unit"] == "epochs"]
@@ -135,12 +142,11 @@ def turns(best: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         tried is 0 or infinite: the rate stays, or grows, over all of them. scatter: the residuals' standard deviation
         in natural logarithms, of at least what a grid of rates allows.
     """
-    by = ["subject", "optimizer", "variant", "budget", "quantity"]
     rows = []
-    for key, cell in best.groupby(by, sort=True):
+    for key, cell in best.groupby(list(_TURN_KEY), sort=True):
         fit = rate_curve(cell["batch_size"], cell["effective_rate"], confidence=confidence)
         if fit is not None:
-            rows.append((*key, fit.turn, fit.turn_low, fit.turn_high, fit.scatter, len(cell)))
+            rows.append((*key, *fit.turn.columns("turn").values(), fit.scatter, len(cell)))
     return pd.DataFrame(rows, columns=pd.Index(TURN_COLUMNS))
 
 

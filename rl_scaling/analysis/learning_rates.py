@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from rl_scaling.estimates import Estimate
 from rl_scaling.records import Direction
 
 FEWEST_SIZES = 3
@@ -28,17 +29,14 @@ class RateCurve:
 
     Attributes:
         limit: the learning rate of very large batches.
-        turn: the batch size around which the best rate stops growing, in the task's unit; 0 where it lies below all
-            batch sizes (the rate stays), infinite where it lies above them (the rate grows throughout).
-        turn_low, turn_high: its profile-likelihood interval, with the same two ends.
+        turn: the batch size around which the best rate stops growing, in the task's unit, with its profile-likelihood
+            interval; 0 where it lies below all batch sizes (the rate stays), infinite where it lies above them.
         power: 1 for SGD and momentum, between 0.5 and 1 for Adam and RMSProp; given, not fitted.
         scatter: standard deviation of log (measured / curve), of at least what a grid of rates allows.
     """
 
     limit: float
-    turn: float
-    turn_low: float
-    turn_high: float
+    turn: Estimate
     power: float
     scatter: float
     _drawn_turn: float
@@ -66,7 +64,7 @@ def rate_curve(
 
     >>> sizes = np.array([1.0, 4.0, 16.0, 64.0, 256.0])
     >>> curve = rate_curve(sizes, 0.1 / (1 + 32 / sizes))
-    >>> round(curve.turn), round(curve.limit, 3)
+    >>> round(curve.turn.value), round(curve.limit, 3)
     (32, 0.1)
     """
     sizes, found = (np.asarray(x, dtype=np.float64) for x in (batch_sizes, rates))
@@ -87,9 +85,7 @@ def rate_curve(
 
     return RateCurve(
         limit=math.exp(float(log_limits[best].mean())),
-        turn=seen(turns[best]),
-        turn_low=seen(inside.min()),
-        turn_high=seen(inside.max()),
+        turn=Estimate(seen(turns[best]), seen(inside.min()), seen(inside.max())),
         power=power,
         scatter=math.sqrt(variance),
         _drawn_turn=float(turns[best]),

@@ -103,15 +103,13 @@ def _missing(part: TaskPart) -> list[str]:
         missing.append("No noise scale: it was not measured in these runs.")
     elif f"noise-scale-over-{words.unit}" not in names:
         missing.append("No noise scale over training: no measurement gave an estimate.")
-    if f"learning-curves-{words.unit}" not in names:
-        missing.append(f"No learning curves: {_why_no_curves(words)}.")
+    if not part.view.curves:
+        missing.append("No learning curves: a page of so many runs leaves them out.")
+    elif f"learning-curves-{words.unit}" not in names:
+        scored = words.measure.over_episodes
+        why = "has finished enough episodes for a smoothed score" if scored else f"has a {words.quantity}"
+        missing.append(f"No learning curves: no run {why}.")
     return missing
-
-
-def _why_no_curves(words: Words) -> str:
-    if words.measure.over_episodes:
-        return "no run has finished enough episodes for a smoothed score"
-    return f"no run has a {words.quantity}"
 
 
 def _task_html(part: TaskPart, figure_html: list[Html]) -> Html:

@@ -83,6 +83,8 @@ def test_curves_of_very_many_runs_are_drawn_when_asked_for(
     page = tmp_path / "page.html"
     assert main(["report", str(swept), "--out", str(page)]) == 0
     assert "--curves draws them" in capsys.readouterr().err
-    assert "Learning curves: loss" not in page.read_text()
+    text = page.read_text()
+    assert "Learning curves: loss" not in text
+    assert "No learning curves: a page of so many runs leaves them out." in text
     assert main(["report", str(swept), "--curves", "--out", str(page)]) == 0
     assert "Learning curves: loss" in page.read_text()

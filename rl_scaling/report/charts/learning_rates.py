@@ -9,7 +9,7 @@ import pandas as pd
 
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.learning_rates import curve_of_hardest_goal, final_values_by_rate, rates_to_goals
-from rl_scaling.estimates import Estimate, count_of
+from rl_scaling.estimates import count_of
 from rl_scaling.report.charts.learning_curves import batch_colour, value_axis
 from rl_scaling.report.data import Tables
 from rl_scaling.report.registry import chart
@@ -56,11 +56,10 @@ def _fitted(view: TaskView, words: Words, tables: Tables) -> tuple[list[alt.Char
         color="var(--ink)", strokeWidth=1.6, strokeDash=[6, 4], tooltip=False
     )
     exponent = "" if curve.power == 1 else f"^{curve.power:g}"
-    turn = Estimate(curve.turn, curve.turn_low, curve.turn_high)
-    bend = f"it bends at {turn.text(2)} {words.unit}"
-    if curve.turn == math.inf:
+    bend = f"it bends at {curve.turn.text(2)} {words.unit}"
+    if curve.turn.value == math.inf:
         bend = "no bend is seen up to the largest batch size"
-    elif curve.turn == 0:
+    elif curve.turn.value == 0:
         bend = "the best rate does not rise with the batch size"
     return [drawn.encode(x="batch_size:Q", y="learning_rate:Q")], (
         f"Dashed: rate = limit / (1 + turn / B){exponent} (A.3) for the goal {goal:g}; {bend}."
