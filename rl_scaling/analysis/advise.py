@@ -23,7 +23,7 @@ from rl_scaling.records import Measure
 # Beyond this the interval of B_crit says little more than its order of magnitude.
 _WIDE = 10.0
 _FEWEST_MEASUREMENTS = 50
-# A learning rate that takes so many times the updates of the best one tried is not the one to predict from.
+# A learning rate that takes this many times the updates of the best one tried is no basis for a prediction.
 _OFF = 1.25
 _GREW = 1.5
 
@@ -65,7 +65,7 @@ def choose_run(
         run_id: beginning of the run's id; None: of the runs at the settings that came first to the hardest goal at
             their batch size, whatever their seed, the one whose noise scale is known best; without goals reached, the
             longest.
-        examples: only so many of the run's are used.
+        examples: the run is cut after this many.
 
     Raises:
         ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.

@@ -30,7 +30,7 @@ def final_values(runs: pd.DataFrame) -> pd.DataFrame:
     """Where every run with a budget ended.
 
     Args:
-        runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are passed over.
+        runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are ignored.
 
     Returns:
         One row per run that is over: task, subject (its problem), optimizer (its algorithm), budget (for people),

@@ -140,7 +140,7 @@ class CostModel:
         if value > high:
             note = "more than could be named from what was measured"
         elif value < low:
-            note = "the least there can be"
+            note = "the smallest batch there can be"
         return Choice(name, self._estimate(batch, np.clip(draws, low, high)), self.cost(batch), note)
 
     def _estimate(self, value: FloatArray | float, draws: FloatArray) -> Estimate:

@@ -21,7 +21,7 @@ class Progress:
     Attributes:
         updates: updates used so far (`GoalTracker.updates`); 0 for a run that has not begun.
         reached: the updates at which it reached goals.
-        ended: it will not go on, so what it has not reached it never will.
+        ended: it is over: what it has not reached it never will.
     """
 
     updates: float
@@ -58,7 +58,7 @@ def can_still_win(
 def rate_can_still_win(
     run: Progress, other_seeds: Sequence[Progress], rivals: Iterable[Sequence[Progress]], goals: Iterable[float]
 ) -> bool:
-    """Whether going on with a run can still put its learning rate on a front that is chosen over several seeds.
+    """Whether continuing a run can still put its learning rate on a front that is chosen over several seeds.
 
     A rate counts for a goal once all its seeds have reached it, with the geometric mean of their updates. A seed that
     has not reached the goal will need more than it has used so far, which bounds the mean from below; a rival rate is

@@ -36,7 +36,7 @@ class Advise:
     sweep: Annotated[tuple[Path, ...], arg(metavar="DIR")] = ()
     """A sweep of the same task elsewhere, to compare with; one in DIR is found without this."""
     frames: Count = 0
-    """Use only so many of the run's frames, as if it had ended there; 0: all."""
+    """Frames of the run to use, as if it had ended there; 0: all."""
     goals: tuple[float, ...] = ()
     """Scores whose costs are wanted; by default those kept with the sweep, or the game's own."""
     horizon: float = HORIZON
@@ -49,9 +49,9 @@ class Advise:
     probe_seconds: float = 5.0
     """Seconds of each of these measurements."""
     device: str = "auto"
-    """Of the probe: cpu, cuda, or auto: a GPU where there is one."""
+    """Device of the probe: cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
-    """Of the probe: threads for torch and for the emulator, each; 0: every core this process may use."""
+    """Threads of the probe, for torch and for the emulator each; 0: every core this process may use."""
     max_envs: int = 0
     """The most environments to name; 0: four times the most that were measured."""
     json: bool = False

@@ -80,9 +80,11 @@ def show_advice(found: dict[str, Any]) -> None:
         f"{run['learning_rate']:g}; {run['updates']:,.0f} updates and {run['examples']:,.0f} {unit} {target}."
     )
     times = found["throughput"]
+    names = ("steps_min", "examples_min", "critical_batch")
+    steps_min, examples_min, critical_batch = (_text(found[name]) for name in names)
     print_line(
-        f"By its noise scale: S_min {_known(found['steps_min'])} updates, E_min {_known(found['examples_min'])} "
-        f"{unit}, B_crit {_known(found['critical_batch'])} {unit} ({100 * found['confidence']:g} % intervals)."
+        f"By its noise scale: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
+        f"({100 * found['confidence']:g} % intervals)."
     )
     if times:
         per = 1000 * times[f"seconds_per_{unit.removesuffix('s')}"]
@@ -105,8 +107,8 @@ def _choices(found: dict[str, Any], unit: str, steps: int) -> Table:
     for choice in found["choices"]:
         interval = choice["batch_size_interval"]
         environments = {end: size and max(1, round(size / steps)) for end, size in interval.items()} if steps else {}
-        first = [_known(environments).text()] if steps else []
-        table.add_row(choice["name"], *first, _known(interval).text(), *_costs(choice), choice["note"])
+        first = [_text(environments)] if steps else []
+        table.add_row(choice["name"], *first, _text(interval), *_costs(choice), choice["note"])
     return table
 
 
@@ -119,7 +121,7 @@ def _curve(found: dict[str, Any], unit: str, steps: int) -> Table:
 
 
 def _costs(cost: dict[str, Any]) -> list[str]:
-    return [_known(cost[name]).text() for name in ("updates", "examples", "hours")]
+    return [_text(cost[name]) for name in ("updates", "examples", "hours")]
 
 
 def _measured(found: dict[str, Any], unit: str) -> Table:
@@ -134,11 +136,11 @@ def _measured(found: dict[str, Any], unit: str) -> Table:
         if row["goal"] == goal:
             table.add_row(
                 f"{row['batch_size']:,}" + (" (the run's)" if row["own"] else ""),
-                number(row["updates"]),
-                _row(row, "predicted_updates").text(),
+                number(row["updates"], whole=True),
+                _row(row, "predicted_updates"),
                 f"{row['ratio']:.2f}",
-                "" if row["hours"] is None else number(row["hours"]),
-                _row(row, "predicted_hours").text(),
+                "" if row["hours"] is None else number(row["hours"], whole=True),
+                _row(row, "predicted_hours"),
             )
     return table
 
@@ -148,18 +150,19 @@ def _turns(found: dict[str, Any], unit: str) -> Table:
     table = Table("goal", f"B_crit fitted to the sweep\n({unit})", f"B_crit predicted\n({unit})", box=None)
     for row in {row["goal"]: row for row in found["measured"]}.values():
         fitted, predicted = _row(row, "critical_batch"), _row(row, "predicted_critical_batch")
-        table.add_row(f"{row['goal']:g}", fitted.text(), predicted.text())
+        table.add_row(f"{row['goal']:g}", fitted, predicted)
     return table
 
 
-def _row(row: Mapping[str, float | None], name: str) -> Estimate:
-    return _known({end: row[column] for end, column in zip(_ENDS, columns_of(name), strict=True)})
+def _row(row: Mapping[str, float | None], name: str) -> str:
+    return _text({end: row[column] for end, column in zip(_ENDS, columns_of(name), strict=True)})
 
 
-def _known(plain: Mapping[str, float | None]) -> Estimate:
-    """An estimate out of the plain data; one that is open above counts as a lower bound."""
+def _text(plain: Mapping[str, float | None]) -> str:
+    """An estimate out of the plain data; one that is open above is shown as a lower bound."""
     value, low, high = (math.nan if (end := plain[name]) is None else end for name in _ENDS)
-    return Estimate(math.nan, low, math.inf) if math.isnan(high) else Estimate(value, low, high)
+    known = Estimate(math.nan, low, math.inf) if math.isnan(high) else Estimate(value, low, high)
+    return known.text(whole=True)
 
 
 _ENDS = ("value", "low", "high")

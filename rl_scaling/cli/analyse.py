@@ -156,9 +156,9 @@ class Fit:
             table.add_row(
                 str(row["task"]),
                 f"{row['goal']:g}",
-                number(row["steps_min"]),
-                number(row["examples_min"]),
-                *(Estimate.of(row, name).text() for name in names),
+                number(row["steps_min"], whole=True),
+                number(row["examples_min"], whole=True),
+                *(Estimate.of(row, name).text(whole=True) for name in names),
                 number(row["design_effect"], 2),
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
@@ -179,11 +179,11 @@ def _adaptive_table(fit: SweepFit, units: str) -> Table:
             str(row["task"]),
             f"{row['goal']:g}",
             str(row["setting"]),
-            number(row["updates"]),
-            number(row["examples"]),
-            Estimate.of(row, "gamma_observed").text(),
-            Estimate.of(row, "gamma_predicted").text(),
-            Estimate.of(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted").text(),
+            number(row["updates"], whole=True),
+            number(row["examples"], whole=True),
+            Estimate.of(row, "gamma_observed").text(whole=True),
+            Estimate.of(row, "gamma_predicted").text(whole=True),
+            Estimate.of(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted").text(whole=True),
         )
     return table
 

@@ -77,6 +77,6 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
 def _turn(turn: Estimate) -> str:
     """A batch size with its interval, in words where it is beyond those that were tried."""
     names = {0: "below the smallest", math.inf: "beyond the largest"}
-    low, high = (names.get(end, number(end)) for end in (turn.low, turn.high))
-    at = "no batch size tried" if turn.value in names else f"{number(turn.value)} examples"
+    low, high = (names.get(end, number(end, whole=True)) for end in (turn.low, turn.high))
+    at = "no batch size tried" if turn.value in names else f"{number(turn.value, whole=True)} examples"
     return f"{at} (95 %: {low}{DASH}{high})"

@@ -41,7 +41,7 @@ class Report:
     confidence: float = CONFIDENCE
     """Confidence level of the intervals."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
-    """The page."""
+    """File of the page."""
     figures: Annotated[Path | None, arg(metavar="DIR")] = None
     """Also write every chart here, as SVG, PDF and PNG."""
     tables: Annotated[Path | None, arg(metavar="DIR")] = None

@@ -30,8 +30,8 @@ class Overview:
         domains: the domain of every task in it.
         runs: how many.
         command: that makes the page.
-        left_out: tasks of the folders that are not on the page, for they have no goals.
-        missing: folders that were named and are not there.
+        left_out: tasks of the folders that are not on the page because they have no goals.
+        missing: folders that were named but do not exist.
     """
 
     fit: SweepFit
@@ -100,7 +100,7 @@ def _left_out(overview: Overview) -> Html:
         words = f"Left out: no such folder: {', '.join(overview.missing)}."
         parts.append(tag("p", words, class_="missing soft"))
     if overview.left_out:
-        summary = tag("summary", f"Not on this page, for want of goals: {count_of(len(overview.left_out), 'task')}")
+        summary = tag("summary", f"Not on this page, as they have no goals: {count_of(len(overview.left_out), 'task')}")
         tasks = [", ".join(overview.left_out), ". Runs of a fixed budget are what "]
         parts.append(
             tag("details", summary, tag("p", *tasks, tag("code", "rl-scaling budgets"), " reads.", class_="soft"))

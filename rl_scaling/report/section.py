@@ -104,7 +104,7 @@ def _missing(part: TaskPart) -> list[str]:
     elif f"noise-scale-over-{words.unit}" not in names:
         missing.append("No noise scale over training: no measurement gave an estimate.")
     if not part.view.curves:
-        missing.append("No learning curves: a page of so many runs leaves them out.")
+        missing.append("No learning curves: there are too many runs for one page.")
     elif f"learning-curves-{words.unit}" not in names:
         scored = words.measure.over_episodes
         why = "has finished enough episodes for a smoothed score" if scored else f"has a {words.quantity}"

@@ -71,7 +71,7 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
 
     Args:
         fits: the task's rows of `SweepFit.fits`.
-        frames_each: frames each environment adds to a batch, in the mean; NaN where the runs differ or have no
+        frames_each: frames each environment adds to a batch; NaN where the runs differ or have no
             environments.
     """
     known = fits[fits["status"] == "ok"]

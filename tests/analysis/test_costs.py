@@ -88,7 +88,7 @@ def test_what_is_out_of_reach_is_said() -> None:
     dear = dataclasses.replace(line(), overhead=0.0, draws=np.array([[0.0, 5e-4]] * 4000))
     quick = CostModel(path, dear, smallest=10.0).choices()[-1]
     assert quick.batch_size == Estimate(10, 10, 10)
-    assert quick.note == "the least there can be"
+    assert quick.note == "the smallest batch there can be"
     sizes = [cost.batch_size for cost in curve(CostModel(path, line(), smallest=10.0), 5)]
     assert sizes == [5.0 * 2**k for k in range(1, len(sizes) + 1)]
     assert sizes[-1] >= TURN

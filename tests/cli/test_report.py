@@ -25,7 +25,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_model_fitted_to_its_own_sgd_foretells_its_average(swept: Path) -> None:
+def test_the_model_fitted_to_its_own_sgd_predicts_its_average(swept: Path) -> None:
     runs, fit = load_and_fit((swept,))
     predicted = predicted_steps(runs, fit)
     assert set(predicted["task"]) == {"NQM sgd", "NQM ema"}
@@ -55,7 +55,7 @@ def test_tasks_without_goals_are_left_out_with_a_word(
     assert found["agreement"][0]["tasks"] == 2
     text = page.read_text()
     assert "<h2>Noisy quadratic model</h2>" in text
-    assert "Not on this page, for want of goals: 1 task</summary>" in text
+    assert "Not on this page, as they have no goals: 1 task</summary>" in text
     assert "<h3>NQM momentum</h3>" not in text
     assert (tmp_path / "fits.parquet").exists()
     assert main(["report", str(tmp_path / "other"), "--out", str(page)]) == 2
@@ -85,6 +85,6 @@ def test_curves_of_very_many_runs_are_drawn_when_asked_for(
     assert "--curves draws them" in capsys.readouterr().err
     text = page.read_text()
     assert "Learning curves: loss" not in text
-    assert "No learning curves: a page of so many runs leaves them out." in text
+    assert "No learning curves: there are too many runs for one page." in text
     assert main(["report", str(swept), "--curves", "--out", str(page)]) == 0
     assert "Learning curves: loss" in page.read_text()

@@ -109,7 +109,7 @@ def final_value_figure(view: TaskView) -> Figure | None:
     """Smoothed score, or loss, at the end of the runs against the learning rate; None where no run has one."""
     words, tables = Words(view.measure), Tables()
     scored = view.fixed.runs.dropna(subset=["final_score"])
-    if scored.empty or scored["setting"].astype(bool).any():  # with a second thing tuned there is no one line to draw
+    if scored.empty or scored["setting"].astype(bool).any():  # with a second setting tuned there is no single line
         return None
     means = final_values_by_rate(scored, words.direction)
     columns = ("batch_size", "learning_rate", "setting", "score", "seeds", "examples")
