@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +34,10 @@ class Estimate:
     reason: str = ""
 
     @classmethod
-    def of(cls, row: Mapping[Hashable, Any], name: str) -> Estimate:
+    def of(cls, row: Mapping[Any, Any], name: str) -> Estimate:
         """From a row's columns `name`, `name`_low and `name`_high."""
-        return cls(*(float(row[column]) for column in columns_of(name)))
+        value, low, high = (float(row[column]) for column in columns_of(name))
+        return cls(value, low, high)
 
     def columns(self, name: str) -> dict[str, float]:
         """As the columns `name`, `name`_low and `name`_high."""

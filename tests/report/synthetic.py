@@ -50,6 +50,19 @@ def updates_to(goal: float, batch_size: int, learning_rate: float) -> float:
     return float(exact)
 
 
+def _identity(task: str, batch_size: int, learning_rate: float, seed: int) -> Identity:
+    problem, algorithm, variant, *_ = [*task.split(" ", 2), "", ""]
+    return Identity(
+        domain="rl",
+        problem=problem,
+        algorithm=algorithm,
+        variant=variant,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+
+
 def run_rows(
     batch_size: int,
     learning_rate: float,
@@ -91,23 +104,13 @@ def run_rows(
         "noise_scale_low": np.where(noise, true_noise / (1 + half), NAN),
         "noise_scale_high": np.where(noise, np.where(resolved, true_noise / (1 - np.minimum(half, 0.99)), INF), NAN),
     }
-    words = task.split(" ", 2)
-    identity = Identity(
-        domain="rl",
-        problem=words[0],
-        algorithm=words[1] if len(words) > 1 else "",
-        variant=" ".join(words[2:]),
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     columns = {
         "run_id": f"{batch_size:05d}{int(learning_rate * 1e7):06d}{seed}",
         "store": "/synthetic",
         "status": status,
         "note": note,
         "task": task,
-        **vars(identity),
+        **vars(_identity(task, batch_size, learning_rate, seed)),
         "environment.num_envs": batch_size // 5,
         "agent.rollout_steps": 5,
         "frames_asked": frames,

@@ -27,12 +27,11 @@ def script() -> Any:
 
 def runs_of(task: str, ends: dict[tuple[int, float], float]) -> pd.DataFrame:
     """Runs of 10 rows and 100 updates each whose scores are the same all along."""
-    updates = np.arange(10.0, 101.0, 10.0)
-    made = [
-        made_run(size, rate, 0, updates=updates, score=np.full(10, end), episodes=np.full(10, 60.0), task=task)
-        for (size, rate), end in ends.items()
-    ]
-    return pd.concat(made, ignore_index=True).assign(**{"environment.game": task.split()[0]})
+    problem, algorithm, *_ = task.split()
+    rows = {"updates": np.arange(10.0, 101.0, 10.0), "episodes": np.full(10, 60.0)}
+    named = {"task": task, "problem": problem, "algorithm": algorithm}
+    made = [made_run(size, rate, 0, score=np.full(10, end), **rows, **named) for (size, rate), end in ends.items()]
+    return pd.concat(made, ignore_index=True).assign(**{"environment.game": problem})
 
 
 def test_the_best_run_of_each_batch_size_as_far_as_it_got(script: Any) -> None:
