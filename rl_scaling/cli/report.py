@@ -58,8 +58,7 @@ class Report:
 
     def run(self) -> int:
         from rl_scaling.report import write_report
-        from rl_scaling.report.registry import tables_of
-        from rl_scaling.report.table_files import write_tables
+        from rl_scaling.report.table_files import tables_of, write_tables
 
         choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
         choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []
@@ -210,7 +209,7 @@ def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFI
             measured = measured_steps(at, chosen["updates"].to_numpy(float))
             model = fit_model(measured, Setting(target=target), confidence=confidence)
             words = f"eigenvalues i^-{model.spectrum_exponent.value:.2g}, fitted to {task} at the goal {goal:g}"
-            same = plain[plain["problem"] == plain["problem"][task]]
+            same = plain[(plain["problem"] == plain["problem"][task]) & plain.index.isin(fit.fronts["task"])]
             for beside, name in same["algorithm"].map(_MODELLED).dropna().items():
                 rows = model.predict(sorted({*at, at.min() / 4, at.max() * 4}), name)
                 found.append(rows.rename(columns=_RENAMED).assign(task=beside, goal=goal, model=words))

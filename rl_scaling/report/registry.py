@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import pandas as pd
 
@@ -17,9 +17,10 @@ from rl_scaling.report.theme import Figure
 
 # What a chart is drawn from: a `TaskView`, once for every task; the `Overview` of a page; the best rates of budgets.
 Scope = Literal["task", "overview", "budgets"]
-Drawn = Figure | Sequence[Figure] | None
-Draw = TypeVar("Draw", bound=Callable[[Any], Drawn])
-_CHARTS: dict[Scope, list[Chart]] = {"task": [], "overview": [], "budgets": []}
+Figures = Figure | Sequence[Figure] | None
+Draw = TypeVar("Draw", bound=Callable[[Any], Figures])
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_CHARTS: dict[Scope, list[Chart]] = {scope: [] for scope in SCOPES}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Chart:
         tables: from the `Overview`, the tables behind it that `--tables` writes, by the names of their files.
     """
 
-    draw: Callable[[Any], Drawn]
+    draw: Callable[[Any], Figures]
     tables: Callable[[Any], Mapping[str, pd.DataFrame]] = lambda _: {}
 
 
@@ -64,12 +65,3 @@ def draw_all(scope: Scope, source: Any) -> list[Figure]:
         drawn = one.draw(source)
         figures += [] if drawn is None else [drawn] if isinstance(drawn, Figure) else drawn
     return figures
-
-
-def tables_of(overview: Any) -> dict[str, pd.DataFrame]:
-    """Every table behind the charts of a page that has rows, by the name of its file."""
-    tables: dict[str, pd.DataFrame] = {}
-    for scope in _CHARTS:
-        for one in charts_of(scope):
-            tables |= one.tables(overview)
-    return {name: table for name, table in tables.items() if len(table)}

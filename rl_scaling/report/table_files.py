@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from rl_scaling.report.overview import Overview
 from rl_scaling.report.page import write_file
+from rl_scaling.report.registry import SCOPES, charts_of
+
+
+def tables_of(overview: Overview) -> dict[str, pd.DataFrame]:
+    """Every table behind the charts of a page that has rows, by the name of its file."""
+    tables: dict[str, pd.DataFrame] = {}
+    for scope in SCOPES:
+        for one in charts_of(scope):
+            tables |= one.tables(overview)
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import altair as alt
 import pandas as pd
 import pytest
@@ -11,11 +9,10 @@ import pytest
 from rl_scaling.analysis import TaskView
 from rl_scaling.report import Figure, Overview, Section, Tables, chart, registry
 from rl_scaling.report.charts import MODULES
-from rl_scaling.report.registry import Scope, charts_of, tables_of
+from rl_scaling.report.registry import SCOPES, Scope, charts_of
 from rl_scaling.report.section import task_parts
+from rl_scaling.report.table_files import tables_of
 from tests.report.synthetic import known_fit, run_rows
-
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 def modules_of(scope: Scope) -> list[str]:
