@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import altair as alt
-import numpy as np
-import pandas as pd
 
+from rl_scaling.analysis import TaskView
+from rl_scaling.analysis.views import factor_off
+from rl_scaling.estimates import count_of, number
 from rl_scaling.report.data import Tables
-from rl_scaling.report.numbers import count_of, number
-from rl_scaling.report.theme import Figure, log_axis
+from rl_scaling.report.registry import chart
+from rl_scaling.report.theme import Figure, log_axis, tooltips
+from rl_scaling.report.words import Words
 
 _COLUMNS = ["batch_size", "updates", "updates_low", "updates_high"]
 
 
-def model_figure(front: pd.DataFrame, predictions: pd.DataFrame | None) -> Figure | None:
-    """Measured steps as points, predicted ones as a line with a band; None without predictions.
-
-    Args:
-        front: the task's rows of `SweepFit.fronts`.
-        predictions: the task's rows of `Section.predictions`, of one goal.
-    """
+@chart("task")
+def model_figure(view: TaskView) -> Figure | None:
+    """Measured steps as points, predicted ones as a line with a band; None without predictions."""
+    front, predictions = view.own.fronts, view.predictions
     if predictions is None or predictions.empty:
         return None
     goal = predictions["goal"].iloc[0]
@@ -28,10 +27,7 @@ def model_figure(front: pd.DataFrame, predictions: pd.DataFrame | None) -> Figur
     known = [*measured["updates"], *predicted["updates"], *predicted["updates_low"], *predicted["updates_high"]]
     x = log_axis(alt.X, "batch_size", "batch size (examples, log scale)", predicted["batch_size"])
     y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", known)
-    tooltip = [
-        alt.Tooltip("batch_size:Q", title="batch size", format=",.3~r"),
-        alt.Tooltip("updates:Q", format=",.4~r"),
-    ]
+    tooltip = tooltips(Words(view.measure), front, "batch_size", "updates")
     line = alt.Chart(tables.add(predicted, _COLUMNS)).encode(x=x, y=y, tooltip=tooltip)
     points = alt.Chart(tables.add(measured, ["batch_size", "updates"])).mark_point(
         size=75, filled=True, opacity=1, color="var(--critical)"
@@ -42,16 +38,9 @@ def model_figure(front: pd.DataFrame, predictions: pd.DataFrame | None) -> Figur
     caption = (
         f"Points: measured at {count_of(len(measured), 'batch size')}, goal {goal:g}. Line"
         f"{' and band' if len(layers) == 3 else ''}: the noisy quadratic model with {predictions['model'].iloc[0]}, "
-        f"each batch size with its best settings.{_off(measured, predicted)}"
+        f"each batch size with its best settings."
     )
+    if len(measured):
+        caption += f" The points are a typical factor of {number(factor_off(measured, predicted))} off the line."
     title = "Updates to the goal: measured, and by the noisy quadratic model"
     return Figure("noisy-quadratic-model", title, caption, alt.layer(*layers), tables)
-
-
-def _off(measured: pd.DataFrame, predicted: pd.DataFrame) -> str:
-    if measured.empty:
-        return ""
-    at, updates = (np.log(measured[name].to_numpy(float)) for name in ("batch_size", "updates"))
-    line = (np.log(predicted[name].to_numpy(float)) for name in ("batch_size", "updates"))
-    errors = updates - np.interp(at, *line)
-    return f" The points are a typical factor of {number(float(np.exp(np.sqrt(np.mean(errors**2)))), 3)} off the line."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import altair as alt
@@ -11,14 +12,15 @@ import pandas as pd
 import pytest
 
 from rl_scaling.analysis import SweepFit
+from rl_scaling.analysis.agreement import scales
 from rl_scaling.report import Overview, Section
-from rl_scaling.report.cross_domain import answer, overview_figures
-from rl_scaling.report.model import model_figure
+from rl_scaling.report.charts.noisy_quadratic_model import model_figure
+from rl_scaling.report.overview import answer, scales_table
 from rl_scaling.report.page import page_html
-from rl_scaling.report.published_scales import PUBLISHED, published_pairs
-from rl_scaling.report.scales_table import scales, scales_table
+from rl_scaling.report.published import PUBLISHED, published_pairs
+from rl_scaling.report.registry import draw_all
 from rl_scaling.report.table_files import tables_of, write_tables
-from tests.report.synthetic import known_fit, sweep_rows
+from tests.report.synthetic import known_fit, run_rows, sweep_rows, view_of
 
 TASKS = {
     "NQM sgd": "Noisy quadratic model",
@@ -42,7 +44,7 @@ def overview() -> Overview:
 
 
 def test_one_point_per_goal_and_every_published_pair(overview: Overview) -> None:
-    (figure,) = overview_figures(overview)
+    (figure,) = draw_all("overview", overview)
     tables = {tuple(columns): columns for columns in figure.tables.values()}
     points = next(columns for names, columns in tables.items() if "domain" in names and "goal" in names)
     task = points["task"]
@@ -57,16 +59,16 @@ def test_nothing_to_compare(overview: Overview) -> None:
     unknown = overview.fit.fits.assign(noise_scale_mean=math.nan)
     fit = SweepFit(overview.fit.fronts, overview.fit.learning_rates, unknown)
     empty = Overview(fit=fit, domains=TASKS, runs=1)
-    assert overview_figures(empty) == []
-    assert "No task has both" in answer(empty.agreements())
+    assert draw_all("overview", empty) == []
+    assert "No task has both" in answer(empty.agreements)
 
 
 def test_the_answer_has_the_numbers(overview: Overview) -> None:
-    words = re.sub("<[^>]+>", "", answer(overview.agreements()))
+    words = re.sub("<[^>]+>", "", answer(overview.agreements))
     # every B_simple of the synthetic fits is 0.6 of its B_crit
     assert "6 goals of 3 tasks" in words
     assert words.startswith("Yes, to within its order of magnitude. Over 6 goals")
-    assert "typical factor of 1.7 (1.7 \N{EN DASH} 1.7)" in words
+    assert "typical factor of 1.7; on average" in words  # the interval has no width
     assert "By domain" in words
 
 
@@ -76,7 +78,7 @@ def test_the_answer_names_the_task_that_is_farthest_off(overview: Overview) -> N
     far = Overview(
         fit=SweepFit(overview.fit.fronts, overview.fit.learning_rates, fits), domains=TASKS, runs=overview.runs
     )
-    words = re.sub("<[^>]+>", "", answer(far.agreements(), far.farthest()))
+    words = re.sub("<[^>]+>", "", answer(far.agreements, far.farthest))
     assert "Farthest off is NQM sgd, whose critical batch size is 170 times its noise scale" in words
     assert "without it the typical factor is 1.7." in words
     assert words.startswith("To within its order of magnitude, but not for NQM sgd.")
@@ -126,8 +128,9 @@ def test_the_model_is_laid_over_the_measured_steps() -> None:
     predicted = front.assign(
         updates=front["updates"] * 2, updates_low=500.0, updates_high=math.nan, model="eigenvalues i^-1"
     )
-    figure = model_figure(front, predicted)
+    view = view_of(run_rows(20, 1e-3, 0, rows=3, task="t"), fronts=front.assign(task="t"))
+    figure = model_figure(replace(view, predictions=predicted))
     assert figure is not None
     assert "a typical factor of 2 off" in figure.caption
     assert "eigenvalues i^-1" in figure.caption
-    assert model_figure(front, None) is None
+    assert model_figure(view) is None

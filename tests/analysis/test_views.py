@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,42 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_scaling.analysis import ScoreSmoother
-from rl_scaling.report.data import Tables, rows_of
-from rl_scaling.report.series import (
+from rl_scaling.analysis.views import (
     FEWEST_POINTS,
     OTHER_POINTS,
     POINTS_PER_BEST_RUN,
-    best_rates,
     of_task,
     prepare,
+    shown_rates,
     thin,
 )
 from tests.report.synthetic import best_rate, known_fit, run_rows, sweep_rows
-
-_VALUES = st.lists(
-    st.floats() | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 1 / 3, 123456.0]), max_size=30
-)
-
-
-@given(_VALUES)
-def test_tables_come_back_to_five_digits(values: list[float]) -> None:
-    frame = pd.DataFrame({"x": np.array(values, float), "run": [f"r{i % 2}" for i in range(len(values))]})
-    tables = Tables()
-    name = tables.add(frame, ["run", "x"]).to_dict()["name"]
-    rows = rows_of(json.loads(json.dumps(tables[name], allow_nan=False)))
-    assert [row["run"] for row in rows] == frame["run"].tolist()
-    expected = [v if math.isfinite(v) else None for v in values]
-    found = [row["x"] for row in rows]
-    assert [x is None for x in found] == [x is None for x in expected]
-    assert [x or 0 for x in found] == pytest.approx([x or 0 for x in expected], rel=5.001e-5)
-
-
-def test_the_same_rows_are_kept_once() -> None:
-    frame = pd.DataFrame({"x": [1, 2, 3], "y": [True, False, True]})
-    tables = Tables()
-    first, again, other = tables.add(frame, ["x"]), tables.add(frame.copy(), ["x"]), tables.add(frame, ["x", "y"])
-    assert first.to_dict() == again.to_dict() != other.to_dict()
-    assert len(tables) == 2
 
 
 @given(st.integers(0, 5000), st.integers(2, 300))
@@ -88,7 +59,7 @@ def test_the_best_rate_is_that_of_the_highest_goal_then_of_the_score() -> None:
     series = prepare(records, known_fit(records, []).fronts, horizon=5.0)
     assert dict(
         zip(
-            *[best_rates(series.runs, known_fit(records, []).fronts)[n] for n in ("batch_size", "learning_rate")],
+            *[shown_rates(series.runs, known_fit(records, []).fronts)[n] for n in ("batch_size", "learning_rate")],
             strict=True,
         )
     ) == {20: best_rate(20), 80: best_rate(80)}
@@ -101,7 +72,7 @@ def test_the_best_rate_is_that_of_the_highest_goal_then_of_the_score() -> None:
             "setting": "",
         }
     )
-    chosen = best_rates(series.runs, fronts).set_index("batch_size")["learning_rate"].to_dict()
+    chosen = shown_rates(series.runs, fronts).set_index("batch_size")["learning_rate"].to_dict()
     assert chosen == {20: 0.3, 80: best_rate(80)}
 
 

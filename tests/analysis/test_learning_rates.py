@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.analysis.best_rate import rate_curve
+from rl_scaling.analysis.learning_rates import rate_curve
 
 SIZES = 4.0 ** np.arange(8)
 
@@ -18,9 +18,9 @@ SIZES = 4.0 ** np.arange(8)
 def test_found_again(turn: float, limit: float, power: float) -> None:
     curve = rate_curve(SIZES, limit / (1 + turn / SIZES) ** power, power)
     assert curve is not None
-    assert curve.turn == pytest.approx(turn, rel=1e-2)
+    assert curve.turn.value == pytest.approx(turn, rel=1e-2)
     assert curve.limit == pytest.approx(limit, rel=1e-2)
-    assert curve.turn_low < turn < curve.turn_high
+    assert curve.turn.low < turn < curve.turn.high
     np.testing.assert_allclose(curve(SIZES), limit / (1 + turn / SIZES) ** power, rtol=0.01)
 
 
@@ -29,8 +29,8 @@ def test_no_bend() -> None:
     flat = rate_curve(SIZES, np.full(8, 0.1))
     assert linear is not None
     assert flat is not None
-    assert linear.turn == linear.turn_high == math.inf
-    assert flat.turn == flat.turn_low == 0
+    assert linear.turn.value == linear.turn.high == math.inf
+    assert flat.turn.value == flat.turn.low == 0
     np.testing.assert_allclose(linear(SIZES), 1e-3 * SIZES, rtol=0.02)
 
 
@@ -50,5 +50,5 @@ def test_the_interval_covers() -> None:
         rounded = 0.1 * 2.0 ** (np.round(np.log2(exact / 0.1) + rng.uniform()) - rng.uniform(size=1))
         curve = rate_curve(SIZES, rounded)
         assert curve is not None
-        covered += curve.turn_low <= 32 <= curve.turn_high
+        covered += curve.turn.low <= 32 <= curve.turn.high
     assert covered / 1000 > 0.92

@@ -8,43 +8,20 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from rl_scaling.report.adaptive import adaptive_points
+from rl_scaling.analysis import TaskView
+from rl_scaling.analysis.tradeoff import tradeoff_curve
+from rl_scaling.estimates import MINUS, count_of
 from rl_scaling.report.data import Tables
-from rl_scaling.report.numbers import MINUS, count_of
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour
-from rl_scaling.report.words import Words, words_of
+from rl_scaling.report.registry import chart
+from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
+from rl_scaling.report.words import Words
 
-FIT_POINTS = 60
 _UPDATES = "updates to the goal"
-_POINT_COLUMNS = ["goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind"]
+_TO_GOAL = {"updates": _UPDATES, "examples": "{unit} to the goal"}
 _HOLLOW: dict[str, Any] = {"filled": False, "fill": "var(--surface)", "strokeWidth": 2}
 _ADAPTIVE = " Diamonds: runs whose batch size followed the noise scale; they are not fitted."
 AT_EDGE = "best rate at the edge of its grid"
 AT_START = "past the goal when first scored, not fitted"
-
-
-def fitted_curve(fit: pd.Series, smallest: float, largest: float) -> pd.DataFrame:
-    """Points on the hyperbola (S / S_min - 1)(E / E_min - 1) = 1, from half the smallest batch to twice the largest.
-
-    Args:
-        fit: one row of `SweepFit.fits`.
-        smallest, largest: batch sizes.
-    """
-    batch = np.geomspace(smallest / 2, largest * 2, FIT_POINTS)
-    turn = fit["critical_batch"]
-    return pd.DataFrame(
-        {
-            "goal": fit["goal"],
-            "updates": fit["steps_min"] * (1 + turn / batch),
-            "examples": fit["examples_min"] * (1 + batch / turn),
-            "critical_batch": turn,
-        }
-    )
-
-
-def setting_tooltip(table: pd.DataFrame) -> list[alt.Tooltip]:
-    """What was tuned beside the learning rate, where anything was."""
-    return [alt.Tooltip("setting:N", title="with")] if table["setting"].astype(bool).any() else []
 
 
 def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]:
@@ -63,20 +40,12 @@ def _guides(fronts: pd.DataFrame, tables: Tables) -> tuple[alt.Chart, alt.Chart]
 
 def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: Tables) -> list[alt.Chart]:
     """The fronts' points: filled, or hollow where something is doubtful about them."""
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("batch_size:Q", title=f"batch size ({words.unit})", format=","),
-        alt.Tooltip("learning_rate:Q", title="best learning rate", format=".3~g"),
-        *setting_tooltip(fronts),
-        alt.Tooltip("updates:Q", title=_UPDATES, format=",.4~r"),
-        alt.Tooltip("examples:Q", title=f"{words.unit} to the goal", format=",.4~r"),
-        alt.Tooltip("seeds:Q", title="seeds"),
-        alt.Tooltip("kind:N", title="this point"),
-    ]
     at_start, at_edge = fronts["at_start"].astype(bool), fronts["at_edge"].astype(bool) & ~fronts["at_start"]
     kinds = np.select([at_start, at_edge], [AT_START, AT_EDGE], "best rate inside its grid")
     table = fronts.assign(kind=kinds)
     goals = sorted(fronts["goal"].unique())
+    columns = ("goal", "batch_size", "learning_rate", "setting", "updates", "examples", "seeds", "kind")
+    tooltip = tooltips(words, table, *columns, learning_rate="best learning rate", **_TO_GOAL)
     layers = []
     for part, mark in (
         (table[at_start], {"shape": "square", **_HOLLOW}),
@@ -85,15 +54,10 @@ def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: T
     ):
         if part.empty:
             continue
-        chart = alt.Chart(tables.add(part, _POINT_COLUMNS)).mark_point(size=75, **mark)
-        encoded = chart.encode(
-            x="updates:Q",
-            y="examples:Q",
-            color=ordered_colour("goal", goals, words.goal),
-            opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
-            tooltip=tooltip,
-        )
-        layers.append(encoded)
+        points = alt.Chart(tables.add(part, columns)).mark_point(size=75, **mark)
+        colour = ordered_colour("goal", goals, words.goal)
+        opacity = alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))
+        layers.append(points.encode(x="updates:Q", y="examples:Q", color=colour, opacity=opacity, tooltip=tooltip))
     return layers
 
 
@@ -105,13 +69,10 @@ def _curves(
     if known.empty:
         return []
     smallest, largest = fronts["batch_size"].min(), fronts["batch_size"].max()
-    curve = pd.concat([fitted_curve(row, smallest, largest) for _, row in known.iterrows()])
+    curve = pd.concat([tradeoff_curve(row, smallest, largest) for _, row in known.iterrows()])
     turns = known.assign(updates=2 * known["steps_min"], examples=2 * known["examples_min"])
-    tooltip = [
-        alt.Tooltip("goal:Q", title=words.goal),
-        alt.Tooltip("critical_batch:Q", title=f"critical batch size ({words.unit})", format=",.3~r"),
-    ]
     columns = ["goal", "updates", "examples", "critical_batch"]
+    tooltip = tooltips(words, turns, "goal", "critical_batch")
     shared = {"x": "updates:Q", "y": "examples:Q", "color": "goal:O", "tooltip": tooltip}
     lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
     crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
@@ -125,34 +86,44 @@ def _curves(
     ]
 
 
-def front_figure(
-    fronts: pd.DataFrame, fits: pd.DataFrame, runs: int, adaptive: pd.DataFrame | None = None
-) -> Figure | None:
-    """The Pareto fronts of one task, or None where no goal was reached.
+def _adaptive_points(adaptive: pd.DataFrame, words: Words, tables: Tables) -> list[alt.Chart]:
+    """Diamonds: updates and examples of adaptive runs at each goal."""
+    if adaptive.empty:
+        return []
+    columns = ("goal", "setting", "batch_size", "updates", "examples", "gamma_observed", "gamma_predicted", "seeds")
+    titles = {"setting": "adaptive batch", "batch_size": "mean batch size ({unit})"} | _TO_GOAL
+    tooltip = tooltips(words, adaptive, *columns, **titles)
+    marks = alt.Chart(tables.add(adaptive, columns)).mark_point(
+        shape="diamond", size=110, filled=True, stroke="var(--ink)", strokeWidth=1.5, opacity=1
+    )
+    ends = adaptive.loc[adaptive.groupby(["setting", "learning_rate"])["goal"].idxmax()]
+    labels = alt.Chart(tables.add(ends, columns)).mark_text(
+        color="var(--ink-soft)", fontSize=11, align="right", baseline="top", dx=-8, dy=3, tooltip=False
+    )
+    place: dict[str, Any] = {"x": "updates:Q", "y": "examples:Q"}
+    return [marks.encode(**place, color="goal:O", tooltip=tooltip), labels.encode(**place, text="setting:N")]
 
-    Args:
-        fronts, fits: the task's rows of `SweepFit.fronts` and `SweepFit.fits`.
-        runs: how many runs the fronts were chosen from.
-        adaptive: the task's rows of `SweepFit.adaptive`.
-    """
+
+@chart("task", tables=lambda overview: {"fits": overview.fit.fits, "fronts": overview.fit.fronts})
+def front_figure(view: TaskView) -> Figure | None:
+    """The Pareto fronts of one task; None where no goal was reached."""
+    fronts, fits, words, tables = view.own.fronts, view.own.fits, Words(view.measure), Tables()
     if fronts.empty:
         return None
-    tables, words = Tables(), words_of(fits)
     chosen = alt.selection_point(name="chosen", fields=["goal"], bind="legend")
-    beside = fronts.head(0) if adaptive is None else adaptive
+    beside = view.own.adaptive[view.own.adaptive["goal"].isin(fronts["goal"])]
     updates, examples = ([*fronts[name], *beside[name]] for name in ("updates", "examples"))
     x = log_axis(alt.X, "updates", f"{_UPDATES} (optimiser steps, log scale)", updates)
     y = log_axis(alt.Y, "examples", f"{words.unit} to the goal ({words.log_scale})", examples)
     lines, labels = _guides(fronts, tables)
     curves = _curves(fits, fronts, words, chosen, tables)
-    marks = adaptive_points(beside[beside["goal"].isin(fronts["goal"])], words, tables)
+    marks = _adaptive_points(beside, words, tables)
     layers = [lines.encode(x=x, y=y), *curves, *_points(fronts, words, chosen, tables), *marks, labels]
-    chart = alt.layer(*layers).add_params(chosen)
     return Figure(
         "pareto-front",
         f"What each batch size costs: updates against {words.unit}",
-        _caption(fronts, fits, words, runs) + (_ADAPTIVE if marks else ""),
-        chart,
+        _caption(fronts, fits, words, len(view.fixed.runs)) + (_ADAPTIVE if marks else ""),
+        alt.layer(*layers).add_params(chosen),
         tables,
         True,
     )

@@ -11,18 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rl_scaling.analysis.course import Course, predicted, predicted_gamma
+from rl_scaling.analysis.noise_path import NoisePath, predicted, predicted_gamma
+from rl_scaling.estimates import Estimate
 from rl_scaling.statistics.jackknife import ratio_of_means
 
 K = 400
 MIDDLES = (np.arange(K) + 0.5) / K
 
 
-def exact_course(noise_scale: np.ndarray, batches: list[float]) -> Course:
+def exact_course(noise_scale: np.ndarray, batches: list[float]) -> NoisePath:
     """Runs of several batch sizes through a noise scale that is known exactly, one noise-free step per stretch."""
     batch = np.array(batches)[:, None] * np.ones(len(noise_scale))
     nothing = np.zeros(len(noise_scale))
-    return Course(1 + noise_scale / batch, batch, 1 / noise_scale, nothing, nothing + 9)
+    return NoisePath(1 + noise_scale / batch, batch, 1 / noise_scale, nothing, nothing + 9)
 
 
 @pytest.mark.parametrize(
@@ -39,13 +40,14 @@ def exact_course(noise_scale: np.ndarray, batches: list[float]) -> Course:
 def test_closed_forms(
     noise_scale: Callable[[np.ndarray], np.ndarray], mean: float, gamma: float, batches: list[float]
 ) -> None:
-    course = exact_course(noise_scale(MIDDLES), batches)
-    found = course.integrals()
+    path = exact_course(noise_scale(MIDDLES), batches)
+    found = path.integrals()
     assert found.steps_min == pytest.approx(K)
     assert found.examples_min == pytest.approx(K * mean, rel=1e-4)
     assert found.critical_batch == pytest.approx(mean, rel=1e-4)
-    assert predicted_gamma(course).value == pytest.approx(gamma, rel=1e-3)
-    np.testing.assert_allclose(predicted(course, lambda i: i.critical_batch), mean, rtol=1e-4)
+    assert predicted_gamma(path).value == pytest.approx(gamma, rel=1e-3)
+    batch = predicted(path, lambda i: i.critical_batch)
+    np.testing.assert_allclose((batch.value, batch.low, batch.high), mean, rtol=1e-4)
 
 
 @given(noise_scale=arrays(float, 20, elements=st.floats(1e-2, 1e6)), batch=st.floats(1e-2, 1e6), r=st.floats(1e-3, 1e6))
@@ -65,21 +67,23 @@ def test_an_adaptive_batch_gains_gamma_whatever_an_update_costs(
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    course = Course.of(np.ones((1, 2)), np.ones((1, 2)), [ratio_of_means([1.0], [2.0]), ratio_of_means([1, 2], [2, 1])])
-    assert not course.known
-    assert math.isnan(predicted(course, lambda i: i.steps_min).value)
-    assert math.isnan(predicted_gamma(course).value)
-    one = Course.of(np.ones((1, 1)), np.ones((1, 1)), [ratio_of_means([1.0, 1.2, 0.9], [2.0, 2.1, 2.0])])
+    path = NoisePath.of(
+        np.ones((1, 2)), np.ones((1, 2)), [ratio_of_means([1.0], [2.0]), ratio_of_means([1, 2], [2, 1])]
+    )
+    assert not path.known
+    assert math.isnan(predicted(path, lambda i: i.steps_min).value)
+    assert math.isnan(predicted_gamma(path).value)
+    one = NoisePath.of(np.ones((1, 1)), np.ones((1, 1)), [ratio_of_means([1.0, 1.2, 0.9], [2.0, 2.1, 2.0])])
     assert one.known
     assert math.isnan(predicted_gamma(one).value)
     assert predicted(one, lambda i: i.steps_min).low > 0
 
 
 def test_no_gradient_seen_is_an_infinite_critical_batch() -> None:
-    course = Course(np.full((1, 3), 10.0), np.full((1, 3), 80.0), -np.ones(3), np.full(3, 1e-9), np.full(3, 9.0))
-    assert course.integrals() == (0, 2400, 0)
-    assert predicted(course, lambda i: i.critical_batch) == (math.inf, math.inf, math.inf)
-    assert math.isnan(predicted_gamma(course).value)
+    path = NoisePath(np.full((1, 3), 10.0), np.full((1, 3), 80.0), -np.ones(3), np.full(3, 1e-9), np.full(3, 9.0))
+    assert path.integrals() == (0, 2400, 0)
+    assert predicted(path, lambda i: i.critical_batch) == Estimate(math.inf, math.inf, math.inf)
+    assert math.isnan(predicted_gamma(path).value)
 
 
 @pytest.mark.statistical
@@ -98,9 +102,9 @@ def test_intervals_cover_the_truth() -> None:
     for _ in range(200):
         rows = truth[:, None] + 0.3 / 80 * rng.standard_normal((8, 12))
         ratios = [ratio_of_means(row, np.ones(12)) for row in rows]
-        course = Course.of(exact.updates, exact.batch, ratios)
-        gamma = predicted_gamma(course)
-        answers = (predicted(course, lambda i: i.steps_min), predicted(course, lambda i: i.critical_batch), gamma)
+        path = NoisePath.of(exact.updates, exact.batch, ratios)
+        gamma = predicted_gamma(path)
+        answers = (predicted(path, lambda i: i.steps_min), predicted(path, lambda i: i.critical_batch), gamma)
         for number, (answer, true) in enumerate(
             zip(answers, (expected.steps_min, expected.critical_batch, expected.gamma), strict=True)
         ):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
+from rl_scaling.estimates import UNKNOWN, Estimate
+
 SOURCE = "McCandlish et al. 2018, Table 1"
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -17,21 +19,25 @@ class PublishedScale:
     Attributes:
         task: as the paper calls it.
         unit: what a batch is counted in.
-        critical_start, critical_end: critical batch size early and late in training; None where not measured. The upper
-            end of a lower bound is infinite.
+        critical_start, critical_end: critical batch size early and late in training.
         noise_start, noise_mean: simple noise scale at the start and averaged over training.
     """
 
     task: str
     unit: str
-    critical_start: Span | None
-    critical_end: Span
-    noise_start: Span
-    noise_mean: Span
+    critical_start: Estimate
+    critical_end: Estimate
+    noise_start: Estimate
+    noise_mean: Estimate
 
 
-def _exact(value: float) -> Span:
-    return (value, value)
+def _exact(value: float) -> Estimate:
+    return Estimate(value, value, value)
+
+
+def _range(low: float, high: float = math.inf) -> Estimate:
+    """Without a value: a range, or a lower bound."""
+    return Estimate(math.nan, low, high)
 
 
 def _scale(task: str, unit: str, critical: tuple[float, float], noise: tuple[float, float]) -> PublishedScale:
@@ -46,9 +52,11 @@ PUBLISHED = (
     _scale("SVHN autoencoder", "examples", (10, 40), (2, 2)),
     _scale("SVHN VAE", "examples", (10, 200), (10, 10)),
     _scale("Billion Word", "tokens", (700, 100_000), (1_000, 150_000)),
-    PublishedScale("Atari", "frames", (100, 1_000), (400, 8_000), (100, 1_000), (1_000, 20_000)),
+    PublishedScale(
+        "Atari", "frames", _range(100, 1_000), _range(400, 8_000), _range(100, 1_000), _range(1_000, 20_000)
+    ),
     _scale("Dota 1v1", "frames", (50_000, 3_000_000), (100_000, 300_000)),
-    PublishedScale("Dota 5v5", "frames", None, (8_000_000, float("inf")), _exact(100_000), _exact(24_000_000)),
+    PublishedScale("Dota 5v5", "frames", UNKNOWN, _range(8_000_000), _exact(100_000), _exact(24_000_000)),
 )
 
 
@@ -64,10 +72,10 @@ def published_pairs() -> pd.DataFrame:
         | _point("noise_scale", scale.noise_mean)
         | _point("critical_batch", scale.critical_end)
         for scale in PUBLISHED
-        if scale.critical_end[1] < float("inf")
+        if math.isfinite(scale.critical_end.high)
     ]
     return pd.DataFrame(rows)
 
 
-def _point(name: str, span: Span) -> dict[str, float]:
-    return {name: (span[0] * span[1]) ** 0.5, f"{name}_low": span[0], f"{name}_high": span[1]}
+def _point(name: str, scale: Estimate) -> dict[str, float]:
+    return Estimate((scale.low * scale.high) ** 0.5, scale.low, scale.high).columns(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from rl_scaling.analysis.budgets import QUANTITIES
+from rl_scaling.analysis.budgets import QUANTITIES, of_epochs, with_bars
 from rl_scaling.report.data import Tables
+from rl_scaling.report.registry import chart
 from rl_scaling.report.theme import Figure, legend, log_axis
 
 _RATE = "effective learning rate, rate / (1 - momentum), log scale"
@@ -15,6 +16,7 @@ _FEWEST = 3  # points of a curve
 _NAMES = {name: name.replace("_", " ") for name in QUANTITIES}
 
 
+@chart("budgets")
 def budget_figures(best: pd.DataFrame) -> list[Figure]:
     """For every subject and budget the best rate and what it gives by batch size; by epochs where several were tried.
 
@@ -26,9 +28,7 @@ def budget_figures(best: pd.DataFrame) -> list[Figure]:
         if len(rows["batch_size"].unique()) >= _FEWEST:
             stem, title = f"{subject}-{budget}".replace(" ", "-"), f"{subject}, {budget}"
             figures += _pair(rows, "batch_size", "batch size (examples, log scale)", stem, title)
-    epochs = best[best["budget"].str.endswith(" epochs")]
-    epochs = epochs.assign(epochs=epochs["budget"].str.split().str[0].astype(float))
-    for (subject, size), rows in epochs.groupby(["subject", "batch_size"], sort=True):
+    for (subject, size), rows in of_epochs(best).groupby(["subject", "batch_size"], sort=True):
         if len(rows["epochs"].unique()) >= _FEWEST:
             stem, title = f"{subject}-by-epochs-at-{size}", f"{subject}, batch size {size}"
             figures += _pair(rows, "epochs", "epochs (log scale)", stem, title)
@@ -37,20 +37,18 @@ def budget_figures(best: pd.DataFrame) -> list[Figure]:
 
 def _pair(rows: pd.DataFrame, x: str, x_title: str, stem: str, title: str) -> list[Figure]:
     """Best rates, and what they give."""
-    named = rows.assign(what=rows["quantity"].map(_NAMES), edge=rows["at_edge"] != "")
-    momentum = named["effective_rate"] / named["learning_rate"]
-    named = named.assign(low=named["rate_low"] * momentum, high=named["rate_high"] * momentum)
+    named = with_bars(rows).assign(what=rows["quantity"].map(_NAMES), edge=rows["at_edge"] != "")
     caption = "Bars reach over the rates within a standard error of the best; hollow: at the end of the rates tried."
     figures = [Figure(f"{stem}-rates", f"Best learning rate: {title}", caption, *_rates(named, x, x_title))]
     for quantity in ("training_loss", "validation_accuracy"):
         part = named[named["quantity"] == quantity]
         if len(part):
-            chart = _values(part, x, x_title, quantity)
+            drawn = _values(part, x, x_title, quantity)
             caption = (
                 f"{_NAMES[quantity].capitalize()} at the rate that is best for it; bars: standard errors of seeds."
             )
             name = f"{stem}-{quantity.replace('_', '-')}"
-            figures.append(Figure(name, f"{_NAMES[quantity].capitalize()}: {title}", caption, *chart))
+            figures.append(Figure(name, f"{_NAMES[quantity].capitalize()}: {title}", caption, *drawn))
     return figures
 
 
@@ -69,7 +67,7 @@ def _axis(x: str, title: str, rows: pd.DataFrame) -> alt.X:
 
 def _rates(named: pd.DataFrame, x: str, x_title: str) -> tuple[alt.LayerChart | alt.FacetChart, Tables]:
     tables = Tables()
-    columns = [x, "optimizer", "what", "effective_rate", "low", "high", "edge"]
+    columns = [x, "optimizer", "what", "effective_rate", "effective_low", "effective_high", "edge"]
     shown = named[named["quantity"] != "validation_loss"]
     data = tables.add(shown, columns)
     base = alt.Chart(data).encode(
@@ -81,9 +79,9 @@ def _rates(named: pd.DataFrame, x: str, x_title: str) -> tuple[alt.LayerChart | 
             legend=legend("best by", entry_width=160, symbolType="stroke", symbolSize=900),
         ),
     )
-    y = log_axis(alt.Y, "effective_rate", _RATE, [*shown["low"], *shown["high"]], format=",~r")
+    y = log_axis(alt.Y, "effective_rate", _RATE, [*shown["effective_low"], *shown["effective_high"]], format=",~r")
     lines = base.mark_line(strokeWidth=2).encode(y=y, detail="what:N")
-    bars = base.mark_rule(opacity=0.45).encode(y=alt.Y("low:Q"), y2="high:Q")
+    bars = base.mark_rule(opacity=0.45).encode(y=alt.Y("effective_low:Q"), y2="effective_high:Q")
     inside, at_edge = (
         base.transform_filter(alt.datum.edge == edge)
         .mark_point(size=60, filled=not edge, fill="var(--surface)" if edge else alt.Undefined, opacity=1)
@@ -94,16 +92,14 @@ def _rates(named: pd.DataFrame, x: str, x_title: str) -> tuple[alt.LayerChart | 
 
 
 def _values(part: pd.DataFrame, x: str, x_title: str, quantity: str) -> tuple[alt.LayerChart | alt.FacetChart, Tables]:
-    tables = Tables()
-    error = part["standard_error"].fillna(0.0)
-    part = part.assign(low=(part["value"] - error).clip(lower=part["value"] / 10), high=part["value"] + error)
-    data = tables.add(part, [x, "optimizer", "value", "low", "high", "learning_rate"])
+    tables, ends = Tables(), [*part["value_low"], *part["value_high"]]
+    data = tables.add(part, [x, "optimizer", "value", "value_low", "value_high", "learning_rate"])
     base = alt.Chart(data).encode(x=_axis(x, x_title, part), color=_colour())
     if QUANTITIES[quantity]:
-        y = log_axis(alt.Y, "value", f"{_NAMES[quantity]} (log scale)", [*part["low"], *part["high"]], format=",~g")
+        y = log_axis(alt.Y, "value", f"{_NAMES[quantity]} (log scale)", ends, format=",~g")
     else:
         y = alt.Y("value:Q", title=_NAMES[quantity], scale=alt.Scale(zero=False), axis=alt.Axis(format=".1%"))
-    bars = base.mark_rule(opacity=0.45).encode(y=alt.Y("low:Q"), y2="high:Q")
+    bars = base.mark_rule(opacity=0.45).encode(y=alt.Y("value_low:Q"), y2="value_high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y)
     points = base.mark_point(size=60, filled=True, opacity=1).encode(y=y)
     return alt.layer(line, bars, points), tables

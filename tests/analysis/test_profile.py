@@ -5,8 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, degrees_of_freedom, seed_interval
-from rl_scaling.analysis.profile import Profile
+from rl_scaling.analysis.profile import (
+    FAILED,
+    UNKNOWN,
+    Cell,
+    Profile,
+    can_resample,
+    degrees_of_freedom,
+    seed_interval,
+)
 
 BATCH = np.array([20.0, 40, 80, 160, 320])
 TRUTH = math.log(80)
