@@ -4,16 +4,20 @@ It takes the table of `rl_scaling.store.load_runs` and gives tables; it draws no
 emulator.
 """
 
-from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
-from rl_scaling.analysis.fronts import front, is_adaptive
-from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
-from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
-from rl_scaling.analysis.noise_scale import noise_over_training
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
-from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
-from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
-from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
-from rl_scaling.analysis.views import TaskView
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
+    from rl_scaling.analysis.fronts import front, is_adaptive
+    from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
+    from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
+    from rl_scaling.analysis.noise_scale import noise_over_training
+    from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
+    from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
+    from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
+    from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
+    from rl_scaling.analysis.views import TaskView
 
 __all__ = [
     "DEFAULT_HORIZON",
@@ -44,3 +48,80 @@ __all__ = [
     "reach",
     "smooth",
 ]
+
+# Loaded when they are asked for: following a run needs no fit.
+_HOMES = {
+    **dict.fromkeys(
+        (
+            "Agreement",
+            "agreement",
+            "domains_of",
+            "pairs_of",
+        ),
+        "agreement",
+    ),
+    **dict.fromkeys(
+        (
+            "front",
+            "is_adaptive",
+        ),
+        "fronts",
+    ),
+    **dict.fromkeys(
+        (
+            "GoalTracker",
+            "Goals",
+            "Reach",
+            "reach",
+        ),
+        "goals",
+    ),
+    **dict.fromkeys(
+        (
+            "RateCurve",
+            "rate_curve",
+        ),
+        "learning_rates",
+    ),
+    **dict.fromkeys(("noise_over_training",), "noise_scale"),
+    **dict.fromkeys(
+        (
+            "DEFAULT_HORIZON",
+            "ScoreSmoother",
+            "smooth",
+        ),
+        "smoothing",
+    ),
+    **dict.fromkeys(
+        (
+            "Progress",
+            "leading_rates",
+            "rate_can_still_win",
+        ),
+        "stopping",
+    ),
+    **dict.fromkeys(
+        (
+            "FIT_COLUMNS",
+            "SweepFit",
+            "fit_runs",
+            "fits_to_json",
+        ),
+        "sweep_fit",
+    ),
+    **dict.fromkeys(
+        (
+            "Status",
+            "TradeoffFit",
+            "fit_tradeoff",
+        ),
+        "tradeoff",
+    ),
+    **dict.fromkeys(("TaskView",), "views"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"rl_scaling.analysis.{_HOMES[name]}"), name)
