@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
+    from rl_scaling.analysis.agreement import Agreement, domains_of, pairs_of
     from rl_scaling.analysis.fronts import front, is_adaptive
     from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
     from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
@@ -33,7 +33,6 @@ __all__ = [
     "SweepFit",
     "TaskView",
     "TradeoffFit",
-    "agreement",
     "domains_of",
     "fit_runs",
     "fit_tradeoff",
@@ -50,75 +49,19 @@ __all__ = [
 ]
 
 # Loaded when they are asked for: following a run needs no fit.
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "Agreement",
-            "agreement",
-            "domains_of",
-            "pairs_of",
-        ),
-        "agreement",
-    ),
-    **dict.fromkeys(
-        (
-            "front",
-            "is_adaptive",
-        ),
-        "fronts",
-    ),
-    **dict.fromkeys(
-        (
-            "GoalTracker",
-            "Goals",
-            "Reach",
-            "reach",
-        ),
-        "goals",
-    ),
-    **dict.fromkeys(
-        (
-            "RateCurve",
-            "rate_curve",
-        ),
-        "learning_rates",
-    ),
-    **dict.fromkeys(("noise_over_training",), "noise_scale"),
-    **dict.fromkeys(
-        (
-            "DEFAULT_HORIZON",
-            "ScoreSmoother",
-            "smooth",
-        ),
-        "smoothing",
-    ),
-    **dict.fromkeys(
-        (
-            "Progress",
-            "leading_rates",
-            "rate_can_still_win",
-        ),
-        "stopping",
-    ),
-    **dict.fromkeys(
-        (
-            "FIT_COLUMNS",
-            "SweepFit",
-            "fit_runs",
-            "fits_to_json",
-        ),
-        "sweep_fit",
-    ),
-    **dict.fromkeys(
-        (
-            "Status",
-            "TradeoffFit",
-            "fit_tradeoff",
-        ),
-        "tradeoff",
-    ),
-    **dict.fromkeys(("TaskView",), "views"),
+_NAMES = {
+    "agreement": ("Agreement", "domains_of", "pairs_of"),
+    "fronts": ("front", "is_adaptive"),
+    "goals": ("GoalTracker", "Goals", "Reach", "reach"),
+    "learning_rates": ("RateCurve", "rate_curve"),
+    "noise_scale": ("noise_over_training",),
+    "smoothing": ("DEFAULT_HORIZON", "ScoreSmoother", "smooth"),
+    "stopping": ("Progress", "leading_rates", "rate_can_still_win"),
+    "sweep_fit": ("FIT_COLUMNS", "SweepFit", "fit_runs", "fits_to_json"),
+    "tradeoff": ("Status", "TradeoffFit", "fit_tradeoff"),
+    "views": ("TaskView",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
