@@ -84,7 +84,7 @@ class ScheduleConfig(Config):
             by the training loss (McCandlish et al. 2018, A.4.1).
         final_factor: kappa of the linear decay.
         decay_updates: T of the linear decay.
-        warmup_updates: over which the rate first rises linearly; 0: none.
+        warmup_updates: updates over which the rate first rises linearly; 0: none.
         thresholds: training losses, falling, at each of which the triggered rate is multiplied by `factor`.
         factor: of the triggered decay.
     """
@@ -115,7 +115,8 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
     """An adaptive batch of examples; the noise scale is measured in the run itself.
 
     Attributes:
-        min_batch_size, max_batch_size: bounds, in examples.
+        min_batch_size: fewest examples.
+        max_batch_size: most examples.
         measure_every_updates: one update in this many is measured.
         groups: groups of examples whose gradients are compared.
         window_measurements: time constant of the moving average that the estimate is.
@@ -147,12 +148,15 @@ class SupervisedConfig(RunDescription):
     """One training run on labelled images.
 
     Attributes:
-        dataset, model: names that `load_dataset` and `make_model` know.
-        dropout: of models that have it.
-        batch_size: examples per update.
+        dataset: name of the data set: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, owner/name of the
+            Hugging Face hub, or that of a problem of your own.
+        model: name of the model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit,
+            autoencoder, or that of a problem of your own.
+        dropout: probability of dropout, in models that have it.
+        batch_size: examples per update; where an adaptive batch begins.
         sampling: batches drawn with "replacement", or by "epoch": each example once before any comes again.
-        augment: random crops and flips.
-        label_smoothing: of the loss that is trained; evaluation has none.
+        augment: random crops, and mirror images except of digits.
+        label_smoothing: smoothing of the labels in the loss that is trained; evaluation has none.
         updates: after which the run is done; an adaptive batch sees the same examples in other numbers of updates.
         budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
         quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
@@ -160,7 +164,8 @@ class SupervisedConfig(RunDescription):
         noise_every_updates: one in this many updates measures B_simple; 0: none. Batches of one example and models
             whose gradients do not come apart, as with batch normalisation, are not measured; an adaptive batch has
             its own `measure_every_updates`, and this is left at its default.
-        b_noise_every_rows: one in this many rows measures B_noise, the first among them; 0: none.
+        b_noise_every_rows: one in N rows measures the noise scale with curvature, B_noise, the first among them; 0:
+            none.
     """
 
     domain: ClassVar[str] = "supervised"
