@@ -157,9 +157,36 @@ def test_a_dry_run_says_time_memory_and_disk_and_writes_nothing(
     domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command: dict[str, list[str]] = {
-        "rl": "rl --game Pong --num-envs 2 --frames 2e3 --network small --rates 2 --best-seeds 1".split(),
-        "supervised": "supervised --optimizers sgd --batch-sizes 32 128 --rates 2 --seeds 0 --best-seeds 1".split(),
-        "nqm": "nqm --optimizers sgd --batch-sizes 64 256 --rates 2 --targets 0.1".split(),
+        "rl": [
+            "rl",
+            "--game",
+            "Pong",
+            "--num-envs",
+            "2",
+            "--frames",
+            "2e3",
+            "--network",
+            "small",
+            "--rates",
+            "2",
+            "--best-seeds",
+            "1",
+        ],
+        "supervised": [
+            "supervised",
+            "--optimizers",
+            "sgd",
+            "--batch-sizes",
+            "32",
+            "128",
+            "--rates",
+            "2",
+            "--seeds",
+            "0",
+            "--best-seeds",
+            "1",
+        ],
+        "nqm": ["nqm", "--optimizers", "sgd", "--batch-sizes", "64", "256", "--rates", "2", "--targets", "0.1"],
     }
     from rl_scaling.cli import main
 
