@@ -13,7 +13,6 @@ from rl_scaling.domains.supervised import domain as module
 from rl_scaling.domains.supervised.config import (
     SupervisedConfig,
 )
-from rl_scaling.domains.supervised.domain import find_device
 from tests.domains.supervised.test_loop import DIGITS, SINGLE, STACKED, UPDATES, config_of, events, of, records
 
 
