@@ -1,4 +1,4 @@
-"""What actor-critic agents have in common: acting, updating, what is told of it, and what is saved."""
+"""What actor-critic agents have in common: acting, updating, and saving their state."""
 
 from __future__ import annotations
 

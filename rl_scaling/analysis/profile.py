@@ -8,7 +8,7 @@ Given B_crit the best log S_min is a mean of residuals; what is left is a curve 
 is looked at on a grid, so that no local minimum can be mistaken for the best one. At both ends the curve has finite
 limits: B_crit -> 0 is a constant number of steps, B_crit -> infinity a constant number of examples.
 
-How far off B_crit could have come out with other seeds is told by a bootstrap that chooses again (`seed_interval`).
+How far off B_crit could be with other seeds comes from a bootstrap that chooses again (`seed_interval`).
 Seeds are drawn anew within each batch size, all learning rates of a batch size with the same draw; the best learning
 rate is chosen again from the draw and the trade-off fitted again, so that the luck in the choice is part of the
 interval. From m seeds m - 1 are drawn: the spread of their mean is then that of the mean of m fresh seeds, where

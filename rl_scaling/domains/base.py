@@ -48,7 +48,7 @@ class Control:
         interrupt: yield a record and a checkpoint of every run now, however few updates the record stands for; then
             nobody asks for more.
         stop: numbers of runs that end here, each with a checkpoint if the domain has any.
-        goals: values of the quantity whose first reach deserves a row, where the domain can tell it.
+        goals: values of the quantity whose first reach deserves a row, where the domain knows it.
     """
 
     def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
@@ -210,7 +210,7 @@ class Domain(ABC, Generic[AnyConfig]):
     def costs(
         self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int
     ) -> tuple[Sequence[TrialCost], str] | None:
-        """What runs take, with so many side by side, and what that rests on; None: tell it by running some of them."""
+        """What runs cost, run `side_by_side` at a time, and what that rests on; None: measure it by running some of them."""
         return None
 
     @abstractmethod

@@ -145,7 +145,7 @@ def _row(task: _Task, batch_over_noise_scale: float, columns: FloatArray) -> dic
 
 
 def plain_ratio(squares: FloatArray, traces: FloatArray, weights: FloatArray) -> FloatArray:
-    """Mean tr(Sigma) over mean |G|^2: right but for the bias of a ratio.
+    """Mean tr(Sigma) over mean |G|^2: right except for the bias of a ratio.
 
     Args:
         squares: (repeats, measurements) estimates of |G|^2.

@@ -85,7 +85,7 @@ def coverage_is_met(row: Row) -> bool:
 
 @dataclass(frozen=True)
 class TemperatureSettings:
-    """The temperature experiment but for what is changed.
+    """The settings of the temperature experiment.
 
     Random labels and weight decay keep the network from fitting every example: where it can, tr(Sigma) and |G|^2 vanish
     together, the loss never becomes flat and there is no equilibrium to speak of.

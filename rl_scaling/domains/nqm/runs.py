@@ -75,7 +75,7 @@ def _risks(config: NQMConfig, spectrum: Spectrum, updates: NDArray[np.int64]) ->
 def _first_hit(config: NQMConfig, spectrum: Spectrum, even: NDArray[np.int64], target: float) -> int | None:
     """The first update at or below the target; None if there is none.
 
-    Exact, but for averages of momentum, of which a dip between two of the `even` updates may go unnoticed.
+    Exact, except for averages of momentum, where a dip between two of the `even` updates may go unnoticed.
     """
     if not find_optimizer(config.optimizer).averaged:
         return find_hits(spectrum, target, max_steps=config.updates, **_settings(config)).first or None

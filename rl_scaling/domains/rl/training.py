@@ -237,7 +237,7 @@ def _measure(update: Update, progress: Progress, since: _SinceRecord) -> None:
 
 
 def _moments(groups: GradientGroups) -> tuple[float, float] | None:
-    """|G|^2 and tr(Sigma); None where they cannot be had."""
+    """|G|^2 and tr(Sigma); None where they cannot be computed."""
     filled = groups.sizes > 0  # a group may hold nothing but reset steps
     if filled.sum() < 2 or not np.isfinite([groups.batch_sq_norm, *groups.sq_norms[filled]]).all():
         return None

@@ -93,7 +93,7 @@ class LearningRate:
 
 
 def learning_rate_at(config: SupervisedConfig, update: int) -> float:
-    """The learning rate of an update, counted from 0, but for what a training loss has triggered.
+    """The learning rate of an update, counted from 0, before what a training loss has triggered.
 
     Linear decay is rate * (1 - (1 - kappa) t / T) for t <= T and kappa * rate after (Zhang et al. 2019, F.3). Halving
     is constant for the first half of the updates and then halved every further twentieth (Smith, Elsen and De 2020).

@@ -7,7 +7,7 @@ gives the same weights, bit by bit, with the callback and without it.
 
 Which gradient. A2C: the one of its update. PPO: the one of its first minibatches, while the ratio of new to old policy
 is still one, with advantages normalised by the mean and deviation of the whole rollout for all groups alike. PPO
-draws a minibatch from frames of all environments, so a minibatch's statistics are those of the rollout but for the
+draws a minibatch from frames of all environments, so a minibatch's statistics are those of the rollout except for the
 luck of the draw; a group's own statistics would take out of the group what sets it apart from the others, and that is
 the noise to be measured. The gradients of a rollout and of a minibatch have then the same mean, and the noise scale,
 in frames, does not depend on the size of the minibatch.

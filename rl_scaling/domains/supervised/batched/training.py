@@ -15,7 +15,7 @@ from rl_scaling.domains.supervised.data.dataset import Split
 
 
 class StackedParameters:
-    """Parameters of models that are alike but for their numbers.
+    """Parameters of models that differ only in their numbers.
 
     Args:
         models: one or more.
@@ -95,7 +95,7 @@ class StackedTraining:
     (`keep`), the others never notice.
 
     Args:
-        models: one per trial, alike but for their starting weights; they are not changed.
+        models: one per trial, which differ only in their starting weights; they are not changed.
         split: the training images.
         optimizer: for all trials, fresh.
         average: of the weights, if one is wanted.
