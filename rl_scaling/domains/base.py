@@ -210,7 +210,7 @@ class Domain(ABC, Generic[AnyConfig]):
     def costs(
         self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int
     ) -> tuple[Sequence[TrialCost], str] | None:
-        """What runs cost, run `side_by_side` at a time, and what that rests on; None: measure it by running some of them."""
+        """What runs cost, `side_by_side` at a time, and what that rests on; None: measured by running some of them."""
         return None
 
     @abstractmethod
