@@ -1,4 +1,4 @@
-"""The documentation builds as a site, with every link and anchor checked, and asks nothing of any network."""
+"""The documentation builds as a site, with every link and anchor checked, and names only what exists."""
 
 from __future__ import annotations
 
@@ -7,8 +7,28 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OUR_PATH = re.compile(r"(?<![\w/.])(?:agents|docs|envs|results|rl_scaling|scripts|tests)/[\w./-]*\w")
+OUR_NAME = re.compile(r"(?<![\w/])rl_scaling(?:\.[A-Za-z_]\w*)+")
+OUR_IMPORT = re.compile(r"from (rl_scaling[\w.]*) import ([\w, ]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_and_names_of_ours_exist(page: Path) -> None:
+    """A how-to may name what its reader adds: there, what holds it must exist. Its examples are run elsewhere."""
+    adds = page.parent.name == "how-to"
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL) if adds else page.read_text()
+    paths = [ROOT / path for path in OUR_PATH.findall(text)]
+    assert not [path for path in paths if not (path.parent if adds else path).exists()]
+    imported = [f"{module}.{name.strip()}" for module, names in OUR_IMPORT.findall(text) for name in names.split(",")]
+    for name in {*OUR_NAME.findall(text), *imported}:
+        resolve_name(name.rpartition(".")[0] if adds else name)  # raises where there is nothing of that name
+
 
 
 def test_site_builds_and_has_the_command_reference(tmp_path: Path) -> None:
