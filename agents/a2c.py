@@ -34,6 +34,49 @@ class A2C(Agent[A2CConfig]):
         norms = self._group_sq_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
 
+    def returns(self, rollout: Rollout) -> Tensor:
+        """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
+        return n_step_returns(*rollout.rewards_and_values, self.config.discount)
+
+    def _learn(
+        self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False
+    ) -> Update:
+        """One update from a rollout that is still on the tape."""
+        losses = self._losses(*tape.replay(norms), rollout)
+        rate = self._learning_rate()
+        grad_norm, groups, parts = self._descend(losses, rollout.valid, rate, norms, measure_parts=measure_parts)
+        policy_loss, value_loss, entropy = (loss.detach() for loss in losses)
+        return Update(
+            frames=rollout.frames,
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy=entropy,
+            grad_norm=grad_norm,
+            learning_rate=rate,
+            episode_scores=rollout.episode_scores,
+            episode_frames=rollout.episode_frames,
+            groups=groups,
+            parts=parts,
+        )
+
+    def _losses(self, logits: Tensor, values: Tensor, rollout: Rollout) -> Losses:
+        """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients."""
+        returns = self.returns(rollout).flatten()
+        actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
+        weights = valid / max(rollout.frames, 1)
+        log_probs = log_softmax(logits, dim=-1)
+        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        policy_loss = -(weights * (returns - values).detach() * chosen).sum()
+        value_loss = (weights * (returns - values) ** 2).sum()
+        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
+        return policy_loss, value_loss, entropy
+
+    def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
+        """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
+        num_envs, steps = rollout.valid.shape
+        groups = cluster_slices(np.arange(num_envs + 1) * steps, num_groups)
+        return GroupSqNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), device=self.device)
+
     def gradient_error(self, dtype: torch.dtype) -> float:
         """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
 
@@ -43,61 +86,11 @@ class A2C(Agent[A2CConfig]):
             RuntimeError: `begin` was not called.
         """
         rollout = self._roll_out()
-        return gradient_error(
-            self.network, lambda logits, values: self._loss(logits, values, rollout)[0], rollout.observations, dtype
-        )
 
-    def returns(self, rollout: Rollout) -> Tensor:
-        """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
-        return n_step_returns(*rollout.rewards_and_values, self.config.discount)
+        def loss(logits: Tensor, values: Tensor) -> Tensor:
+            return self._total(self._losses(logits, values, rollout))
 
-    def _learn(
-        self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False
-    ) -> Update:
-        """One update from a rollout that is still on the tape; the groups' norms are of the unclipped gradient."""
-        logits, values = tape.replay(norms)
-        loss, losses = self._loss(logits, values, rollout)
-        parts = self._measured_parts(losses, rollout.valid, norms) if norms and measure_parts else {}
-        self._optimizer.zero_grad()
-        loss.backward()
-        gradient = [p.grad for p in self._parameters if p.grad is not None]
-        groups = self._gradient_groups(rollout.valid, norms, gradient) if norms else None
-        learning_rate = self._learning_rate()
-        grad_norm = self._descend(learning_rate)
-        return Update(
-            frames=rollout.frames,
-            policy_loss=losses[0].detach(),
-            value_loss=losses[1].detach(),
-            entropy=losses[2].detach(),
-            grad_norm=grad_norm,
-            learning_rate=learning_rate,
-            episode_scores=rollout.episode_scores,
-            episode_frames=rollout.episode_frames,
-            groups=groups,
-            parts=parts,
-        )
-
-    def _loss(self, logits: Tensor, values: Tensor, rollout: Rollout) -> tuple[Tensor, Losses]:
-        """Mean over valid frames of -log pi(a) A + value_coefficient (R - V)^2 - entropy_coefficient H.
-
-        Also policy loss, value loss and entropy, as they are before the coefficients.
-        """
-        returns = self.returns(rollout).flatten()
-        actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
-        weights = valid / max(rollout.frames, 1)
-        log_probs = log_softmax(logits, dim=-1)
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        policy_loss = -(weights * (returns - values).detach() * chosen).sum()
-        value_loss = (weights * (returns - values) ** 2).sum()
-        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
-        losses = policy_loss, value_loss, entropy
-        return self._total(losses), losses
-
-    def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
-        """Groups of whole environments, and single frames drawn at random; rows are environment by environment."""
-        num_envs, steps = rollout.valid.shape
-        groups = cluster_slices(np.arange(num_envs + 1) * steps, num_groups)
-        return GroupSqNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), device=self.device)
+        return gradient_error(self.network, loss, rollout.observations, dtype)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config

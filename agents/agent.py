@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -77,6 +77,14 @@ class Update:
     approx_kl: Tensor | None = None
 
 
+class Descent(NamedTuple):
+    """What one step of the optimiser tells: the gradient's norm before clipping, and what was measured of it."""
+
+    grad_norm: Tensor
+    groups: GradientGroups | None
+    parts: dict[str, GradientGroups]
+
+
 class Agent(ABC, Generic[Config]):
     """The agent: its network, optimiser and random numbers.
 
@@ -87,7 +95,7 @@ class Agent(ABC, Generic[Config]):
         total_updates: optimiser updates of the whole run, over which what is annealed falls to 0.
         seed: of the initial weights and the actions.
         device: where the network lives.
-        network: a network of one's own instead of the one the config names.
+        network: your own network instead of the one the config names.
     """
 
     # Whether what the layers gave while acting is kept, to be differentiated without another forward pass.
@@ -165,14 +173,35 @@ class Agent(ABC, Generic[Config]):
         policy, value, entropy = self._weighted(losses)
         return policy + value + entropy
 
-    def _descend(self, learning_rate: float) -> Tensor:
-        """One step of the optimiser along the clipped gradient; the norm before clipping."""
+    def _descend(
+        self,
+        losses: Losses,
+        valid: Tensor,
+        learning_rate: float,
+        norms: GroupSqNorms | None = None,
+        *,
+        measure_parts: bool = False,
+    ) -> Descent:
+        """One step of the optimiser along the clipped gradient of the loss.
+
+        Args:
+            losses: policy loss, value loss and entropy, before their coefficients.
+            valid: which of the frames they are means over count.
+            learning_rate: of this step.
+            norms: collects norms of groups' gradients while the gradient is taken, before it is clipped.
+            measure_parts: whether they are taken of each term of the loss as well.
+        """
+        parts = self._measured_parts(losses, valid, norms) if norms and measure_parts else {}
+        self._optimizer.zero_grad()
+        self._total(losses).backward()
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
+        groups = self._gradient_groups(valid, norms, gradient) if norms else None
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self.updates += 1
-        return grad_norm
+        return Descent(grad_norm, groups, parts)
 
     def _learning_rate(self) -> float:
         rate = self.config.learning_rate * self.learning_rate_factor
@@ -213,7 +242,7 @@ class Agent(ABC, Generic[Config]):
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later process needs to go on, except the environments, which cannot be saved."""
+        """All that a later process needs to resume, except the environments, which cannot be saved."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),

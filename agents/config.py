@@ -40,6 +40,7 @@ class AlgorithmConfig(Config):
         reference_num_envs: a number of environments at which the default settings are known to work.
         rate_turn, rate_power: B* (in frames) and alpha of A.3 (McCandlish et al. 2018): 0.5 to 1 for RMSProp and Adam.
         num_envs_of_scale: numbers of environments of a sweep of each size.
+        optimizer_states: numbers that the optimiser keeps for each weight.
     """
 
     kind: ClassVar[str]
@@ -47,6 +48,7 @@ class AlgorithmConfig(Config):
     rate_turn: ClassVar[float] = 1000.0
     rate_power: ClassVar[float] = 0.5
     num_envs_of_scale: ClassVar[Mapping[str, tuple[int, ...]]]
+    optimizer_states: ClassVar[int] = 2
 
     network: Network = "nature"
     rollout_steps: int
@@ -84,7 +86,7 @@ class AlgorithmConfig(Config):
         """Frames per update.
 
         Raises:
-            ConfigError: so many environments make no whole batches.
+            ConfigError: this many environments make no whole batches.
         """
         return num_envs * self.rollout_steps * self.frame_uses // self.updates_per_rollout
 
@@ -100,7 +102,7 @@ class AlgorithmConfig(Config):
         )
 
     def num_envs_for(self, batch_size: int) -> int:
-        """The number of environments whose batches have so many frames.
+        """The number of environments whose batches have this many frames.
 
         Raises:
             ConfigError: no number of environments has.
@@ -135,6 +137,7 @@ class A2CConfig(AlgorithmConfig):
         "overnight": (4, 8, 24, 72, 200),
         "paper": (4, 16, 64, 256, 1024, 4096),
     }
+    optimizer_states: ClassVar[int] = 1
 
     rollout_steps: int = 5
     learning_rate: float = 7e-4

@@ -116,15 +116,12 @@ class PPO(Agent[PPOConfig]):
         *,
         measure_parts: bool = False,
     ) -> Learned:
-        """One update; the groups' norms are of the unclipped gradient."""
+        """One update."""
         logits, values = self._outputs(minibatch.observations, norms)
         losses, moved = self._losses(logits, values, minibatch, clip_range)
-        parts = self._measured_parts(losses, minibatch.valid, norms) if norms and measure_parts else {}
-        self._optimizer.zero_grad()
-        self._total(losses).backward()
-        gradient = [p.grad for p in self._parameters if p.grad is not None]
-        groups = self._gradient_groups(minibatch.valid, norms, gradient) if norms else None
-        grad_norm = self._descend(learning_rate)
+        grad_norm, groups, parts = self._descend(
+            losses, minibatch.valid, learning_rate, norms, measure_parts=measure_parts
+        )
         return Learned(torch.stack([*losses, *moved, grad_norm]).detach(), groups, parts)
 
     def _losses(

@@ -218,7 +218,7 @@ class AtariVector(VectorSource):
 
     @contextlib.contextmanager
     def _whole_or_broken(self) -> Generator[None]:
-        """Some pools may have moved on when Ctrl-C comes between them: never go on from there."""
+        """Some pools may have moved on when Ctrl-C comes between them: never continue from there."""
         before, self._state = self._state, "broken"
         yield
         self._state = before

@@ -18,7 +18,7 @@ class GroupedVector(VectorSource):
     """A source made of sources of `group_envs` environments each, the oldest first.
 
     `resize` adds groups, which begin new games, or retires the newest ones, whose games under way are given up and not
-    scored. The games of all other environments go on as if nothing had happened.
+    scored. The games of all other environments continue undisturbed.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def make_vector(
         config: the task and the number of copies.
         num_threads: emulator threads; by default one per CPU that this process may use. Atari only.
         progress: called with (done, total) while Atari environments start.
-        group_envs: make a `GroupedVector` whose number of environments can change by groups of so many.
+        group_envs: make a `GroupedVector` whose number of environments changes in groups of this size.
         alternate: make an `AlternatingVector`, whose halves are acted on in turns.
 
     Raises:

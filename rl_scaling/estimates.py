@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -31,6 +33,16 @@ class Estimate:
     high: float
     reason: str = ""
 
+    @classmethod
+    def of(cls, row: Mapping[Any, Any], name: str) -> Estimate:
+        """From a row's columns `name`, `name`_low and `name`_high."""
+        value, low, high = (float(row[column]) for column in columns_of(name))
+        return cls(value, low, high)
+
+    def columns(self, name: str) -> dict[str, float]:
+        """As the columns `name`, `name`_low and `name`_high."""
+        return dict(zip(columns_of(name), (self.value, self.low, self.high), strict=True))
+
     @property
     def resolved(self) -> bool:
         """Whether there is a value."""
@@ -39,31 +51,46 @@ class Estimate:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, digits: int = 3) -> str:
-        """The value with its interval, the side that is known, or a dash."""
-        if self.resolved and self.low == self.high:
-            return number(self.value, digits)
-        if self.resolved:
-            return f"{number(self.value, digits)} ({interval(self.low, self.high, digits)})"
+    def text(self, digits: int = 3, *, whole: bool = False, above: str = "> ", below: str = "< ") -> str:
+        """The value with its interval, the side that is known, or a dash.
+
+        Args:
+            digits, whole: see `number`.
+            above, below: what goes before a bound.
+        """
+        value, low, high = (number(x, digits, whole=whole) for x in (self.value, self.low, self.high))
         known_low, known_high = math.isfinite(self.low) and self.low > 0, math.isfinite(self.high)
+        if self.resolved and (self.low == self.high or math.isnan(self.low) or math.isnan(self.high)):
+            return value
+        if self.resolved:
+            return f"{value} ({low}{DASH}{high})"
         if known_low and known_high:
-            return interval(self.low, self.high, digits)
+            return f"{low}{DASH}{high}"
         if known_low:
-            return f"> {number(self.low, digits)}"
-        return f"< {number(self.high, digits)}" if known_high else DASH
+            return above + low
+        return below + high if known_high else DASH
+
+
+def columns_of(name: str) -> tuple[str, str, str]:
+    """The columns of an estimate in a table.
+
+    >>> columns_of("noise_scale")
+    ('noise_scale', 'noise_scale_low', 'noise_scale_high')
+    """
+    return (name, f"{name}_low", f"{name}_high")
 
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A value rounded to significant digits, thousands separated; a dash for NaN.
+def number(value: float, digits: int = 3, *, whole: bool = False) -> str:
+    """A value rounded to significant digits, thousands separated; a dash for NaN. `whole` keeps every whole digit.
 
     From ten million on it is written in millions or billions; what is larger still, or below a thousandth, with a power
     of ten.
 
-    >>> number(12345.6), number(2.5e7)
-    ('12,300', '25 million')
+    >>> number(12345.6), number(12345.6, whole=True), number(2.5e7)
+    ('12,300', '12,346', '25 million')
     """
     if math.isnan(value):
         return DASH
@@ -78,7 +105,8 @@ def number(value: float, digits: int = 3) -> str:
         text = f"{_without_zeros(mantissa)} \N{MULTIPLICATION SIGN} 10{str(exponent).translate(_SUPERSCRIPTS)}"
     else:
         decimals = max(0, digits - 1 - exponent)
-        text = _without_zeros(f"{float(f'{mantissa}e{power}'):,.{decimals}f}")
+        rounded = value if whole else float(f"{mantissa}e{power}")
+        text = _without_zeros(f"{rounded:,.{decimals}f}")
     return text.replace("-", MINUS)
 
 

@@ -5,14 +5,15 @@ emulator.
 """
 
 from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
-from rl_scaling.analysis.best_rate import RateCurve, rate_curve
 from rl_scaling.analysis.fronts import front, is_adaptive
 from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
+from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
 from rl_scaling.analysis.noise_scale import noise_over_training
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
-from rl_scaling.analysis.stopping import Progress, can_still_win, leading_rates, rate_can_still_win
+from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
 from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
 from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
+from rl_scaling.analysis.views import TaskView
 
 __all__ = [
     "DEFAULT_HORIZON",
@@ -26,9 +27,9 @@ __all__ = [
     "ScoreSmoother",
     "Status",
     "SweepFit",
+    "TaskView",
     "TradeoffFit",
     "agreement",
-    "can_still_win",
     "domains_of",
     "fit_runs",
     "fit_tradeoff",

@@ -1,7 +1,7 @@
 """Batch sizes that followed the noise scale, beside the front of fixed ones (McCandlish et al. 2018, appendix D).
 
 What an adaptive batch can gain is gamma of D.5, predicted from the noise scale over training
-(`rl_scaling.analysis.course`); what it did gain is (S/S_min - 1)(E/E_min - 1) with S and E of the adaptive run and
+(`rl_scaling.analysis.noise_path`); what it did gain is (S/S_min - 1)(E/E_min - 1) with S and E of the adaptive run and
 S_min and E_min fitted to the fixed ones. A fixed batch has 1, and less is better.
 """
 
@@ -13,22 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.course import DRAWS, UNKNOWN, Course, Estimate, FloatArray, percentiles, predicted_gamma
 from rl_scaling.analysis.fronts import CELL, Run
+from rl_scaling.analysis.noise_path import DRAWS, FloatArray, NoisePath, path_to_goal, percentiles, predicted_gamma
 from rl_scaling.analysis.noise_scale import NoiseRows
-from rl_scaling.analysis.stretches import course_to_goal
+from rl_scaling.estimates import UNKNOWN, Estimate, columns_of
 
-GAMMA_PREDICTED = ("gamma_predicted", "gamma_predicted_low", "gamma_predicted_high")
-GAMMA_OBSERVED = ("gamma_observed", "gamma_observed_low", "gamma_observed_high")
 ADAPTIVE_COLUMNS = [
-    *CELL[:2],
-    *CELL[3:],
-    "seeds",
-    "batch_size",
-    "updates",
-    "examples",
-    *GAMMA_OBSERVED,
-    *GAMMA_PREDICTED,
+    *(*CELL[:2], *CELL[3:], "seeds", "batch_size", "updates", "examples"),
+    *(*columns_of("gamma_observed"), *columns_of("gamma_predicted")),
 ]
 
 
@@ -41,7 +33,6 @@ def observed_gamma(updates: float, examples: float, fit: pd.Series, *, confidenc
     Args:
         updates, examples: S and E.
         fit: a row of `SweepFit.fits`; what was not fitted makes the answer NaN.
-        confidence: of the interval.
     """
     logs = np.log([fit["steps_min"], fit["examples_min"]])
     steps, both, batch = (fit[f"log_{name}_se"] ** 2 for name in ("steps_min", "examples_min", "critical_batch"))
@@ -59,13 +50,13 @@ def _product(log_excess: FloatArray) -> FloatArray:
     return np.maximum(np.expm1(log_excess), 0).prod(axis=-1)
 
 
-def gamma_of_runs(course: Course, runs: Sequence[Run], *, confidence: float) -> Estimate:
+def gamma_of_runs(path: NoisePath, runs: Sequence[Run], *, confidence: float) -> Estimate:
     """`predicted_gamma` of runs that used every example once.
 
     D.5 is about updates from fresh examples. Where they are used again the noise scale of their first use is not that
     of most updates, and nothing is predicted.
     """
-    return predicted_gamma(course, confidence=confidence) if all(run.uses == 1 for run in runs) else UNKNOWN
+    return predicted_gamma(path, confidence=confidence) if all(run.uses == 1 for run in runs) else UNKNOWN
 
 
 def adaptive_table(
@@ -76,8 +67,6 @@ def adaptive_table(
     As on a front the learning rate counts that reached the goal in the fewest updates.
 
     Args:
-        noise: of the table of all runs.
-        runs: all runs.
         reached: of the adaptive runs.
         rates: their `rate_table`.
         fits: of the fixed batch sizes, `SweepFit.fits`.
@@ -94,12 +83,12 @@ def adaptive_table(
         fit = by_goal.loc[(cell["task"], cell["goal"])]
         same = (reached[[CELL[0], *CELL[3:]]] == [cell[CELL[0]], *(cell[name] for name in CELL[3:])]).all(axis=1)
         confidence = float(fit["confidence"])
-        course = course_to_goal(noise, runs, reached[same], float(cell["goal"]))
+        path = path_to_goal(noise, runs, reached[same], float(cell["goal"]))
         observed = observed_gamma(cell["updates"], cell["examples"], fit, confidence=confidence)
-        predicted = gamma_of_runs(course, [run for run in runs if run.task == cell["task"]], confidence=confidence)
+        predicted = gamma_of_runs(path, [run for run in runs if run.task == cell["task"]], confidence=confidence)
         row: dict[str, object] = {str(name): value for name, value in cell.items() if name in ADAPTIVE_COLUMNS}
         uses = max(run.uses for run in runs if run.task == cell["task"])
         row |= {"batch_size": uses * cell["examples"] / cell["updates"]}
-        row |= dict(zip(GAMMA_OBSERVED, observed, strict=True)) | dict(zip(GAMMA_PREDICTED, predicted, strict=True))
+        row |= observed.columns("gamma_observed") | predicted.columns("gamma_predicted")
         found.append(row)
     return pd.DataFrame(found, columns=pd.Index(ADAPTIVE_COLUMNS))

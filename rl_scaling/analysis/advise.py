@@ -1,175 +1,241 @@
-"""From one run to the cost of every other batch size: updates, examples and hours, each with an interval.
-
-The noise scale over the run gives S_min and E_min of what it learned (`rl_scaling.analysis.course`), and with them
-S(B) = S_min + E_min / B and E(B) = E_min + S_min B (McCandlish et al. 2018, 2.11); a + b B seconds per update
-(`rl_scaling.analysis.throughput`) makes hours of it,
-
-    T(B) = (S_min + E_min / B)(a + b B),    least at B = sqrt(B_crit a / b).
-
-Three batch sizes get a name: "cheapest" needs 20 % more examples than the fewest possible, B_crit / 5; "balanced" twice
-the fewest updates and twice the fewest examples, B_crit; "fastest" takes the least time on the machine. The intervals
-are those of the measurements: of the noise scale and of the times. That B_simple is not B_noise, and that the learning
-rate must be tuned at each batch size, is not in them.
-"""
+"""The run that advice rests on: which one, what it shows, why not to trust it, and how it compares with a sweep."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from rl_scaling.analysis.course import DRAWS, Course, Estimate, FloatArray, Integrals, percentiles
-from rl_scaling.analysis.throughput import Throughput
+from rl_scaling.analysis.costs import CostModel
+from rl_scaling.analysis.fronts import Run, reaches, split_runs
+from rl_scaling.analysis.noise_path import NoisePath, path_of_run, path_to_goal
+from rl_scaling.analysis.noise_scale import NoiseRows
+from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.sweep_fit import fit_runs
+from rl_scaling.analysis.throughput import Throughput, measured_throughput
+from rl_scaling.estimates import Estimate
+from rl_scaling.records import Measure
 
-Name = Literal["cheapest", "balanced", "fastest"]
-CHEAPEST = 1 / 5
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one batch size takes.
-
-    Attributes:
-        batch_size: in examples.
-        updates, examples, hours: with their intervals; hours are NaN where no times are known.
-    """
-
-    batch_size: float
-    updates: Estimate
-    examples: Estimate
-    hours: Estimate
+# Beyond this the interval of B_crit says little more than its order of magnitude.
+_WIDE = 10.0
+_FEWEST_MEASUREMENTS = 50
+# A learning rate that takes this many times the updates of the best one tried is no basis for a prediction.
+_OFF = 1.25
+_GREW = 1.5
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A batch size with a name.
+class ChosenRun:
+    """The run that a forecast rests on.
 
     Attributes:
-        name: see the module.
-        batch_size: with its interval, in examples.
-        cost: of that batch size.
-        note: what limits it, if anything.
+        run: run_id, task, batch_size, learning_rate, rollout_steps (examples of one environment per update; 0 where
+            there is no such thing), unit, quantity, goals (reached, the easiest first), goal (the last of them, NaN
+            where there is none), gained (whether the score has left what it was at first), measurements, examples and
+            updates (to that goal, or to the end).
+        path: the noise scale on the way.
+        paths: the same to each goal that it reached.
+        rates: the learning rates tried at its batch size: learning_rate and updates (to the same goal; NaN where it was
+            not reached).
     """
 
-    name: Name
-    batch_size: Estimate
-    cost: Cost
-    note: str = ""
+    run: dict[str, Any]
+    path: NoisePath
+    paths: dict[float, NoisePath]
+    rates: pd.DataFrame
 
 
-class Forecast:
-    """All that follows from the noise scale along one run and from the times of updates.
+def choose_run(
+    runs: pd.DataFrame,
+    goals: Sequence[float],
+    *,
+    run_id: str | None = None,
+    examples: float = math.inf,
+    horizon: float = DEFAULT_HORIZON,
+) -> ChosenRun:
+    """Choose a run of one task and read off it what a forecast needs.
 
     Args:
-        course: of the run, to whatever it is that the costs are for.
-        throughput: None where no times are known: then there are no hours and no fastest batch size.
-        smallest: the smallest batch size to name.
-        largest: the largest; by default four times the largest that was measured.
-        confidence: of the intervals.
-        seed: of the draws.
+        runs: rows of one task in the form of `rl_scaling.store.load_runs`.
+        goals: of the task.
+        run_id: beginning of the run's id; None: of the runs at the settings that came first to the hardest goal at
+            their batch size, whatever their seed, the one whose noise scale is known best; without goals reached, the
+            longest.
+        examples: the run is cut after this many.
 
     Raises:
-        ValueError: the noise scale is not known along all of the run.
+        ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.
     """
+    split = split_runs(runs, horizon=horizon)
+    reached = reaches(split, goals)
+    number = _chosen(runs, split, reached, run_id)
+    rows = split[number].rows
+    kept = rows[: max(1, int(np.searchsorted(split[number].examples, examples, side="right")))]
+    cut = runs.loc[kept].reset_index(drop=True)
+    (run,) = split_runs(cut, horizon=horizon)
+    own = reaches([run], goals).dropna(subset=["updates"]).sort_values("updates")
+    noise = NoiseRows(cut)
+    if "agent.kind" in cut and cut["agent.kind"].iloc[0] == "ppo":
+        raise ValueError("PPO learns from each frame several times, which no forecast here knows of: give a run of A2C")
+    measured = len(noise.usable(run.rows))
+    if not measured:
+        raise ValueError(f"run {cut['run_id'].iloc[0]} has no noise scale: measure it in the run")
+    goal = float(own["goal"].iloc[-1]) if len(own) else math.nan
+    paths = {float(g): path_to_goal(noise, [run], own, float(g)) for g in own["goal"]}
+    end = own.iloc[-1] if len(own) else cut.iloc[-1]
+    facts = {
+        **{name: cut[name].iloc[0] for name in ("run_id", "task", "unit", "quantity", "learning_rate")},
+        "batch_size": int(run.batch_size),
+        "rollout_steps": int(cut["agent.rollout_steps"].iloc[0]) if "agent.rollout_steps" in cut else 0,
+        "goals": own["goal"].tolist(),
+        "goal": goal,
+        "gained": has_gained(cut, run.measure),
+        "measurements": float(cut["noise_measurements"].sum()),
+        "updates": float(end["updates"]),
+        "examples": float(end["examples"]),
+    }
+    path = paths[goal] if len(own) else path_of_run(noise, run, cut["updates"].to_numpy(np.float64))
+    return ChosenRun(facts, path, paths, _rates(reached, run, goal if len(own) else None))
 
-    def __init__(
-        self,
-        course: Course,
-        throughput: Throughput | None = None,
-        *,
-        smallest: float = 1.0,
-        largest: float | None = None,
-        confidence: float = 0.95,
-        seed: int = 0,
-    ):
-        if not course.known:
-            raise ValueError("the noise scale was not measured often enough along the run: give a longer run")
-        self.course, self.throughput, self.confidence = course, throughput, confidence
-        self.smallest = smallest
-        measured = throughput.batch[-1] if throughput else float(course.batch.max())
-        self.largest = max(largest or 4 * float(measured), smallest)
-        self._value = course.integrals()
-        self._draws = course.drawn(np.random.default_rng(seed), DRAWS)
 
-    @property
-    def steps_min(self) -> Estimate:
-        """S_min."""
-        return self._estimate(self._value.steps_min, self._draws.steps_min)
+def _chosen(runs: pd.DataFrame, split: list[Run], reached: pd.DataFrame, run_id: str | None) -> int:
+    ids = [str(runs["run_id"].iloc[run.rows[0]]) for run in split]
+    fixed = [run.number for run in split if not run.adaptive]
+    if run_id is not None:
+        matching = [run.number for run in split if ids[run.number].startswith(run_id)]
+        if len(matching) != 1:
+            raise ValueError(f"{len(matching)} runs begin with {run_id!r}: give more of the id")
+        if split[matching[0]].adaptive:
+            raise ValueError(f"run {run_id} has an adaptive batch: advise rests on a run with a fixed one")
+        return matching[0]
+    if not fixed:
+        raise ValueError("all runs have an adaptive batch: advise rests on a run with a fixed one")
+    there = reached[reached["run"].isin(fixed)].dropna(subset=["updates"])
+    if there.empty:
+        return max(fixed, key=lambda n: split[n].examples[-1])
+    hardest = there.groupby("goal", sort=False)["updates"].min().idxmax()
+    there = there[there["goal"] == hardest].sort_values("updates")
+    best = there.drop_duplicates("batch_size")[["batch_size", "learning_rate", "setting"]]
+    noise = NoiseRows(runs)
+    return min((int(n) for n in there.merge(best)["run"]), key=lambda n: _relative_error(noise, split[n]))
 
-    @property
-    def examples_min(self) -> Estimate:
-        """E_min."""
-        return self._estimate(self._value.examples_min, self._draws.examples_min)
 
-    @property
-    def critical_batch(self) -> Estimate:
-        """B_crit = E_min / S_min."""
-        return self._estimate(self._value.critical_batch, self._draws.critical_batch)
+def _relative_error(noise: NoiseRows, run: Run) -> float:
+    rows = noise.usable(run.rows)
+    if len(rows) < 2:
+        return math.inf
+    ratio = noise.ratio(rows)
+    return ratio.standard_error / ratio.ratio if ratio.ratio > 0 else math.inf
 
-    def cost(self, batch_size: float) -> Cost:
-        """What a batch size takes."""
-        value, draws = (steps(part, batch_size) for part in (self._value, self._draws))
-        hours = Estimate(math.nan, math.nan, math.nan)
-        if self.throughput is not None:
-            each = float(self.throughput.seconds_per_update(batch_size))
-            hours = self._estimate(value * each / 3600, draws * self.throughput.drawn(batch_size) / 3600)
-        return Cost(
-            batch_size,
-            self._estimate(value, draws),
-            self._estimate(value * batch_size, draws * batch_size),
-            hours,
-        )
 
-    def choices(self) -> list[Choice]:
-        """The cheapest, the balanced and, where times are known, the fastest batch size."""
-        found = [
-            self._choice("cheapest", CHEAPEST * self._value.critical_batch, CHEAPEST * self._draws.critical_batch),
-            self._choice("balanced", self._value.critical_batch, self._draws.critical_batch),
+def _rates(reached: pd.DataFrame, run: Run, goal: float | None) -> pd.DataFrame:
+    """Learning rates at the run's batch size, each with its fewest updates to the goal."""
+    same = reached[(reached["batch_size"] == run.batch_size) & (reached["setting"] == run.identity.setting)]
+    if goal is None:
+        rates = same[["learning_rate"]].drop_duplicates().assign(updates=math.nan)
+    else:
+        rates = same[same["goal"] == goal].groupby("learning_rate", as_index=False)["updates"].min()
+    return pd.DataFrame(rates[["learning_rate", "updates"]]).reset_index(drop=True)
+
+
+def has_gained(run: pd.DataFrame, measure: Measure) -> bool:
+    """Whether the last third of a run's scores (or losses) is better than the first by three standard errors."""
+    values = run[measure.quantity].to_numpy(np.float64)
+    values = values[np.isfinite(values)] * (1 if measure.direction == "max" else -1)
+    third = len(values) // 3
+    if third < 2:
+        return False
+    early, late = values[:third], values[-third:]
+    error = math.sqrt((early.var(ddof=1) + late.var(ddof=1)) / third)
+    return bool(late.mean() - early.mean() > 3 * error)
+
+
+def concerns(model: CostModel, chosen: ChosenRun) -> list[str]:
+    """Why not to trust a forecast, each in a sentence; none where nothing speaks against it."""
+    turn, run, found = model.critical_batch, chosen.run, []
+    if not run["gained"]:
+        found.append("the score has not moved yet: the run is too short to say anything about learning")
+    elif not run["goals"]:
+        found.append("the run reached no goal: it is short, and the costs are those of getting where it ended")
+    if run["measurements"] < _FEWEST_MEASUREMENTS:
+        found.append(f"the noise scale was measured {run['measurements']:.0f} times: the run is too short")
+    if not math.isfinite(turn.high):
+        found.append(f"the noise scale is not resolved: B_crit is more than {turn.low:,.0f} {run['unit']}")
+    elif turn.high > _WIDE * turn.low:
+        found.append("the noise scale is known to its order of magnitude only")
+    if len(model.path.inverse) == 1:
+        found.append("the noise scale is known as one mean over the run: if it grew, B_crit is larger than this")
+    found += _about_the_rate(float(run["learning_rate"]), chosen.rates)
+    inverse = np.maximum(model.path.inverse, 0)
+    half = len(inverse) // 2
+    if half and inverse[-half:].mean() * _GREW < inverse[:half].mean():
+        found.append("the noise scale was still growing: longer training can use larger batches than these")
+    return found
+
+
+def _about_the_rate(rate: float, rates: pd.DataFrame) -> list[str]:
+    tried = rates.drop_duplicates("learning_rate")
+    if len(tried) < 2:
+        return ["one learning rate was tried at this batch size: nothing shows that it is a good one"]
+    reached = tried.dropna(subset=["updates"])
+    if reached.empty:
+        return []
+    best = reached.sort_values("updates").iloc[0]
+    own = tried.loc[np.isclose(tried["learning_rate"], rate), "updates"]
+    if own.isna().all() or float(own.min()) > _OFF * float(best["updates"]):
+        return [
+            f"learning rate {rate:g} is too far off: {best['learning_rate']:g} was faster, and the noise scale "
+            "depends on it"
         ]
-        line = self.throughput
-        if line is not None:
-            value = fastest(self._value.critical_batch, line.overhead, line.per_example)
-            draws = fastest(self._draws.critical_batch, line.draws[:, 0], line.draws[:, 1])
-            found.append(self._choice("fastest", value, draws))
-        return found
-
-    def _choice(self, name: Name, value: FloatArray, draws: FloatArray) -> Choice:
-        low, high = self.smallest, self.largest
-        batch = float(np.clip(value, low, high))
-        note = ""
-        if value > high:
-            note = "more than could be named from what was measured"
-        elif value < low:
-            note = "the least there can be"
-        return Choice(name, self._estimate(batch, np.clip(draws, low, high)), self.cost(batch), note)
-
-    def _estimate(self, value: FloatArray | float, draws: FloatArray) -> Estimate:
-        return percentiles(float(value), draws, self.confidence)
+    if float(best["learning_rate"]) in (tried["learning_rate"].min(), tried["learning_rate"].max()):
+        return ["the best learning rate lies at the edge of those tried: a better one may lie beyond"]
+    return []
 
 
-def steps(integrals: Integrals, batch_size: float) -> FloatArray:
-    """S(B) = S_min + E_min / B."""
-    return integrals.steps_min + integrals.examples_min / batch_size
+def beside_sweep(
+    chosen: ChosenRun, throughput: Throughput | None, runs: pd.DataFrame, *, confidence: float, horizon: float
+) -> pd.DataFrame:
+    """What a sweep measured beside what one of its runs predicts, for each goal of the run and each batch size.
 
+    Args:
+        chosen: the run.
+        throughput: for hours; None where no times are known.
+        runs: the sweep, with the run or without it, all of one task.
 
-def fastest(critical_batch: FloatArray, overhead: FloatArray | float, per_example: FloatArray | float) -> FloatArray:
-    """The B with the least (1 + B_crit / B)(a + b B); infinite where further examples cost no time.
-
-    >>> round(float(fastest(np.array(400.0), 0.09, 0.01)))
-    60
+    Returns:
+        goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured; updates as the
+        geometric mean of the seeds, of which the run may be one), and under
+        predicted_... the same with _low and _high; ratio (updates predicted over measured); critical_batch (fitted) and
+        predicted_critical_batch with their intervals. No rows where no goal was reached at another batch size.
     """
-    overhead, per_example = np.asarray(overhead), np.asarray(per_example)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.sqrt(critical_batch * (overhead / per_example))
-    # No overhead: the smallest batch wins, however large B_crit.
-    return np.where(overhead == 0, 0.0, np.where(per_example == 0, np.inf, found))
-
-
-def curve(forecast: Forecast, step: float = 1.0) -> list[Cost]:
-    """What batch sizes of 2, 4, 8, ... times `step` take, up to four times B_crit or the largest that was measured."""
-    turn = float(forecast.critical_batch.value)
-    last = min(forecast.largest, max(4 * turn, forecast.largest / 4))
-    sizes = [step * 2**k for k in range(1, 64) if step * 2**k <= max(last, 2 * step)]
-    return [forecast.cost(size) for size in sizes if size >= forecast.smallest]
+    found: list[dict[str, object]] = []
+    if not chosen.paths:
+        return pd.DataFrame()
+    fit = fit_runs(runs, list(chosen.paths), horizon=horizon, confidence=confidence)
+    seconds = measured_throughput(runs).set_index("batch_size")["seconds"]
+    turns = fit.fits.set_index("goal")
+    for goal, path in chosen.paths.items():
+        front = fit.fronts[fit.fronts["goal"] == goal]
+        if not path.known or set(front["batch_size"]) <= {chosen.run["batch_size"]}:
+            continue
+        model = CostModel(path, throughput, confidence=confidence)
+        turn = Estimate.of(turns.loc[goal].to_dict(), "critical_batch").columns("critical_batch")
+        turn |= model.critical_batch.columns("predicted_critical_batch")
+        for point in front.to_dict("records"):
+            size, cost = point["batch_size"], model.cost(point["batch_size"])
+            found.append(
+                {
+                    **{name: point[name] for name in ("goal", "batch_size", "learning_rate", "updates")},
+                    "own": size == chosen.run["batch_size"],
+                    "hours": point["updates"] * seconds.get(size, math.nan) / 3600,
+                    "ratio": cost.updates.value / point["updates"],
+                    **cost.updates.columns("predicted_updates"),
+                    **cost.hours.columns("predicted_hours"),
+                    **turn,
+                }
+            )
+    return pd.DataFrame(found)

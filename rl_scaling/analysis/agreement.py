@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rl_scaling.analysis.course import UNKNOWN, Estimate
+from rl_scaling.analysis.fronts import measure_of, tasks_of
+from rl_scaling.estimates import UNKNOWN, Estimate, columns_of
 
 REINFORCEMENT_LEARNING = "Reinforcement learning"
 SUPERVISED_LEARNING = "Supervised learning"
 QUADRATIC_MODEL = "Noisy quadratic model"
-DOMAINS = (QUADRATIC_MODEL, SUPERVISED_LEARNING, REINFORCEMENT_LEARNING)
+# The domains of `Identity` for people, in the order of the page.
+_NAMES = {"nqm": QUADRATIC_MODEL, "supervised": SUPERVISED_LEARNING, "rl": REINFORCEMENT_LEARNING}
+DOMAINS = tuple(_NAMES.values())
+ALL = "All domains"
 FEWEST_TASKS = 3
+NAN = math.nan
 # Logs of equal numbers may differ in their last digit.
 _NO_SPREAD = 1e-20
 
@@ -46,14 +53,7 @@ class Agreement:
 
 def domains_of(runs: pd.DataFrame) -> dict[str, str]:
     """The domain of every task in a table of `rl_scaling.store.load_runs`: one of `DOMAINS`."""
-    first = runs.drop_duplicates("task").set_index("task")
-    return {str(task): _domain(row) for task, row in first.iterrows()}
-
-
-def _domain(row: pd.Series) -> str:
-    if row["unit"] == "frames":
-        return REINFORCEMENT_LEARNING
-    return QUADRATIC_MODEL if row.get("config.kind") == "nqm" else SUPERVISED_LEARNING
+    return {str(task): _NAMES[domain] for task, domain in tasks_of(runs)["domain"].items()}
 
 
 def pairs_of(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def pairs_of(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
     """
     known = pd.Series(True, fits.index)
     for name in _COMPARED:
-        value, low, high = (fits[f"{name}{end}"].astype(float) for end in ("", "_low", "_high"))
+        value, low, high = (fits[column].astype(float) for column in columns_of(name))
         known &= np.isfinite(value) & (low > 0) & (high <= WIDEST * low)
     pairs = fits[known]
     return pairs.assign(domain=pairs["task"].map(domains)).reset_index(drop=True)
@@ -96,7 +96,7 @@ def agreement(pairs: pd.DataFrame, *, confidence: float = 0.95, draws: int = 400
     tasks = int(task.max()) + 1
     found = _statistics(np.ones((1, len(simple))), simple, crit)
     if tasks < FEWEST_TASKS:
-        estimates = [Estimate(float(value[0]), *UNKNOWN[1:]) for value in found]
+        estimates = [Estimate(float(value[0]), NAN, NAN) for value in found]
     else:
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws)[:, task].astype(np.float64)
@@ -125,6 +125,89 @@ def _with_interval(value: float, draws: NDArray[np.float64], confidence: float) 
     """Percentiles of the draws that are defined."""
     known = draws[np.isfinite(draws)]
     if not len(known):
-        return Estimate(value, *UNKNOWN[1:])
+        return Estimate(value, NAN, NAN)
     low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Estimate(value, float(low), float(high))
+
+
+class Farthest(NamedTuple):
+    """The task of which the noise scale says least, and what holds for the others."""
+
+    task: str
+    bias: float
+    without: Agreement
+
+
+def farthest_task(pairs: pd.DataFrame, *, confidence: float = 0.95) -> Farthest | None:
+    """The task of `pairs_of` that is farthest from B_crit = B_simple; None with fewer than three tasks."""
+    ratios = pairs["critical_batch"].astype(float) / pairs["noise_scale_mean"].astype(float)
+    each = ratios.map(math.log).groupby(pairs["task"]).mean()
+    if len(each) < FEWEST_TASKS:
+        return None
+    task = str(each.abs().idxmax())
+    return Farthest(task, math.exp(each[task]), agreement(pairs[pairs["task"] != task], confidence=confidence))
+
+
+def agreements(pairs: pd.DataFrame, *, confidence: float = 0.95) -> dict[str, Agreement]:
+    """Of all domains together, without the task that is farthest off, and of each domain that has pairs."""
+    farthest = farthest_task(pairs, confidence=confidence)
+    found = {ALL: agreement(pairs, confidence=confidence)}
+    if farthest is not None:
+        found[f"All but {farthest.task}"] = farthest.without
+    for name in DOMAINS:
+        part = pairs[pairs["domain"] == name]
+        if len(part):
+            found[name] = agreement(part, confidence=confidence)
+    return found
+
+
+def agreement_rows(found: Mapping[str, Agreement]) -> pd.DataFrame:
+    """What `agreements` returns as a table: domain, goals, tasks and the estimates of correlation, factor and bias."""
+    rows = [
+        {"domain": name, "goals": one.pairs, "tasks": one.tasks}
+        | one.correlation.columns("correlation")
+        | one.factor.columns("factor")
+        | one.bias.columns("bias")
+        for name, one in found.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+# Of the first and of the last goal that a task reached: the names here, the column of the fits and the place.
+SCALES = {
+    "critical_batch_first": ("critical_batch", 0),
+    "critical_batch_last": ("critical_batch", -1),
+    "noise_scale_first": ("noise_scale", 0),
+    "noise_scale_mean": ("noise_scale_mean", -1),
+}
+SCALE_COLUMNS = ("domain", "task", "unit", "first_goal", "last_goal", *(c for name in SCALES for c in columns_of(name)))
+
+
+def scales(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
+    """Critical batch sizes and noise scales early and late in training.
+
+    Args:
+        fits: `SweepFit.fits`.
+        domains: of every task.
+
+    Returns:
+        One row per task that reached a goal, SCALE_COLUMNS: first is the easiest goal that was reached, last the
+        hardest. Batch sizes are in the task's unit; an upper end is infinite where only a lower bound is known, and
+        the value NaN.
+    """
+    rows: list[dict[str, object]] = []
+    for task, found in fits[fits["status"] != "not reached"].groupby("task"):
+        ordered = easiest_first(found)
+        first, last = (ordered["goal"].iloc[place] for place in (0, -1))
+        row = {"domain": domains[str(task)], "task": task, "unit": found["unit"].iloc[0]}
+        row |= {"first_goal": first, "last_goal": last}
+        for name, (column, place) in SCALES.items():
+            row |= Estimate.of(ordered.iloc[place].to_dict(), column).columns(name)
+        rows.append(row)
+    rows.sort(key=lambda row: (DOMAINS.index(str(row["domain"])), str(row["task"])))
+    return pd.DataFrame(rows, columns=pd.Index(SCALE_COLUMNS))
+
+
+def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
+    """The goals of one task in the order in which training reaches them."""
+    return fits.sort_values("goal", ascending=measure_of(fits).direction == "max")

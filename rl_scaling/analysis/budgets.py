@@ -11,51 +11,44 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.best_rate import rate_curve
+from rl_scaling.analysis.learning_rates import rate_curve
+from rl_scaling.estimates import columns_of
 
 # Final quantities and whether less of them is better.
 QUANTITIES: dict[str, bool] = {"training_loss": True, "validation_loss": True, "validation_accuracy": False}
 UNLIMITED = "unlimited"
+_UNITS = ("epochs", "steps")
 
-_CELL = ["task", "subject", "optimizer", "budget", "batch_size"]
+_CELL = ["task", "subject", "optimizer", "variant", "budget", "budget_amount", "budget_unit", "batch_size"]
 _RATE = [*_CELL, "learning_rate", "effective_rate"]
-BEST_COLUMNS = (
-    *_RATE,
-    "quantity",
-    "value",
-    "standard_error",
-    "seeds",
-    "rate_low",
-    "rate_high",
-    "at_edge",
-)
-TURN_COLUMNS = ("subject", "optimizer", "budget", "quantity", "turn", "turn_low", "turn_high", "scatter", "batch_sizes")
+BEST_COLUMNS = (*_RATE, "quantity", "value", "standard_error", "seeds", "rate_low", "rate_high", "at_edge")
+_TURN_KEY = ("subject", "optimizer", "variant", "budget", "quantity")
+TURN_COLUMNS = (*_TURN_KEY, *columns_of("turn"), "scatter", "batch_sizes")
 
 
 def final_values(runs: pd.DataFrame) -> pd.DataFrame:
     """Where every run with a budget ended.
 
     Args:
-        runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are passed over.
+        runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are ignored.
 
     Returns:
-        One row per run that is over: task, subject (data and model), optimizer, budget, batch_size, learning_rate,
-        effective_rate (over 1 - momentum, where that is a heavy ball's or Nesterov's), seed, and `QUANTITIES` at its
-        last row; NaN where it diverged.
+        One row per run that is over: task, subject (its problem), optimizer (its algorithm), budget (for people),
+        variant, budget_amount and budget_unit, batch_size, learning_rate, effective_rate (over 1 - momentum, where
+        that is a heavy ball's or Nesterov's), seed, and `QUANTITIES` at its last row; NaN where it diverged.
     """
-    if "config.budget" not in runs or "schedule.name" not in runs:
+    budgeted = runs["budget_unit"].isin(_UNITS)
+    if not budgeted.any():
         return pd.DataFrame(columns=pd.Index([*_RATE, "seed", *QUANTITIES]))
-    budgeted = (runs["schedule.name"] == "halving") & (runs["config.budget"].fillna("") != "")
     ended = runs["status"].isin(["done", "diverged"])
     by = [name for name in ("store", "run_id") if name in runs.columns]
     last = runs[budgeted & ended].sort_values("updates", kind="stable").groupby(by, as_index=False).tail(1)
-    words = last["task"].str.split(" schedule=").str[0].str.split(" ", n=1)
     heavy = last["optimizer.name"].isin(["momentum", "nesterov"])
     momentum = last["optimizer.momentum"].astype(float).where(heavy, 0.0)
     found = last.assign(
-        subject=words.str[0],
-        optimizer=words.str[1],
-        budget=last["config.budget"],
+        subject=last["problem"],
+        optimizer=last["algorithm"],
+        budget=last["budget_amount"].map("{:.10g} ".format) + last["budget_unit"],
         effective_rate=last["learning_rate"] / (1 - momentum),
     )
     for name in QUANTITIES:
@@ -101,6 +94,28 @@ def _best_of(cell: pd.DataFrame) -> dict[str, object]:
     return best | {"rate_low": near.min(), "rate_high": near.max(), "at_edge": edge}
 
 
+def with_bars(best: pd.DataFrame) -> pd.DataFrame:
+    """`best_rates_of_budgets` with what bars reach over.
+
+    Returns:
+        Further columns: effective_low and effective_high, as rate_low and rate_high but effective; value_low and
+        value_high, a standard error about the value, but never below a tenth of it.
+    """
+    factor, error = best["effective_rate"] / best["learning_rate"], best["standard_error"].fillna(0.0)
+    return best.assign(
+        effective_low=best["rate_low"] * factor,
+        effective_high=best["rate_high"] * factor,
+        value_low=(best["value"] - error).clip(lower=best["value"] / 10),
+        value_high=best["value"] + error,
+    )
+
+
+def of_epochs(best: pd.DataFrame) -> pd.DataFrame:
+    """The rows of budgets in epochs, with their number as `epochs`."""
+    rows = best[best["budget_unit"] == "epochs"]
+    return rows.assign(epochs=rows["budget_amount"])
+
+
 def unlimited(best: pd.DataFrame) -> pd.DataFrame:
     """What training for as long as it takes gives: the best of all budgets in epochs, of `best_rates_of_budgets`.
 
@@ -108,9 +123,8 @@ def unlimited(best: pd.DataFrame) -> pd.DataFrame:
         The same columns, with budget `UNLIMITED`, `epochs` (the number that was best) and `longest` (it is the largest
         of those tried: still more might be better). Batch sizes with one budget in epochs are left out.
     """
-    epochs = best[best["budget"].str.endswith(" epochs")]
-    epochs = epochs.assign(epochs=epochs["budget"].str.split().str[0].astype(float))
-    by = ["subject", "optimizer", "batch_size", "quantity"]
+    epochs = of_epochs(best)
+    by = ["subject", "optimizer", "variant", "batch_size", "quantity"]
     ordered = epochs.assign(cost=_cost(epochs)).sort_values([*by, "cost", "epochs"])
     most, count = (ordered.groupby(by)["epochs"].transform(what) for what in ("max", "size"))
     ordered = ordered.assign(longest=ordered["epochs"] == most).loc[count > 1]
@@ -128,12 +142,11 @@ def turns(best: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         tried is 0 or infinite: the rate stays, or grows, over all of them. scatter: the residuals' standard deviation
         in natural logarithms, of at least what a grid of rates allows.
     """
-    by = ["subject", "optimizer", "budget", "quantity"]
     rows = []
-    for key, cell in best.groupby(by, sort=True):
+    for key, cell in best.groupby(list(_TURN_KEY), sort=True):
         fit = rate_curve(cell["batch_size"], cell["effective_rate"], confidence=confidence)
         if fit is not None:
-            rows.append((*key, fit.turn, fit.turn_low, fit.turn_high, fit.scatter, len(cell)))
+            rows.append((*key, *fit.turn.columns("turn").values(), fit.scatter, len(cell)))
     return pd.DataFrame(rows, columns=pd.Index(TURN_COLUMNS))
 
 
@@ -144,7 +157,7 @@ def against_sgd(best: pd.DataFrame) -> pd.DataFrame:
         optimizer, subject, budget, batch_size, quantity, better (by how much its best value is better than SGD's, in
         the quantity's unit), better_error (standard error from the seeds of both), rate_ratio (of effective rates).
     """
-    by = ["subject", "budget", "batch_size", "quantity"]
+    by = ["subject", "variant", "budget", "batch_size", "quantity"]
     plain, others = best[best["optimizer"] == "sgd"], best[best["optimizer"] != "sgd"]
     both = others.merge(plain, on=by, suffixes=("", "_sgd"))
     compared = both.assign(

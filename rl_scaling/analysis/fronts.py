@@ -10,6 +10,7 @@ say nothing about it yet and are left out; diverged and stopped runs count up to
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,27 +21,14 @@ from numpy.typing import NDArray
 
 from rl_scaling.analysis.goals import Curve, Goals, exact_curve, first_reach, goals_of, smoothed_curve
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
-from rl_scaling.records import Measure
+from rl_scaling.records import Identity, Measure
 
 CELL = ["task", "goal", "batch_size", "learning_rate", "setting"]
 FRONT_COLUMNS = [*CELL, "updates", "examples", "seeds", "at_edge", "at_start"]
 RATE_COLUMNS = [*CELL, "updates", "examples", "seeds", "reached", "status"]
 UNFINISHED = ("running", "interrupted")
-# Only runs whose batch size follows the noise scale have this column of the config: r, in examples per update.
-ADAPTIVE = "adaptive.exchange_rate"
-
-_NEEDED = [
-    "status",
-    "task",
-    "batch_size",
-    "learning_rate",
-    "setting",
-    "seed",
-    "unit",
-    "quantity",
-    "updates",
-    "examples",
-]
+_IDENTITY = [field.name for field in dataclasses.fields(Identity)]
+_OF_TASK = _IDENTITY[: _IDENTITY.index("batch_size")]
 _WHY_NOT = ("diverged", "stopped", "not reached", "unfinished")
 
 
@@ -50,26 +38,35 @@ class Run:
 
     Attributes:
         number: position among the runs.
+        task: what it is compared within.
+        identity: what tells it apart from others.
         rows: (rows,) positions of its rows in the table, in order of updates.
         examples: (rows,) total examples at each.
         curve: its smoothed score, or its loss as it is.
         uses: how often it used each example, by which its updates were made (epochs, of PPO).
-        adaptive: its batch size followed the noise scale: it is no point of a front of fixed batch sizes.
     """
 
     number: int
     task: str
-    batch_size: float
-    learning_rate: float
-    setting: str
-    seed: int
+    identity: Identity
     status: str
-    measure: Measure
     rows: NDArray[np.intp]
     examples: NDArray[np.float64]
     curve: Curve
     uses: float = 1.0
-    adaptive: bool = False
+
+    @property
+    def batch_size(self) -> int:
+        return self.identity.batch_size
+
+    @property
+    def measure(self) -> Measure:
+        return self.identity.measure
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its batch size followed the noise scale: then it is no point of a front of fixed batch sizes."""
+        return self.identity.adaptive
 
 
 def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum: float | None = None) -> list[Run]:
@@ -119,17 +116,9 @@ def reaches(runs: list[Run], goals: Goals) -> pd.DataFrame:
             else:
                 row = max(0, int(np.searchsorted(run.examples, hit.examples, side="right")) - 1)
                 moment = (max(hit.updates, 1.0), max(hit.examples, run.batch_size / run.uses), hit.at_start, row)
-            identity = (
-                run.task,
-                goal,
-                run.batch_size,
-                run.learning_rate,
-                run.setting,
-                run.seed,
-                run.status,
-                run.number,
-            )
-            found.append((*identity, *moment, previous))
+            own = run.identity
+            cell = (run.task, goal, own.batch_size, own.learning_rate, own.setting)
+            found.append((*cell, own.seed, run.status, run.number, *moment, previous))
             previous = moment[3]
     columns = [*CELL, "seed", "status", "run", "updates", "examples", "at_start", "row", "previous_row"]
     return pd.DataFrame(found, columns=pd.Index(columns)).astype(
@@ -225,39 +214,47 @@ def front(
     Raises:
         ValueError: a column is missing, a task has no goals, or a goal is not a finite number.
     """
-    split = split_runs(runs[~is_adaptive(runs)], horizon=horizon, minimum=minimum)
+    split = [run for run in split_runs(runs, horizon=horizon, minimum=minimum) if not run.adaptive]
     return best_rates(rate_table(seed_table(reaches(split, goals))))
 
 
 def is_adaptive(runs: pd.DataFrame) -> NDArray[np.bool_]:
     """(rows,) whether a row is of a run whose batch size followed the noise scale."""
-    if ADAPTIVE not in runs.columns:
-        return np.zeros(len(runs), bool)
-    return runs[ADAPTIVE].notna().to_numpy(bool)
+    return runs["exchange_rate"].notna().to_numpy(bool)
+
+
+def tasks_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, in the order of their names, with the columns of `Identity` that its runs have in common.
+
+    Returns:
+        domain, problem, algorithm, variant, budget_amount, budget_unit, unit, quantity, by task.
+    """
+    return runs.drop_duplicates("task").set_index("task")[_OF_TASK].sort_index()
+
+
+def measure_of(table: pd.DataFrame) -> Measure:
+    """What rows of one task count, from their columns unit and quantity."""
+    return Measure(str(table["unit"].iloc[0]), str(table["quantity"].iloc[0]))
 
 
 def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iterator[Run]:
-    columns, adaptive = _columns(runs), is_adaptive(runs)
+    columns = _columns(runs)
     by = [name for name in ("store", "run_id") if name in runs.columns]
     for number, positions in enumerate(runs.groupby(by, sort=True).indices.values()):
         found = np.asarray(positions, dtype=np.intp)
         rows = found[np.argsort(columns["updates"][found], kind="stable")]
         first = rows[0]
-        measure = Measure(str(columns["unit"][first]), str(columns["quantity"][first]))
+        plain: dict[str, Any] = {name: columns[name][first] for name in _IDENTITY}
+        identity = Identity(**{name: x.item() if isinstance(x, np.generic) else x for name, x in plain.items()})
         yield Run(
             number=number,
             task=str(columns["task"][first]),
-            batch_size=columns["batch_size"][first].item(),
-            learning_rate=float(columns["learning_rate"][first]),
-            setting=str(columns["setting"][first]),
-            seed=int(columns["seed"][first]),
+            identity=identity,
             status=str(columns["status"][first]),
-            measure=measure,
             rows=rows,
             examples=columns["examples"][rows],
-            curve=_curve(columns, rows, measure, horizon, minimum),
+            curve=_curve(columns, rows, identity.measure, horizon, minimum),
             uses=_uses(columns, rows),
-            adaptive=bool(adaptive[first]),
         )
 
 
@@ -265,10 +262,12 @@ def _columns(runs: pd.DataFrame) -> dict[str, NDArray[Any]]:
     """The columns that runs are made of; numbers that change along a run as floats."""
     quantities = [str(name) for name in runs["quantity"].unique()] if "quantity" in runs.columns else []
     changing = ["updates", "examples", *quantities, *(["episodes"] if "score" in quantities else [])]
-    missing = [name for name in dict.fromkeys(["run_id", *_NEEDED, *changing]) if name not in runs.columns]
+    missing = [
+        name for name in dict.fromkeys(["run_id", "task", "status", *_IDENTITY, *changing]) if name not in runs.columns
+    ]
     if missing:
         raise ValueError(f"the runs have no column {', '.join(missing)}: give the table that load_runs returns")
-    columns = {name: runs[name].to_numpy() for name in _NEEDED}
+    columns = {name: runs[name].to_numpy() for name in ("task", "status", *_IDENTITY)}
     changing += ["examples_used"] if "examples_used" in runs.columns else []
     return columns | {name: runs[name].to_numpy(np.float64) for name in changing}
 

@@ -75,7 +75,6 @@ class GoalTracker:
     Args:
         goals: scores to reach.
         direction: "max" where larger is better, "min" for losses.
-        horizon, minimum: of the `ScoreSmoother`.
     """
 
     def __init__(
@@ -155,8 +154,6 @@ def smoothed_curve(
         examples: (rows,) total so far.
         score: (rows,) mean score of the episodes finished since the row before; NaN where there were none.
         episodes: (rows,) number of those episodes.
-        horizon: of the `ScoreSmoother`, in episodes.
-        minimum: of the `ScoreSmoother`, in episodes.
 
     Raises:
         ValueError: what `ScoreSmoother` refuses.
@@ -202,7 +199,6 @@ def reach(
         run: rows of one run in order, with the columns updates, examples, score and episodes.
         goals: scores to reach.
         direction: "max" where larger is better, "min" for losses.
-        horizon: of the smoothing, in episodes.
         minimum: episodes before there is a smoothed score; None: half the horizon.
 
     Returns:

@@ -20,33 +20,28 @@ from numpy.typing import NDArray
 
 from rl_scaling.analysis.fronts import Run, split_runs
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.estimates import Estimate
 from rl_scaling.statistics.jackknife import RatioEstimate, invert, ratio_of_means
 
 NOISE_COLUMNS = ("noise_measurements", "grad_sq_norm", "trace_cov", "trace_cov_examples")
 
 
 @dataclass(frozen=True)
-class PooledNoise:
-    """The noise scale of a phase.
+class PooledNoise(Estimate):
+    """The noise scale of a phase: B_simple in examples.
 
     Attributes:
-        value: B_simple in examples; NaN while unresolved.
-        low: lower end of its interval; NaN where nothing was measured.
-        high: upper end; infinite while unresolved, NaN where nothing was measured.
         design_effect: tr(Sigma) of whole environments over that of examples as if independent; NaN if not measured.
         measurements: updates in which it was measured.
     """
 
-    value: float
-    low: float
-    high: float
-    design_effect: float
-    measurements: int
+    design_effect: float = math.nan
+    measurements: int = 0
 
 
 # Degrees of freedom of what has no error.
 CERTAIN = 1e9
-NOTHING = PooledNoise(math.nan, math.nan, math.nan, math.nan, 0)
+NOTHING = PooledNoise(math.nan, math.nan, math.nan)
 
 
 class NoiseRows:
@@ -97,7 +92,13 @@ class NoiseRows:
             return NOTHING
         scale = invert(self.ratio(kept, confidence))
         measurements = int(self._measurements[kept].sum())
-        return PooledNoise(scale.value, scale.low, scale.high, self._design_effect(kept), measurements)
+        return PooledNoise(
+            scale.value,
+            scale.low,
+            scale.high,
+            design_effect=self._design_effect(kept),
+            measurements=measurements,
+        )
 
     def _design_effect(self, rows: NDArray[np.intp]) -> float:
         kept = rows[np.isfinite(self._trace_examples[rows])]
@@ -118,7 +119,6 @@ def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray
     """Positions in the table of the rows on the way to a goal.
 
     Args:
-        runs: all runs.
         ends: number of a run, the row by which it had reached the goal before (-1: none before), and the row by
             which it reached this one. Where both are the same row, that row is taken.
     """
@@ -182,13 +182,8 @@ def noise_over_training(
 
 def noise_columns(pooled: PooledNoise) -> dict[str, float]:
     """A pooled noise scale under the column names of the tables."""
-    return {
-        "noise_scale": pooled.value,
-        "noise_scale_low": pooled.low,
-        "noise_scale_high": pooled.high,
-        "design_effect": pooled.design_effect,
-        "measurements": pooled.measurements,
-    }
+    more = {"design_effect": pooled.design_effect, "measurements": pooled.measurements}
+    return pooled.columns("noise_scale") | more
 
 
 def _binned(

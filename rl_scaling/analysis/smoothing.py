@@ -74,8 +74,6 @@ def smooth(
     Args:
         scores: (rows,) mean score of the episodes finished since the row before; NaN where there were none.
         episodes: (rows,) number of those episodes.
-        horizon: as for `ScoreSmoother`.
-        minimum: as for `ScoreSmoother`.
 
     Returns:
         (rows,) smoothed scores, NaN until `minimum` episodes have been seen.
@@ -102,8 +100,6 @@ def smooth_together(
     Args:
         columns: each (rows,), finite wherever there are episodes.
         episodes: (rows,) weights of the rows.
-        horizon: as for `ScoreSmoother`.
-        minimum: as for `ScoreSmoother`.
 
     Raises:
         ValueError: what `ScoreSmoother` refuses.

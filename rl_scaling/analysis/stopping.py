@@ -23,9 +23,10 @@ class Progress:
     """How far one run has come.
 
     Attributes:
-        updates: updates used so far (`GoalTracker.updates`); 0 for a run that has not begun.
+        updates: updates used so far: `GoalTracker.updates`, the moment of the smoothed score, which is comparable with
+            the moments at which goals were reached; 0 for a run that has not begun.
         reached: the updates at which it reached goals.
-        ended: it will not go on, so what it has not reached it never will.
+        ended: it is over: what it has not reached it never will.
     """
 
     updates: float
@@ -33,43 +34,16 @@ class Progress:
     ended: bool = False
 
 
-def can_still_win(
-    updates: float, reached: Mapping[float, float], rivals: Iterable[Mapping[float, float]], goals: Iterable[float]
-) -> bool:
-    """Whether a run can still be the first of its batch size and seed to reach some goal.
-
-    False only if every goal that the run has not reached was reached by a rival in no more updates than the run has
-    already used. The run could only reach it later than that, so no front of one seed depends on it. With several
-    seeds the learning rate is chosen by its mean over the seeds, which this does not look at: use
-    `rate_can_still_win` there.
-
-    Args:
-        updates: what the run has used so far: `GoalTracker.updates`, the moment of its smoothed score, so that it can
-            be compared with the moments at which goals were reached. The updates of its last row are later by the
-            smoothing's horizon, and with them a run may be stopped that would have won by less than that.
-        reached: the goals it has reached (the values are not used).
-        rivals: for every other learning rate with the same task, batch size and seed, the updates at which it reached
-            goals.
-        goals: all goals of the task.
-    """
-    first: dict[float, float] = {}
-    for rival in rivals:
-        for goal, needed in rival.items():
-            first[goal] = min(needed, first.get(goal, math.inf))
-    return any(goal not in reached and first.get(goal, math.inf) > updates for goal in goals)
-
-
 def rate_can_still_win(
     run: Progress, other_seeds: Sequence[Progress], rivals: Iterable[Sequence[Progress]], goals: Iterable[float]
 ) -> bool:
-    """Whether going on with a run can still put its learning rate on a front that is chosen over several seeds.
+    """Whether continuing a run can still put its learning rate on a front that is chosen over several seeds.
 
     A rate counts for a goal once all its seeds have reached it, with the geometric mean of their updates. A seed that
     has not reached the goal will need more than it has used so far, which bounds the mean from below; a rival rate is
     certain once all its seeds have reached the goal. False only if for every goal that is open to the run some rival's
-    certain mean is no greater than the bound, or another seed of the rate has ended without reaching the goal. With one
-    seed this is `can_still_win`. As long as some seed of the rate has not begun, the bound is 0 and the answer True,
-    so seeds that run side by side save most.
+    certain mean is no greater than the bound, or another seed of the rate has ended without reaching the goal. As long
+    as some seed of the rate has not begun, the bound is 0 and the answer True, so seeds run side by side save most.
 
     Args:
         run: the run that might be stopped.

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, GAMMA_PREDICTED, adaptive_table, gamma_of_runs
-from rl_scaling.analysis.bootstrap import FAILED, UNKNOWN, Cell, can_resample, seed_interval
-from rl_scaling.analysis.course import NOISE_SCALE_MEAN, mean_noise_scale
+from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, adaptive_table, gamma_of_runs
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -25,21 +23,28 @@ from rl_scaling.analysis.fronts import (
     split_runs,
 )
 from rl_scaling.analysis.goals import Goals, goals_of
+from rl_scaling.analysis.noise_path import mean_noise_scale, path_to_goal
 from rl_scaling.analysis.noise_scale import NOTHING, NoiseRows, noise_columns, phase_rows
-from rl_scaling.analysis.profile import Profile
+from rl_scaling.analysis.profile import (
+    FAILED,
+    UNKNOWN,
+    Cell,
+    Profile,
+    can_resample,
+    residual_interval,
+    seed_interval,
+)
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
-from rl_scaling.analysis.stretches import course_to_goal
 from rl_scaling.analysis.tradeoff import (
     TradeoffFit,
     describe,
     distinct_batch_sizes,
     not_reached,
-    residual_interval,
     unfitted,
 )
+from rl_scaling.estimates import columns_of
 from rl_scaling.records import REUSE
 
-NOISE_SCALE_REUSE = ("noise_scale_reuse", "noise_scale_reuse_low", "noise_scale_reuse_high")
 FIT_COLUMNS = (
     "task",
     "goal",
@@ -49,22 +54,18 @@ FIT_COLUMNS = (
     "log_steps_min_se",
     "examples_min",
     "log_examples_min_se",
-    "critical_batch",
-    "critical_batch_low",
-    "critical_batch_high",
+    *columns_of("critical_batch"),
     "log_critical_batch_se",
     "confidence",
     "interval",
     "status",
     "message",
     "batch_sizes",
-    "noise_scale",
-    "noise_scale_low",
-    "noise_scale_high",
-    *NOISE_SCALE_REUSE,
-    *NOISE_SCALE_MEAN,
+    *columns_of("noise_scale"),
+    *columns_of("noise_scale_reuse"),
+    *columns_of("noise_scale_mean"),
     "design_effect",
-    *GAMMA_PREDICTED,
+    *columns_of("gamma_predicted"),
 )
 
 # What is chosen for a goal: a learning rate and a setting for each batch size.
@@ -85,7 +86,7 @@ class SweepFit:
         fits: one row for each task and goal, FIT_COLUMNS. Batch sizes and noise scales are in the task's unit; the
             `_se` columns are standard errors of natural logarithms; interval says where the interval of B_crit comes
             from, "seeds" (bootstrap), "residuals" (of the fit) or "none"; status and message as in `TradeoffFit`;
-            noise_scale is that of the stretch between the goal before and this one, noise_scale_mean that of the whole
+            noise_scale is that of the phase between the goal before and this one, noise_scale_mean that of the whole
             way, the mean that predicts B_crit (M18, D.1); both are NaN and their upper ends infinite while unresolved;
             noise_scale_reuse is noise_scale where examples are used again, NaN where they are not;
             gamma_predicted is what an adaptive batch could gain (M18, D.5) by the noise scale of the front's runs,
@@ -167,8 +168,6 @@ def fit_front(
     Args:
         front: the goal's rows of `best_rates`.
         seeds: the goal's rows of `seed_table`.
-        confidence: of the interval.
-        resamples: draws of the bootstrap.
         uses: how often each example is used. E is examples, so that a batch is E uses / S of them and
             B_crit = E_min uses / S_min.
     """
@@ -256,9 +255,8 @@ def _noise_of_front(
     ends = zip(chosen["run"].tolist(), chosen["previous_row"].tolist(), chosen["row"].tolist(), strict=True)
     rows = phase_rows(runs, ends)
     pooled, again = noise.pool(rows, confidence), reuse.pool(rows, confidence) if reuse else NOTHING
-    course = course_to_goal(noise, runs, reached[reached["run"].isin(chosen["run"])], goal)
-    mean = mean_noise_scale(course, confidence=confidence)
-    gamma = gamma_of_runs(course, [runs[number] for number in chosen["run"]], confidence=confidence)
-    whole_way = zip((*NOISE_SCALE_MEAN, *GAMMA_PREDICTED), (*mean, *gamma), strict=True)
-    later = dict(zip(NOISE_SCALE_REUSE, (again.value, again.low, again.high), strict=True))
-    return noise_columns(pooled) | later | dict(whole_way)
+    path = path_to_goal(noise, runs, reached[reached["run"].isin(chosen["run"])], goal)
+    mean = mean_noise_scale(path, confidence=confidence)
+    gamma = gamma_of_runs(path, [runs[number] for number in chosen["run"]], confidence=confidence)
+    whole_way = mean.columns("noise_scale_mean") | gamma.columns("gamma_predicted")
+    return noise_columns(pooled) | again.columns("noise_scale_reuse") | whole_way

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.course import DRAWS, FloatArray
 from rl_scaling.analysis.fronts import is_adaptive
+from rl_scaling.analysis.noise_path import DRAWS, FloatArray
+from rl_scaling.estimates import Estimate
 
 # Medians of a few rows agree with each other better than the same machine does with itself a minute later.
 _LEAST_ERROR = 0.02
@@ -49,7 +50,6 @@ def fit_throughput(points: pd.DataFrame, *, seed: int = 0) -> Throughput:
 
     Args:
         points: batch_size, seconds (per update) and error (relative) of each measurement.
-        seed: of the draws.
 
     Raises:
         ValueError: fewer than two batch sizes.
@@ -100,3 +100,30 @@ def measured_throughput(runs: pd.DataFrame) -> pd.DataFrame:
         error = part["middle"].std() / math.sqrt(len(part)) if several else part["spread"].iloc[0]
         found.append({"batch_size": size, "seconds": math.exp(part["middle"].mean()), "error": error})
     return pd.DataFrame(found, columns=pd.Index(["batch_size", "seconds", "error"]))
+
+
+def throughput_by_batch_size(runs: pd.DataFrame) -> pd.DataFrame:
+    """Speed and cost of every batch size.
+
+    Args:
+        runs: one row per run of one task, `Series.runs`.
+
+    Returns:
+        batch_size, num_envs (NaN where the runs differ or have none), runs, examples_per_second (median over runs)
+        with _low and _high (the range), updates_per_second, examples and wall_seconds (totals).
+    """
+    rows = []
+    for size, part in runs.groupby("batch_size"):
+        speeds, environments = part["examples_per_second"].dropna(), part["num_envs"].dropna().unique()
+        uses = (part["examples_used"] / part["examples"]).median()
+        middle = float(speeds.median()) if len(speeds) else math.nan
+        row: dict[str, float] = {
+            "batch_size": float(str(size)),
+            "num_envs": float(environments[0]) if len(environments) == 1 else math.nan,
+            "runs": len(part),
+            "updates_per_second": middle * (uses if uses > 0 else 1.0) / float(str(size)),
+            "examples": float(part["examples"].sum()),
+            "wall_seconds": float(part["wall_seconds"].sum()),
+        }
+        rows.append(row | Estimate(middle, speeds.min(), speeds.max()).columns("examples_per_second"))
+    return pd.DataFrame(rows)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from rl_scaling.analysis.profile import FloatArray, Profile
+from rl_scaling.analysis.profile import FloatArray, LogInterval, Profile, residual_interval
 
 Status = Literal[
     "ok",  # both ends of the interval are finite and the batch sizes come near the turn
@@ -44,7 +45,6 @@ class TradeoffFit:
         log_examples_min_se: standard error of log E_min.
         log_critical_batch_se: standard error of log B_crit.
         batch_sizes: distinct batch sizes among the points.
-        confidence: of the interval.
         status: see `Status`; the numbers above but the interval are NaN unless it is "ok".
         message: what the status means here, one sentence.
     """
@@ -61,17 +61,6 @@ class TradeoffFit:
     confidence: float
     status: Status
     message: str
-
-
-@dataclass(frozen=True)
-class LogInterval:
-    """An interval of x = log B_crit and standard errors of the logs of the three results."""
-
-    low: float
-    high: float
-    log_steps_min_se: float
-    log_examples_min_se: float
-    log_critical_batch_se: float
 
 
 def fit_tradeoff(
@@ -122,14 +111,6 @@ def distinct_batch_sizes(log_batch: FloatArray) -> int:
         if value > last + _SAME:
             count, last = count + 1, value
     return count
-
-
-def residual_interval(profile: Profile, confidence: float) -> LogInterval:
-    """The interval that follows from the scatter about the curve."""
-    low, high = profile.interval(confidence)
-    best = profile.minimum()
-    errors = profile.standard_errors(best) if math.isfinite(best) else (NAN, NAN, NAN)
-    return LogInterval(low, high, *errors)
 
 
 def unfitted(profile: Profile, confidence: float) -> TradeoffFit:
@@ -228,3 +209,60 @@ def _profile(
     log_steps = np.log(arrays["steps"])
     w = arrays.get("weights", np.ones_like(log_steps))
     return Profile(log_steps, np.log(arrays["examples"]) - log_steps, w / w.mean() if len(w) else w)
+
+
+def tradeoff_curve(fit: pd.Series, smallest: float, largest: float, points: int = 60) -> pd.DataFrame:
+    """Points on the hyperbola (S / S_min - 1)(E / E_min - 1) = 1, from half the smallest batch to twice the largest.
+
+    Args:
+        fit: one row of `SweepFit.fits`.
+        smallest, largest: batch sizes.
+        points: how many.
+
+    Returns:
+        goal, updates, examples, critical_batch.
+    """
+    batch, turn = np.geomspace(smallest / 2, largest * 2, points), fit["critical_batch"]
+    updates, examples = fit["steps_min"] * (1 + turn / batch), fit["examples_min"] * (1 + batch / turn)
+    return pd.DataFrame({"goal": fit["goal"], "updates": updates, "examples": examples, "critical_batch": turn})
+
+
+def overhead_batch(
+    batch_sizes: ArrayLike, steps: ArrayLike, factor: float, *, of: Literal["steps", "examples"]
+) -> float:
+    """The batch size at which steps, or examples, are `factor` times the fewest.
+
+    Steps are fewest at the largest batch size and fall towards it; examples are fewest at the smallest and rise from
+    it. Between batch sizes the curve is interpolated in logs. On the trade-off of McCandlish et al. 2018, eq. 2.11,
+    twice the fewest steps is B_crit itself, and 20 % more than the fewest examples is B_crit / 5.
+
+    Args:
+        batch_sizes: (n,) in examples.
+        steps: (n,) steps to the target at each.
+        factor: above 1.
+        of: what is `factor` times its least.
+
+    Returns:
+        The batch size; NaN where the curve does not reach that factor.
+
+    Raises:
+        ValueError: numbers that are not positive and finite, or a factor that is not above 1.
+
+    >>> sizes = 4.0 ** np.arange(-4, 13)
+    >>> round(overhead_batch(sizes, 100 * (1 + 64 / sizes), 2, of="steps"))
+    64
+    """
+    log_sizes, log_steps = (np.log(np.asarray(x, dtype=np.float64)) for x in (batch_sizes, steps))
+    if not (np.isfinite(log_sizes).all() and np.isfinite(log_steps).all()) or not factor > 1:
+        raise ValueError("batch sizes and steps must be positive and finite, and the factor above 1")
+    order = np.argsort(log_sizes)
+    log_sizes, log_steps = log_sizes[order], log_steps[order]
+    cost = log_steps[::-1] if of == "steps" else log_steps + log_sizes
+    places = log_sizes[::-1] if of == "steps" else log_sizes
+    excess = cost - cost.min() - math.log(factor)
+    # From the end where the cost is least, the first crossing that is not taken back.
+    last = np.flatnonzero(excess < 0)[-1]
+    if last == len(excess) - 1:
+        return math.nan
+    share = excess[last] / (excess[last] - excess[last + 1])
+    return float(np.exp(places[last] + share * (places[last + 1] - places[last])))

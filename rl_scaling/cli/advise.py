@@ -20,8 +20,8 @@ from rl_scaling.store import load_runs
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rl_scaling.analysis.advise import Forecast
-    from rl_scaling.analysis.basis import Basis
+    from rl_scaling.analysis.advise import ChosenRun
+    from rl_scaling.analysis.costs import CostModel
     from rl_scaling.analysis.throughput import Throughput
 
 
@@ -36,22 +36,22 @@ class Advise:
     sweep: Annotated[tuple[Path, ...], arg(metavar="DIR")] = ()
     """A sweep of the same task elsewhere, to compare with; one in DIR is found without this."""
     frames: Count = 0
-    """Use only so many of the run's frames, as if it had ended there; 0: all."""
+    """Frames of the run to use, as if it had ended there; 0: all."""
     goals: tuple[float, ...] = ()
     """Scores whose costs are wanted; by default those kept with the sweep, or the game's own."""
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal."""
     confidence: float = CONFIDENCE
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     probe: tuple[int, ...] = ()
     """Measure the time of an update on this machine at these numbers of environments, two or more, instead of taking
     it from the runs."""
     probe_seconds: float = 5.0
     """Seconds of each of these measurements."""
     device: str = "auto"
-    """Of the probe: cpu, cuda, or auto: a GPU where there is one."""
+    """Device of the probe: cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
-    """Of the probe: threads for torch and for the emulator, each; 0: every core this process may use."""
+    """Threads of the probe, for torch and for the emulator each; 0: every core this process may use."""
     max_envs: int = 0
     """The most environments to name; 0: four times the most that were measured."""
     json: bool = False
@@ -63,7 +63,7 @@ class Advise:
             raise ConfigError(f"--confidence is {self.confidence}: give a number between 0 and 1, such as 0.95")
         if not self.folders:
             raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
-        from rl_scaling.analysis.basis import find_basis
+        from rl_scaling.analysis.advise import choose_run
         from rl_scaling.cli.advise_table import advice_as_json, show_advice
 
         runs = load_runs(*self.folders, *self.sweep, allow_empty=False)
@@ -71,11 +71,11 @@ class Advise:
         runs = runs[runs["task"] == task].reset_index(drop=True)
         goals = self.goals or goals_of_task(task, runs)
         try:
-            basis = find_basis(runs, goals, run_id=self.run_id, examples=self.frames or math.inf, horizon=self.horizon)
-            forecast = self._forecast(basis, self._throughput(basis, runs))
+            chosen = choose_run(runs, goals, run_id=self.run_id, examples=self.frames or math.inf, horizon=self.horizon)
+            model = self._cost_model(chosen, self._throughput(chosen, runs))
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        found = advice_as_json(basis, forecast, runs, horizon=self.horizon)
+        found = advice_as_json(chosen, model, runs, horizon=self.horizon)
         if self.json:
             print_json(found)
         else:
@@ -100,23 +100,23 @@ class Advise:
             raise ConfigError(f"runs of several tasks: name one by --run ({'; '.join(tasks)})")
         return tasks[0]
 
-    def _forecast(self, basis: Basis, throughput: Throughput | None) -> Forecast:
-        from rl_scaling.analysis.advise import Forecast
+    def _cost_model(self, chosen: ChosenRun, throughput: Throughput | None) -> CostModel:
+        from rl_scaling.analysis.costs import CostModel
 
-        steps = basis.run["rollout_steps"]
-        return Forecast(
-            basis.course,
+        steps = chosen.run["rollout_steps"]
+        return CostModel(
+            chosen.path,
             throughput,
             smallest=2 * steps if steps else 1.0,
             largest=self.max_envs * (steps or 1) or None,
             confidence=self.confidence,
         )
 
-    def _throughput(self, basis: Basis, runs: pd.DataFrame) -> Throughput | None:
+    def _throughput(self, chosen: ChosenRun, runs: pd.DataFrame) -> Throughput | None:
         """The line through measured times; None, said aloud, where only one batch size has any."""
         from rl_scaling.analysis.throughput import fit_throughput, measured_throughput
 
-        points = self._probed(basis) if self.probe else measured_throughput(runs)
+        points = self._probed(chosen) if self.probe else measured_throughput(runs)
         try:
             return fit_throughput(points)
         except ValueError as error:
@@ -125,7 +125,7 @@ class Advise:
             say(f"no hours: {error}")
             return None
 
-    def _probed(self, basis: Basis) -> pd.DataFrame:
+    def _probed(self, chosen: ChosenRun) -> pd.DataFrame:
         from rl_scaling.domains.device import choose_device
         from rl_scaling.domains.rl.config import run_config_from_dict
         from rl_scaling.domains.rl.timing import time_updates
@@ -134,7 +134,7 @@ class Advise:
 
         if len(set(self.probe)) < 2 or min(self.probe) < 2:
             raise ConfigError("give --probe two different numbers of environments or more, of 2 or more each")
-        info = next(info for info in list_runs(*self.folders, *self.sweep) if info.run_id == basis.run["run_id"])
+        info = next(info for info in list_runs(*self.folders, *self.sweep) if info.run_id == chosen.run["run_id"])
         return time_updates(
             run_config_from_dict(info.config),
             sorted(set(self.probe)),

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from rl_scaling.cli.options import as_json, print_line, print_table
+from rl_scaling.estimates import Estimate, columns_of, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rl_scaling.analysis.advise import Cost, Forecast
-    from rl_scaling.analysis.basis import Basis
-    from rl_scaling.analysis.course import Estimate
+    from rl_scaling.analysis.advise import ChosenRun
+    from rl_scaling.analysis.costs import Cost, CostModel
 
 
-def advice_as_json(basis: Basis, forecast: Forecast, runs: pd.DataFrame, *, horizon: float) -> dict[str, Any]:
+def advice_as_json(chosen: ChosenRun, model: CostModel, runs: pd.DataFrame, *, horizon: float) -> dict[str, Any]:
     """Everything: the run, S_min, E_min, B_crit, the line of times, choices, the curve, doubts, and what was measured.
 
     Numbers with an interval are {"value", "low", "high"}; what is not known is null. An environment count is there
     where the runs have environments.
     """
-    from rl_scaling.analysis.advise import curve
-    from rl_scaling.analysis.basis import beside_sweep, concerns
+    from rl_scaling.analysis.advise import beside_sweep, concerns
+    from rl_scaling.analysis.costs import curve
 
-    steps, line = basis.run["rollout_steps"], forecast.throughput
-    measured = beside_sweep(basis, line, runs, confidence=forecast.confidence, horizon=horizon)
+    steps, line = chosen.run["rollout_steps"], model.throughput
+    measured = beside_sweep(chosen, line, runs, confidence=model.confidence, horizon=horizon)
     choices = [
         {
             "name": choice.name,
@@ -35,32 +36,32 @@ def advice_as_json(basis: Basis, forecast: Forecast, runs: pd.DataFrame, *, hori
             "batch_size_interval": _estimate(choice.batch_size),
             "note": choice.note,
         }
-        for choice in forecast.choices()
+        for choice in model.choices()
     ]
     times = None
     if line is not None:
         times = {
             "overhead_seconds": line.overhead,
-            f"seconds_per_{basis.run['unit'].removesuffix('s')}": line.per_example,
+            f"seconds_per_{chosen.run['unit'].removesuffix('s')}": line.per_example,
             "batch_sizes": line.batch.tolist(),
             "seconds_per_update": line.seconds.tolist(),
         }
     return {
-        "run": as_json(basis.run),
-        "confidence": forecast.confidence,
-        "steps_min": _estimate(forecast.steps_min),
-        "examples_min": _estimate(forecast.examples_min),
-        "critical_batch": _estimate(forecast.critical_batch),
+        "run": as_json(chosen.run),
+        "confidence": model.confidence,
+        "steps_min": _estimate(model.steps_min),
+        "examples_min": _estimate(model.examples_min),
+        "critical_batch": _estimate(model.critical_batch),
         "throughput": times,
         "choices": choices,
-        "curve": [_cost(cost, steps) for cost in curve(forecast, steps or 1)],
-        "concerns": concerns(forecast, basis),
+        "curve": [_cost(cost, steps) for cost in curve(model, steps or 1)],
+        "concerns": concerns(model, chosen),
         "measured": [as_json({str(name): value for name, value in row.items()}) for row in measured.to_dict("records")],
     }
 
 
 def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    return as_json(estimate._asdict())
+    return as_json({end: getattr(estimate, end) for end in _ENDS})
 
 
 def _cost(cost: Cost, steps: int) -> dict[str, Any]:
@@ -79,9 +80,11 @@ def show_advice(found: dict[str, Any]) -> None:
         f"{run['learning_rate']:g}; {run['updates']:,.0f} updates and {run['examples']:,.0f} {unit} {target}."
     )
     times = found["throughput"]
+    names = ("steps_min", "examples_min", "critical_batch")
+    steps_min, examples_min, critical_batch = (_text(found[name]) for name in names)
     print_line(
-        f"By its noise scale: S_min {_interval(found['steps_min'])} updates, E_min {_interval(found['examples_min'])} "
-        f"{unit}, B_crit {_interval(found['critical_batch'])} {unit} ({100 * found['confidence']:g} % intervals)."
+        f"By its noise scale: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
+        f"({100 * found['confidence']:g} % intervals)."
     )
     if times:
         per = 1000 * times[f"seconds_per_{unit.removesuffix('s')}"]
@@ -104,8 +107,8 @@ def _choices(found: dict[str, Any], unit: str, steps: int) -> Table:
     for choice in found["choices"]:
         interval = choice["batch_size_interval"]
         environments = {end: size and max(1, round(size / steps)) for end, size in interval.items()} if steps else {}
-        first = [_interval(environments)] if steps else []
-        table.add_row(choice["name"], *first, _interval(interval), *_costs(choice), choice["note"])
+        first = [_text(environments)] if steps else []
+        table.add_row(choice["name"], *first, _text(interval), *_costs(choice), choice["note"])
     return table
 
 
@@ -118,7 +121,7 @@ def _curve(found: dict[str, Any], unit: str, steps: int) -> Table:
 
 
 def _costs(cost: dict[str, Any]) -> list[str]:
-    return [_interval(cost[name]) for name in ("updates", "examples", "hours")]
+    return [_text(cost[name]) for name in ("updates", "examples", "hours")]
 
 
 def _measured(found: dict[str, Any], unit: str) -> Table:
@@ -133,11 +136,11 @@ def _measured(found: dict[str, Any], unit: str) -> Table:
         if row["goal"] == goal:
             table.add_row(
                 f"{row['batch_size']:,}" + (" (the run's)" if row["own"] else ""),
-                _number(row["updates"]),
-                _interval(_ends(row, "predicted_updates")),
+                number(row["updates"], whole=True),
+                _row(row, "predicted_updates"),
                 f"{row['ratio']:.2f}",
-                _number(row["hours"]),
-                _interval(_ends(row, "predicted_hours")),
+                "" if row["hours"] is None else number(row["hours"], whole=True),
+                _row(row, "predicted_hours"),
             )
     return table
 
@@ -146,29 +149,20 @@ def _turns(found: dict[str, Any], unit: str) -> Table:
     """B_crit of every goal, as the sweep's front has it and as the run's noise scale predicts it."""
     table = Table("goal", f"B_crit fitted to the sweep\n({unit})", f"B_crit predicted\n({unit})", box=None)
     for row in {row["goal"]: row for row in found["measured"]}.values():
-        fitted, predicted = _ends(row, "critical_batch"), _ends(row, "predicted_critical_batch")
-        table.add_row(f"{row['goal']:g}", _interval(fitted), _interval(predicted))
+        fitted, predicted = _row(row, "critical_batch"), _row(row, "predicted_critical_batch")
+        table.add_row(f"{row['goal']:g}", fitted, predicted)
     return table
 
 
-def _ends(row: dict[str, Any], name: str) -> dict[str, float | None]:
-    return {end: row[f"{name}{suffix}"] for end, suffix in _ENDS.items()}
+def _row(row: Mapping[str, float | None], name: str) -> str:
+    return _text({end: row[column] for end, column in zip(_ENDS, columns_of(name), strict=True)})
 
 
-_ENDS = {"value": "", "low": "_low", "high": "_high"}
+def _text(plain: Mapping[str, float | None]) -> str:
+    """An estimate out of the plain data; one that is open above is shown as a lower bound."""
+    value, low, high = (math.nan if (end := plain[name]) is None else end for name in _ENDS)
+    known = Estimate(math.nan, low, math.inf) if math.isnan(high) else Estimate(value, low, high)
+    return known.text(whole=True)
 
 
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    """A number with its interval, or the side that is known, or nothing."""
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    if value is not None and high is not None:
-        return f"{_number(value)} ({_number(low)} - {_number(high)})"
-    if low:
-        return f"> {_number(low)}"
-    return f"< {_number(high)}" if high is not None else ""
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+_ENDS = ("value", "low", "high")

@@ -5,19 +5,18 @@ The analysis is imported where they are used, for `--help`.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
-from rl_scaling.records import SEALED, Measure
+from rl_scaling.estimates import Estimate, number
+from rl_scaling.records import RECORD_TYPES, SEALED, Identity, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 from rl_scaling.sweeps.tuner import Tuner
@@ -50,14 +49,7 @@ class Status:
         last = load_runs(self.folder).groupby("run_id")[["examples", "wall_seconds"]].last()
         rows = [_status_row(info, last) for info in infos.values()]
         rows += [
-            {
-                "run_id": run_id,
-                **{name: getattr(config.identity, name) for name in _STATUS_IDENTITY},
-                "status": "waiting",
-                config.identity.unit: 0,
-                f"{config.identity.unit}_planned": config.length,
-                f"{config.identity.unit}_per_second": None,
-            }
+            _row(config.identity, run_id, "waiting", 0, 0.0, config.length)
             for run_id, config in planned.items()
             if run_id not in infos
         ]
@@ -68,20 +60,23 @@ class Status:
         return 0
 
 
-_STATUS_IDENTITY = ("task", "batch_size", "learning_rate", "seed")
-
-
 def _status_row(info: RunInfo, last: pd.DataFrame) -> dict[str, object]:
-    examples, seconds, unit = 0, 0.0, info.identity.unit
+    examples, seconds = 0, 0.0
     if info.run_id in last.index:
         examples, seconds = int(last["examples"][info.run_id]), float(last["wall_seconds"][info.run_id])
+    return _row(info.identity, info.run_id, info.status, examples, seconds, _planned(info))
+
+
+def _row(
+    identity: Identity, run_id: str, status: str, examples: int, seconds: float, planned: int | None
+) -> dict[str, object]:
     return {
-        "run_id": info.run_id,
-        **{name: getattr(info.identity, name) for name in _STATUS_IDENTITY},
-        "status": info.status,
-        unit: examples,
-        f"{unit}_planned": _planned(info),
-        f"{unit}_per_second": round(examples / seconds, 1) if seconds else None,
+        "run_id": run_id,
+        **{name: getattr(identity, name) for name in ("task", "batch_size", "learning_rate", "seed")},
+        "status": status,
+        identity.unit: examples,
+        f"{identity.unit}_planned": planned,
+        f"{identity.unit}_per_second": round(examples / seconds, 1) if seconds else None,
     }
 
 
@@ -114,11 +109,11 @@ def _show_status(rows: list[dict[str, object]]) -> None:
     if left and speed:
         print_line(f"{left:,} {units} left, about {left / speed / 3600:.1f} hours at {speed:,.0f} {units}/s")
     elif left:
-        print_line(f"{left:,} {units} left; nothing runs now: give the sweep's command again to go on")
+        print_line(f"{left:,} {units} left; nothing runs now: give the sweep's command again to resume")
 
 
 def _unit(row: dict[str, object]) -> str:
-    return "frames" if "frames" in row else "examples"
+    return next(unit for unit in RECORD_TYPES if unit in row)
 
 
 def _left(row: dict[str, object]) -> int:
@@ -138,7 +133,7 @@ class Fit:
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
     confidence: float = CONFIDENCE
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     json: bool = False
     """Print one row per task and goal as JSON on stdout."""
 
@@ -157,16 +152,15 @@ class Fit:
             *("design\neffect", "batch\nsizes", ""),
             box=None,
         )
+        names = ["critical_batch", "noise_scale", *(["noise_scale_reuse"] if reused else [])]
         for row in fit.fits.to_dict("records"):
             table.add_row(
                 str(row["task"]),
                 f"{row['goal']:g}",
-                _number(row["steps_min"]),
-                _number(row["examples_min"]),
-                _interval(row["critical_batch"], row["critical_batch_low"], row["critical_batch_high"]),
-                _interval(row["noise_scale"], row["noise_scale_low"], row["noise_scale_high"]),
-                *([_interval(*(row[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")))] if reused else []),
-                f"{row['design_effect']:.1f}" if math.isfinite(row["design_effect"]) else "",
+                number(row["steps_min"], whole=True),
+                number(row["examples_min"], whole=True),
+                *(Estimate.of(row, name).text(whole=True) for name in names),
+                number(row["design_effect"], 2),
                 str(row["batch_sizes"]),
                 str(row["message"]) + (f" (interval from {row['interval']})" if row["interval"] != "none" else ""),
             )
@@ -185,21 +179,14 @@ def _adaptive_table(fit: SweepFit, units: str) -> Table:
         table.add_row(
             str(row["task"]),
             f"{row['goal']:g}",
-            str(row["setting"]).removeprefix("adaptive "),
-            _number(row["updates"]),
-            _number(row["examples"]),
-            _gamma(row, "gamma_observed"),
-            _gamma(row, "gamma_predicted"),
-            _gamma(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted"),
+            str(row["setting"]),
+            number(row["updates"], whole=True),
+            number(row["examples"], whole=True),
+            Estimate.of(row, "gamma_observed").text(whole=True),
+            Estimate.of(row, "gamma_predicted").text(whole=True),
+            Estimate.of(fixed.loc[(row["task"], row["goal"])].to_dict(), "gamma_predicted").text(whole=True),
         )
     return table
-
-
-def _gamma(row: Mapping[Hashable, Any], name: str) -> str:
-    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    if not math.isfinite(value):
-        return ""
-    return f"{value:.2f} ({low:.2f} - {high:.2f})" if math.isfinite(low + high) else f"{value:.2f}"
 
 
 def load_and_fit(
@@ -257,16 +244,3 @@ def _goals_of_game(rows: pd.DataFrame) -> tuple[float, ...]:
     from rl_scaling.envs import find_game
 
     return find_game(str(game[0])).goals
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else ""
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, or the side that is known, or nothing."""
-    if math.isfinite(value):
-        return f"{value:,.0f} ({low:,.0f} - {high:,.0f})"
-    if math.isfinite(low) and low > 0:
-        return f"> {low:,.0f}"
-    return f"< {high:,.0f}" if math.isfinite(high) else ""

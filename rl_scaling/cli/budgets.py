@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from rl_scaling.cli.options import Folders, as_json, print_json, print_line, print_table, say
+from rl_scaling.estimates import DASH, Estimate, interval, number
 from rl_scaling.store import StoreError, load_runs
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class Budgets:
         beyond = unlimited(best)
         tables = {"best": best, "unlimited": beyond, "turns": turns(best), "against_sgd": against_sgd(best)}
         if self.figures is not None:
-            from rl_scaling.report.budgets import budget_figures
             from rl_scaling.report.page import export_figure
+            from rl_scaling.report.registry import draw_all
 
-            for figure in budget_figures(best):
+            for figure in draw_all("budgets", best):
                 for path in export_figure(figure, self.figures / figure.name):
                     say(f"wrote {path}")
         if self.json:
@@ -55,19 +56,8 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _print(tables: dict[str, pd.DataFrame]) -> None:
-    heads = (
-        "task",
-        "budget",
-        "optimiser",
-        "batch",
-        "quantity",
-        "best rate",
-        "within an error",
-        "effective",
-        "value",
-        "",
-    )
-    shown = Table(*heads, box=None)
+    heads = ("task", "budget", "optimiser", "batch", "quantity", "best rate", "within an error", "effective", "value")
+    shown = Table(*heads, "", box=None)
     for row in [*_rows(tables["best"]), *_rows(tables["unlimited"])]:
         value = f"{row['value']:.4g}" + (f" ± {row['standard_error']:.1g}" if row["standard_error"] is not None else "")
         notes = [f"{row['at_edge']}est rate tried: a better one may lie beyond"] if row["at_edge"] else []
@@ -76,18 +66,17 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
         shown.add_row(
             *(row["subject"], row["budget"], row["optimizer"], f"{row['batch_size']:,}"),
             *(row["quantity"].replace("_", " "), f"{row['learning_rate']:g}"),
-            *(f"{row['rate_low']:g} - {row['rate_high']:g}", f"{row['effective_rate']:.3g}", value, "; ".join(notes)),
+            *(interval(row["rate_low"], row["rate_high"]), f"{row['effective_rate']:.3g}", value, "; ".join(notes)),
         )
     print_table(shown)
     for row in tables["turns"].to_dict("records"):
         who = f"{row['subject']} {row['optimizer']}, {row['budget']}, {row['quantity'].replace('_', ' ')}"
-        print_line(f"{who}: the best rate stops growing around {_turn(row['turn'], row['turn_low'], row['turn_high'])}")
+        print_line(f"{who}: the best rate stops growing around {_turn(Estimate.of(row, 'turn'))}")
 
 
-def _turn(turn: float, low: float, high: float) -> str:
+def _turn(turn: Estimate) -> str:
     """A batch size with its interval, in words where it is beyond those that were tried."""
-    ends = [
-        "below the smallest" if e == 0 else "beyond the largest" if math.isinf(e) else f"{e:,.0f}" for e in (low, high)
-    ]
-    at = "no batch size tried" if turn == 0 or math.isinf(turn) else f"{turn:,.0f} examples"
-    return f"{at} (95 %: {ends[0]} - {ends[1]})"
+    names = {0: "below the smallest", math.inf: "beyond the largest"}
+    low, high = (names.get(end, number(end, whole=True)) for end in (turn.low, turn.high))
+    at = "no batch size tried" if turn.value in names else f"{number(turn.value, whole=True)} examples"
+    return f"{at} (95 %: {low}{DASH}{high})"

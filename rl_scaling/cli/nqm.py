@@ -113,7 +113,7 @@ class NQMCritical(NQMSteps):
         import numpy as np
 
         from rl_scaling.analysis import fit_tradeoff
-        from rl_scaling.analysis.critical_batch import overhead_batch
+        from rl_scaling.analysis.tradeoff import overhead_batch
         from rl_scaling.nqm import as_table
 
         table = as_table(self.found()).drop_duplicates("batch_size")
@@ -225,7 +225,7 @@ def _from_store(folder: Path, goal: float | None) -> pd.DataFrame:
     reached = fronts.groupby(["task", "goal"]).agg(sizes=("batch_size", "nunique"), updates=("updates", "min"))
     task, hardest = reached.sort_values(["sizes", "updates"]).index[-1]
     # the model's own sweep is one problem, whatever the optimiser; elsewhere tasks differ in more
-    tasks = sorted(known) if rows["task"].str.startswith("NQM ").all() else [task]
+    tasks = sorted(known) if (rows["domain"] == "nqm").all() else [task]
     say(f"{', '.join(map(str, tasks))}, goal {hardest:g}")
     chosen = fronts[fronts["task"].isin(tasks) & (fronts["goal"] == hardest)]
     parts = [

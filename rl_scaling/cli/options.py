@@ -28,46 +28,57 @@ console = Console(stderr=True, highlight=False)
 def options_of(
     first: type[Any], *others: type[Any], leave_out: Collection[str] = (), only: str = "", **renamed: str
 ) -> type[Any]:
-    """The fields of configs as options that may be left out: a dataclass whose fields are None unless given.
+    """The fields of configs as options that may be left out: a dataclass of what `given` looks for.
 
-    A field that several configs have is one option. Its help is the field's docstring, with the config's default.
+    A field that several configs have is one option. Its help is the field's docstring, with the config's default. A
+    switch has the config's default, so that there is a --no- beside it; all else is None unless it is given.
 
     Args:
-        configs: frozen dataclasses with docstrings in Google's style.
+        first, others: frozen dataclasses with docstrings in Google's style.
         leave_out: fields that are set otherwise.
         only: what the options are for, said before their help: "Atari".
         renamed: options of other names than their fields: adaptive="exchange_rate".
 
     >>> from rl_scaling.agents.config import A2CConfig, PPOConfig
-    >>> given(options_of(A2CConfig, PPOConfig)(epochs=2))
-    {'epochs': 2}
+    >>> given(options_of(A2CConfig, PPOConfig)(epochs=2, rmsprop_epsilon_inside_root=False))
+    {'epochs': 2, 'rmsprop_epsilon_inside_root': False}
     """
     configs = (first, *others)
     option_of = {field: option for option, field in renamed.items()}
-    found: dict[str, tuple[Any, list[str]]] = {}
+    found: dict[str, list[tuple[type[Any], Any]]] = {}
     for config in configs:
-        types, helps = typing.get_type_hints(config), _field_helps(config)
+        types = typing.get_type_hints(config)
         for f in dataclasses.fields(config):
-            if f.name in leave_out:
-                continue
-            default = "" if f.default is dataclasses.MISSING else f" (default {f.default})"
-            owner = only or (config.kind.upper() if len(configs) > 1 else "")
-            text = f"{helps.get(f.name, f.name)}{default}"
-            found.setdefault(option_of.get(f.name, f.name), (types[f.name], []))[1].append(f"{owner}: {text}")
-    fields = [(name, _option_type(kind, texts, len(configs))) for name, (kind, texts) in found.items()]
-    made = dataclasses.make_dataclass(
-        f"{configs[0].__name__}Options", [(n, t, field(default=None)) for n, t in fields], frozen=True
-    )
+            if f.name not in leave_out:
+                found.setdefault(f.name, []).append((config, types[f.name]))
+    fields = [
+        (option_of.get(name, name), *_option(name, [config for config, _ in having], having[0][1], len(configs), only))
+        for name, having in found.items()
+    ]
+    made = dataclasses.make_dataclass(f"{first.__name__}Options", fields, frozen=True)
     made.renamed = renamed
     return made
 
 
-def _option_type(kind: Any, texts: Sequence[str], configs: int) -> Any:
-    """An optional field of this type; one help for all configs, or one for each where they differ."""
-    plain = list(dict.fromkeys(text.split(": ", 1)[1] for text in texts))
-    text = plain[0] if len(plain) == 1 and len(texts) == configs else "; ".join(texts)
-    text = text.removeprefix(": ")
-    return Annotated[kind | None, tyro.conf.arg(help=text[:1].upper() + text[1:], help_behavior_hint="")]
+def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, only: str) -> tuple[Any, Any]:
+    """The type of an option, with its help: one for all configs, or one for each where they differ; its default."""
+    helps = {}
+    defaults = [config.__dataclass_fields__[name].default for config in having]
+    for config, default in zip(having, defaults, strict=True):
+        known = default not in (dataclasses.MISSING, ()) and kind is not bool
+        helps[config] = _field_helps(config).get(name, name) + (f" (default {default})" if known else "")
+    if len(set(helps.values())) == 1 and len(helps) == configs:
+        text = next(iter(helps.values()))
+        text = f"{only}: {text}" if only else text[:1].upper() + text[1:]
+    else:
+        text = "; ".join(f"{config.kind.upper()}: {help}" for config, help in helps.items())
+    if kind is bool and len(set(defaults)) == 1:
+        return Annotated[bool, tyro.conf.arg(help=text)], field(default=defaults[0])
+    metavar = _METAVARS.get(kind)
+    return Annotated[kind | None, tyro.conf.arg(help=text, help_behavior_hint="", metavar=metavar)], field(default=None)
+
+
+_METAVARS = {int: "INT", float: "FLOAT", str: "STR"}
 
 
 def _field_helps(config: type[Any]) -> dict[str, str]:
@@ -81,10 +92,10 @@ def _field_helps(config: type[Any]) -> dict[str, str]:
 
 
 def given(options: Any) -> dict[str, Any]:
-    """The fields of the config that options were given for, by name."""
+    """The fields of the config that options were given for, by name; switches that are not at their defaults."""
     renamed = type(options).renamed
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    return {renamed.get(name, name): value for name, value in values.items() if value is not None}
+    values = {f.name: (getattr(options, f.name), f.default) for f in dataclasses.fields(options)}
+    return {renamed.get(name, name): value for name, (value, default) in values.items() if value != default}
 
 
 def changed(config: Any, options: Mapping[str, Any], message: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, load_and_fit
 from rl_scaling.cli.options import Folders, as_json, print_json, print_line, say
-from rl_scaling.store import RunInfo, StoreWarning, list_runs
+from rl_scaling.store import RunInfo, StoreError, StoreWarning, list_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,9 @@ class Report:
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
     confidence: float = CONFIDENCE
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
-    """The page."""
+    """File of the page."""
     figures: Annotated[Path | None, arg(metavar="DIR")] = None
     """Also write every chart here, as SVG, PDF and PNG."""
     tables: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -65,17 +65,19 @@ class Report:
         choices += ["--confidence", f"{self.confidence:g}"] if self.confidence != CONFIDENCE else []
         choices += ["--model"] if self.model else []
         command = " ".join(["rl-scaling report", *map(str, self.folders), *choices])
-        runs, fit = load_and_fit(self.folders, self.goals, self.horizon, self.confidence)
+        folders, missing = there_or_missing(self.folders)
+        runs, fit = load_and_fit(folders, self.goals, self.horizon, self.confidence)
         predictions = predicted_steps(runs, fit, self.confidence) if self.model else None
         sections, overview = parts(
             runs,
             fit,
-            known_runs(self.folders),
+            known_runs(folders),
             command=command,
             horizon=self.horizon,
             curves=self.curves,
             predictions=predictions,
         )
+        overview = replace(overview, missing=missing)
         page = write_report(sections, self.out, title=self.title, overview=overview, figures=self.figures)
         tables = tables_of(overview)
         if self.tables is not None:
@@ -86,6 +88,21 @@ class Report:
         else:
             print_line(page)
         return 0
+
+
+def there_or_missing(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[str]]:
+    """The folders that are there and the names of the others, each of which is said.
+
+    Raises:
+        StoreError: none is there.
+    """
+    there = tuple(folder for folder in folders if folder.is_dir())
+    missing = [str(folder) for folder in folders if folder not in there]
+    if missing and not there:
+        raise StoreError(f"no such folder: {', '.join(missing)}")
+    for name in missing:
+        say(f"left out: no such folder: {name}")
+    return there, missing
 
 
 def known_runs(folders: tuple[Path, ...]) -> list[RunInfo]:
@@ -127,7 +144,7 @@ def parts(
     drawn = curves or number <= MOST_RUNS_WITH_CURVES
     if not drawn:
         say(f"{number:,} runs: their learning curves are left out, --curves draws them")
-    sections = []
+    sections, powers = [], rate_powers(runs)
     for domain in DOMAINS:
         tasks = [task for task, of in domains.items() if of == domain]
         if tasks:
@@ -141,10 +158,21 @@ def parts(
                 horizon=horizon,
                 curves=drawn,
                 predictions=predictions,
+                rate_powers=powers,
             )
             sections.append(section)
     left_out = sorted({str(info.identity.task) for info in infos} - set(domains))
     return sections, Overview(fit=fit, domains=domains, runs=number, command=command, left_out=left_out)
+
+
+def rate_powers(runs: pd.DataFrame) -> dict[str, float]:
+    """Alpha of A.3 (McCandlish et al. 2018) of every algorithm in the runs, as the grids of their sweeps have it."""
+    from rl_scaling.analysis.fronts import tasks_of
+    from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
+    from rl_scaling.domains.supervised.tasks import rate_power
+
+    names = tasks_of(runs)["algorithm"].unique()
+    return {name: find_algorithm(name).rate_power if name in ALGORITHMS else rate_power(name) for name in names}
 
 
 def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFIDENCE) -> pd.DataFrame:
@@ -160,11 +188,15 @@ def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFI
     """
     import pandas as pd
 
+    from rl_scaling.analysis.fronts import tasks_of
     from rl_scaling.domains.nqm.config import Setting
     from rl_scaling.domains.nqm.fit import fit_model, measured_steps
     from rl_scaling.domains.nqm.spectrum import Parameters
 
-    fronts = fit.fronts[~fit.fronts["at_start"].astype(bool) & fit.fronts["task"].str.contains(r"\bsgd$")]
+    tasks = tasks_of(runs)
+    plain = tasks[(tasks["variant"] == "") & (tasks["budget_unit"] == "")]
+    sgd = plain.index[plain["algorithm"] == "sgd"]
+    fronts = fit.fronts[~fit.fronts["at_start"].astype(bool) & fit.fronts["task"].isin(sgd)]
     found = []
     for task, front in fronts.groupby("task"):
         sizes = front.groupby("goal")["batch_size"].nunique()
@@ -178,13 +210,16 @@ def predicted_steps(runs: pd.DataFrame, fit: SweepFit, confidence: float = CONFI
             measured = measured_steps(at, chosen["updates"].to_numpy(float))
             model = fit_model(measured, Setting(target=target), confidence=confidence)
             words = f"eigenvalues i^-{model.spectrum_exponent.value:.2g}, fitted to {task} at the goal {goal:g}"
-            for name, beside in _of_the_same_problem(str(task), fit):
+            same = plain[(plain["problem"] == plain["problem"][task]) & plain.index.isin(fit.fronts["task"])]
+            for beside, name in same["algorithm"].map(_MODELLED).dropna().items():
                 rows = model.predict(sorted({*at, at.min() / 4, at.max() * 4}), name)
                 found.append(rows.rename(columns=_RENAMED).assign(task=beside, goal=goal, model=words))
     columns = ["task", "goal", "batch_size", *_RENAMED.values(), "model"]
     return pd.concat(found)[columns] if found else pd.DataFrame(columns=pd.Index(columns))
 
 
+# The model's name of an optimiser.
+_MODELLED = {"sgd": "sgd", "sgd+ema": "ema", "ema": "ema", "momentum": "momentum"}
 _RENAMED = {"steps": "updates", "steps_low": "updates_low", "steps_high": "updates_high"}
 
 
@@ -194,11 +229,3 @@ def _loss_at_start(runs: pd.DataFrame, task: str) -> float:
     first = rows.groupby(["store", "run_id"]).first()
     slowest = first["learning_rate"] == first.groupby("batch_size")["learning_rate"].transform("min")
     return float(first.loc[slowest, str(first["quantity"].iloc[0])].median())
-
-
-def _of_the_same_problem(task: str, fit: SweepFit) -> list[tuple[str, str]]:
-    """The model's optimisers and the tasks of the same problem that were run with them."""
-    stem = task.removesuffix("sgd")
-    ends = {"sgd": ("sgd",), "ema": ("sgd+ema", "ema"), "momentum": ("momentum",)}
-    tasks = set(fit.fronts["task"])
-    return [(name, stem + end) for name, of in ends.items() for end in of if stem + end in tasks]

@@ -52,7 +52,9 @@ class SweepRL(SweepOptions):
     goals: tuple[float, ...] = ()
     """Scores of one game to reach; by default those of the game, see `rl_scaling.envs.games`."""
     agent: OmitArgPrefixes[_AgentOptions] = field(default_factory=_AgentOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """Settings of the algorithm; those of another one are refused."""
     played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """How a game is played; kept with the runs."""
     noise_every_updates: int | None = None
     """Measure the noise scale at one in N updates (default 20; smoke 1, overnight 4); 0: never."""
     adaptive: tuple[float, ...] = ()

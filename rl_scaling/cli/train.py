@@ -37,6 +37,14 @@ _AdaptiveExamplesOptions = options_of(
     only="Adaptive batch",
     adaptive="exchange_rate",
 )
+_SupervisedOptions = options_of(
+    SupervisedConfig,
+    leave_out=[
+        *("optimizer", "schedule", "sampling", "updates", "budget", "quantity", "seed", "adaptive"),
+        "noise_every_updates",
+    ],
+)
+_ScheduleOptions = options_of(ScheduleConfig, leave_out=["name", "final_factor", "decay_updates", "factor"])
 
 
 @dataclass(frozen=True)
@@ -130,11 +138,13 @@ class TrainRL(Training):
     env_id: str | None = None
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: int | None = None
-    """Environments stepped together, by default as many as the algorithm's defaults are known to work with; a batch is
-    this times --rollout-steps (PPO: over --minibatches), in frames."""
+    """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
+    PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
     played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """How a game is played; kept with the run."""
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     adaptive_batch: OmitArgPrefixes[_AdaptiveOptions] = field(default_factory=_AdaptiveOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """Off unless --adaptive says what an update is worth; the run then begins with --num-envs."""
     frames: Count = RunConfig.frames
     """Frames to learn from, as the agent sees them (2e6 is understood)."""
     record_every_frames: Count = RunConfig.record_every_frames
@@ -237,39 +247,26 @@ def _pooled(rows: Sequence[Record], batch_size: int, parts: Sequence[str | None]
 class TrainSupervised(Training):
     """Train any model on any data set of images once, measuring the noise scale; an interrupted run resumes."""
 
-    dataset: str = SupervisedConfig.dataset
-    """Data set: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, or owner/name of the Hugging Face hub."""
-    folder: Path | None = None
+    described: OmitArgPrefixes[_SupervisedOptions] = field(default_factory=_SupervisedOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """Data, model and batch."""
+    folder: Annotated[Path | None, arg(metavar="DIR")] = None
     """Parquet files of the data set in the hub's layout; without it the hub is asked."""
-    model: str = SupervisedConfig.model
-    """Model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit or autoencoder."""
-    dropout: float = SupervisedConfig.dropout
-    """Dropout probability, of models that have dropout."""
     optimizer: OptimizerName = "momentum"
     """Optimiser with its customary coefficients: momentum 0.9; sgd+ema: an average of the weights with decay 0.95."""
     learning_rate: float = 0.05
     """Rate that the schedule starts from."""
     schedule: Literal["constant", "halving", "triggered"] = "constant"
     """halving: halved every twentieth of the second half. triggered: a tenth at each of --thresholds."""
-    thresholds: tuple[float, ...] = ScheduleConfig.thresholds
-    """Training losses, falling, at which a triggered rate decays."""
-    warmup_updates: int = ScheduleConfig.warmup_updates
-    """Updates over which the rate first rises linearly."""
-    batch_size: int = SupervisedConfig.batch_size
-    """Examples per update; where an adaptive batch begins."""
+    steered: OmitArgPrefixes[_ScheduleOptions] = field(default_factory=_ScheduleOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """How the learning rate changes."""
     sampling: Literal["replacement", "epoch"] = "epoch"
     """Batches drawn with replacement, or each example once before any comes again."""
-    augment: bool = SupervisedConfig.augment
-    """Random crops, and mirror images except of digits."""
-    label_smoothing: float = SupervisedConfig.label_smoothing
-    """Label smoothing of the loss that is trained; evaluation has none."""
     epochs: float = 10
     """Passes over the data."""
-    b_noise_every_rows: int = 0
-    """Measure the noise scale with curvature, B_noise, at one in N rows; 0: never."""
     noise_every_updates: int = 0
     """Measure the noise scale B_simple at one in N updates; 0: never, or with --adaptive at each."""
     adaptive_batch: OmitArgPrefixes[_AdaptiveExamplesOptions] = field(default_factory=_AdaptiveExamplesOptions)  # pyright: ignore[reportInvalidTypeForm]
+    """Off unless --adaptive says what an update is worth; the run then begins with --batch-size."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("runs/supervised")
     """Folder of the run's store; the run has a folder there, named after its configuration."""
 
@@ -277,30 +274,26 @@ class TrainSupervised(Training):
         """See `Training.config`."""
         from rl_scaling.domains.supervised.data import load_dataset
 
+        described, adaptive = given(self.described), given(self.adaptive_batch)
+        dataset = described.get("dataset", SupervisedConfig.dataset)
+        batch_size = described.get("batch_size", SupervisedConfig.batch_size)
         at_least(0, epochs=self.epochs, noise_every_updates=self.noise_every_updates)
-        at_least(0, b_noise_every_rows=self.b_noise_every_rows)
-        at_least(1, batch_size=self.batch_size)
-        examples = len(load_dataset(self.dataset, folder=self.folder).train)
-        adaptive = given(self.adaptive_batch)
+        at_least(0, b_noise_every_rows=described.get("b_noise_every_rows", 0))
+        at_least(1, batch_size=batch_size)
+        examples = len(load_dataset(dataset, folder=self.folder).train)
         if adaptive:
             adaptive = {"rate_power": rate_power(self.optimizer), **adaptive}
             adaptive |= {"measure_every_updates": self.noise_every_updates} if self.noise_every_updates else {}
         return SupervisedConfig(
-            dataset=self.dataset,
-            model=self.model,
-            dropout=self.dropout,
+            **described,
             optimizer=optimizer_of(self.optimizer, self.learning_rate),
-            schedule=ScheduleConfig(name=self.schedule, thresholds=self.thresholds, warmup_updates=self.warmup_updates),
-            batch_size=self.batch_size,
+            schedule=ScheduleConfig(name=self.schedule, **given(self.steered)),
             sampling=self.sampling,
-            augment=self.augment,
-            label_smoothing=self.label_smoothing,
-            updates=updates_of_epochs(self.epochs, examples, self.batch_size),
+            updates=updates_of_epochs(self.epochs, examples, batch_size),
             budget=f"{self.epochs:.10g} epochs",
             seed=self.seed,
             adaptive=adaptive_config(AdaptiveExamplesConfig, adaptive),
             noise_every_updates=self.noise_every_updates,
-            b_noise_every_rows=self.b_noise_every_rows,
         )
 
     def hardware(self, threads: int) -> Hardware:

@@ -23,7 +23,7 @@ class AdaptiveConfig(Config):
     """A batch size that follows the noise scale, B = sqrt(r B_simple) (McCandlish et al. 2018, D.3, D.6).
 
     Attributes:
-        exchange_rate: r, the price of an update: the frames or examples that are worth spending to save one.
+        exchange_rate: price r of an update: the frames or examples that are worth spending to save one.
         change_every_updates: updates between two changes of the batch, at least.
         tolerance: factor by which the batch must be off before it is changed, so that it does not flap.
         rate_turn: B* of A.3 in frames or examples, by which the learning rate follows the batch size.

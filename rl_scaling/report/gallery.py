@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rl_scaling.estimates import number
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.numbers import number
 from rl_scaling.report.page import Drawn, document, export_figure, write_file
 from rl_scaling.report.theme import Figure
 
@@ -66,7 +66,6 @@ def write_gallery(
     Args:
         exhibits: the figures, in order.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        title: the title of the page.
         lead: a sentence or two below it.
         figures: a folder for every chart as SVG and PNG and every table as CSV; None writes none.
 

@@ -13,9 +13,10 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from rl_scaling.report.cross_domain import OVERVIEW, Overview, overview_figures, overview_html
 from rl_scaling.report.data import Columns, rows_of
 from rl_scaling.report.html import Html, json_script, tag
+from rl_scaling.report.overview import OVERVIEW, Overview, overview_html
+from rl_scaling.report.registry import draw_all
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
 from rl_scaling.report.style import SCRIPT, style_sheet
 from rl_scaling.report.theme import Figure, config, with_plain_colours
@@ -80,26 +81,27 @@ def _navigation(headings: Sequence[str]) -> Html:
 
 def page_html(sections: Sequence[Section], *, title: str, lead: str = "", overview: Overview | None = None) -> str:
     """The whole page as text; see `write_report`."""
-    return _page(sections, [task_parts(section) for section in sections], title, lead, overview)
+    return page_of(sections, [task_parts(section) for section in sections], title=title, lead=lead, overview=overview)
 
 
-def _page(
+def page_of(
     sections: Sequence[Section],
     parts: Sequence[Sequence[TaskPart]],
+    *,
     title: str,
-    lead: str,
-    overview: Overview | None,
+    lead: str = "",
+    overview: Overview | None = None,
 ) -> str:
+    """The page of sections whose figures are drawn: `parts` has the `task_parts` of each."""
     drawn = Drawn()
     headings = [section.heading for section in sections]
     bodies = []
     if overview is not None:
         headings.insert(0, OVERVIEW)
-        figures = [drawn.figure(figure) for figure in overview_figures(overview)]
+        figures = [drawn.figure(figure) for figure in draw_all("overview", overview)]
         bodies.append(overview_html(overview, "part-0", figures))
     for section, of_section in zip(sections, parts, strict=True):
-        markup = {id(figure): drawn.figure(figure, section.command) for part in of_section for figure in part.figures}
-        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, markup))
+        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, drawn.figure))
     return document(bodies, headings, drawn, title=title, lead=lead)
 
 
@@ -110,7 +112,6 @@ def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, t
         bodies: its parts; the id of each is "part-0", "part-1" and so on.
         headings: their headings, for the links at the top.
         drawn: the charts in them.
-        title: the title of the page.
         lead: a sentence or two below it.
     """
     head = [
@@ -149,7 +150,7 @@ def export_figures(parts: Sequence[Sequence[TaskPart]], headings: Sequence[str],
     for heading, of_section in zip(headings, parts, strict=True):
         for part in of_section:
             start = [_slug(heading)] if len(headings) > 1 else []
-            start += [_slug(part.task)] if len(of_section) > 1 else []
+            start += [_slug(part.view.task)] if len(of_section) > 1 else []
             for figure in part.figures:
                 written += export_figure(figure, folder / "-".join([*start, figure.name]))
     return written
@@ -187,7 +188,6 @@ def write_report(
     Args:
         sections: the parts of the page, in order; each has its own runs and fits.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        title: the title of the page.
         lead: a sentence or two below it.
         overview: what is compared over all sections, at the top of the page; None for pages of one task.
         figures: a folder for every chart as SVG, PDF and PNG; None writes none.
@@ -203,9 +203,9 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, _page(sections, parts, title, lead, overview).encode())
+    write_file(target, page_of(sections, parts, title=title, lead=lead, overview=overview).encode())
     if figures is not None:
-        for figure in overview_figures(overview) if overview else []:
+        for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target

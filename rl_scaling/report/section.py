@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, noise_over_training
-from rl_scaling.report.adaptive import adaptive_batch_figure, gamma_table
-from rl_scaling.report.best_rates import best_rate_figure
-from rl_scaling.report.compared import compared_figures, compared_table
-from rl_scaling.report.fronts import front_figure
+from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, TaskView
+from rl_scaling.analysis.views import task_views
+from rl_scaling.estimates import count_of, duration, number
 from rl_scaling.report.html import Html, join, tag
-from rl_scaling.report.learning import curve_figures, final_score_figure, rate_to_goal_figure
-from rl_scaling.report.model import model_figure
-from rl_scaling.report.noise_scale import critical_batch_figure, noise_over_examples_figure
-from rl_scaling.report.numbers import count_of, duration, number
-from rl_scaling.report.series import Series, of_fixed_batches, of_task, prepare
+from rl_scaling.report.registry import draw_all
 from rl_scaling.report.tables import (
     STATUS_WORDS,
+    compared_table,
     facts,
+    gamma_table,
     goals_table,
     provenance_facts,
     run_list,
@@ -49,6 +44,8 @@ class Section:
         horizon: episodes over which scores are smoothed; the one the fit used.
         predictions: what a model fitted to the runs of a task predicts: task, goal, batch_size, updates, updates_low,
             updates_high, model; drawn over what was measured.
+        rate_powers: alpha of A.3 (McCandlish et al. 2018) by algorithm, for the chart of best rates; 1 where nothing is
+            said.
         curves: whether to draw every run's learning curve and noise scale, the bulk of a page.
     """
 
@@ -62,109 +59,69 @@ class Section:
     provenance: Sequence[Mapping[str, Any]] = ()
     horizon: float = DEFAULT_HORIZON
     predictions: pd.DataFrame | None = None
+    rate_powers: Mapping[str, float] = field(default_factory=dict)
     curves: bool = True
 
 
 @dataclass(frozen=True)
 class TaskPart:
-    """All that is drawn and said about one task of a section."""
+    """One task of a section, with its figures drawn."""
 
-    task: str
-    series: Series
-    fits: pd.DataFrame
-    adaptive: pd.DataFrame
+    view: TaskView
     figures: list[Figure]
-    frames_each: float
-
-
-def _only(values: pd.Series) -> float:
-    different = values.dropna().unique()
-    return float(different[0]) if len(different) == 1 else math.nan
-
-
-def _of_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    return table[table["task"] == task]
 
 
 def task_parts(section: Section) -> list[TaskPart]:
     """The section taken apart by task, with its figures drawn."""
-    if section.runs.empty:
-        return []
-    series = prepare(section.runs, section.fit.fronts, section.horizon)
-    parts = [_task_part(section, of_task(series, task), task) for task in sorted(series.runs["task"].unique())]
-    for place, figure in compared_figures(section.fit).items():
-        part = next(part for part in parts if part.task == place)
-        part.figures.append(figure)
-    return parts
-
-
-def _task_part(section: Section, series: Series, task: str) -> TaskPart:
-    fits, adaptive = _of_task(section.fit.fits, task), _of_task(section.fit.adaptive, task)
-    fixed = of_fixed_batches(series)
-    runs = len(fixed.runs)
-    predictions = None if section.predictions is None else _of_task(section.predictions, task)
-    steps = fixed.runs["batch_size"] / fixed.runs["num_envs"].astype(float)
-    figures = [
-        front_figure(_of_task(section.fit.fronts, task), fits, runs, adaptive),
-        model_figure(_of_task(section.fit.fronts, task), predictions),
-        critical_batch_figure(fits, runs),
-        noise_over_examples_figure(fixed, _pooled_noise(fixed, section.horizon)),
-        adaptive_batch_figure(series),
-        *(curve_figures(fixed, sorted(fits["goal"]), section.horizon) if section.curves else []),
-        best_rate_figure(_of_task(section.fit.fronts, task), fixed.runs),
-        rate_to_goal_figure(_of_task(section.fit.learning_rates, task), fixed.runs),
-        final_score_figure(fixed.runs),
-    ]
-    drawn = _fill_rows([figure for figure in figures if figure is not None])
-    return TaskPart(task=task, series=series, fits=fits, adaptive=adaptive, figures=drawn, frames_each=_only(steps))
-
-
-def _pooled_noise(series: Series, horizon: float) -> pd.DataFrame:
-    """B_simple over examples, pooled over the best learning rate of each batch size."""
-    best = series.rows[series.rows["best"]]
-    return noise_over_training(best, by="examples", horizon=horizon)
+    views = task_views(
+        section.runs,
+        section.fit,
+        horizon=section.horizon,
+        predictions=section.predictions,
+        rate_powers=section.rate_powers,
+        curves=section.curves,
+    )
+    return [TaskPart(view, _fill_rows(draw_all("task", view))) for view in views]
 
 
 def _fill_rows(figures: list[Figure]) -> list[Figure]:
-    """Makes the last figure wide where it would stand beside an empty place."""
-    if sum(not figure.wide for figure in figures) % 2:
-        figures[-1] = replace(figures[-1], wide=True)
+    """Makes the last narrow figure wide where it would stand beside an empty place."""
+    narrow = [place for place, figure in enumerate(figures) if not figure.wide]
+    if len(narrow) % 2:
+        figures[narrow[-1]] = replace(figures[narrow[-1]], wide=True)
     return figures
 
 
 def _missing(part: TaskPart) -> list[str]:
     """What the page would show but cannot, in words."""
     names = {figure.name for figure in part.figures}
-    runs = part.series.runs
-    words = words_of(runs)
+    words = Words(part.view.measure)
     missing = []
     if "pareto-front" not in names:
         missing.append("No Pareto front: no goal was reached.")
-    if not runs["noise_measurements"].sum():
+    if not part.view.series.runs["noise_measurements"].sum():
         missing.append("No noise scale: it was not measured in these runs.")
     elif f"noise-scale-over-{words.unit}" not in names:
         missing.append("No noise scale over training: no measurement gave an estimate.")
-    if f"learning-curves-{words.unit}" not in names:
-        missing.append(f"No learning curves: {_why_no_curves(words)}.")
+    if not part.view.curves:
+        missing.append("No learning curves: there are too many runs for one page.")
+    elif f"learning-curves-{words.unit}" not in names:
+        scored = words.measure.over_episodes
+        why = "has finished enough episodes for a smoothed score" if scored else f"has a {words.quantity}"
+        missing.append(f"No learning curves: no run {why}.")
     return missing
 
 
-def _why_no_curves(words: Words) -> str:
-    if words.measure.over_episodes:
-        return "no run has finished enough episodes for a smoothed score"
-    return f"no run has a {words.quantity}"
-
-
-def _task_html(part: TaskPart, name_it: bool, figure_html: list[Html]) -> Html:
-    blocks: list[object] = [tag("h3", part.task)] if name_it else []
-    blocks.append(verdict(part.fits, part.frames_each))
-    if len(part.fits):
-        blocks.append(tag("div", goals_table(part.fits), class_="card"))
-    if len(part.adaptive):
-        blocks += [tag("h3", "Adaptive batch size"), tag("div", gamma_table(part.adaptive, part.fits), class_="card")]
+def _task_html(part: TaskPart, figure_html: list[Html]) -> Html:
+    view, own = part.view, part.view.own
+    blocks: list[object] = [tag("h3", view.task), verdict(own.fits, view.examples_each)]
+    if len(own.fits):
+        blocks.append(tag("div", goals_table(own.fits), class_="card"))
+    if len(own.adaptive):
+        blocks += [tag("h3", "Adaptive batch size"), tag("div", gamma_table(own.adaptive, own.fits), class_="card")]
     blocks += [tag("p", text, class_="missing soft") for text in _missing(part)]
     blocks.append(tag("div", *figure_html, class_="grid"))
-    fixed = of_fixed_batches(part.series).runs
+    fixed = view.fixed.runs
     if fixed["examples_per_second"].notna().any():
         blocks += [tag("h3", "Throughput"), tag("div", throughput_table(fixed), class_="card")]
     return join(blocks)
@@ -200,8 +157,10 @@ def _smoothing(runs: pd.DataFrame, horizon: float) -> list[tuple[str, object]]:
     return [("Smoothing", f"scores are averaged over {horizon:g} finished episodes before they meet a goal")]
 
 
-def section_html(section: Section, identity: str, parts: Sequence[TaskPart], figures: Mapping[int, Html]) -> Html:
-    """The section as markup; `figures` maps the id() of each figure to its markup."""
+def section_html(
+    section: Section, identity: str, parts: Sequence[TaskPart], draw: Callable[[Figure, str], Html]
+) -> Html:
+    """The section as markup; `draw` gives that of a figure, with a command below it."""
     badge = tag("span", section.badge, class_="pill badge") if section.badge else ""
     blocks: list[object] = [tag("div", tag("h2", section.heading), badge, class_="heading")]
     blocks += [tag("p", text) for text in section.explanation.split("\n\n") if text.strip()]
@@ -210,9 +169,9 @@ def section_html(section: Section, identity: str, parts: Sequence[TaskPart], fig
         blocks += [tag("p", note) for note in section.notes]
         return tag("section", *blocks, id=identity)
     for part in parts:
-        blocks.append(_task_html(part, True, [figures[id(figure)] for figure in part.figures]))
-    compared = compared_table(section.fit.fits)
+        blocks.append(_task_html(part, [draw(figure, section.command) for figure in part.figures]))
+    compared = compared_table(section.fit.fits, parts[0].view.problems)
     if compared is not None:
         blocks += [tag("h3", "Algorithms side by side"), tag("div", compared, class_="card")]
-    blocks.append(how_it_was_run(section, pd.concat([part.series.runs for part in parts])))
+    blocks.append(how_it_was_run(section, pd.concat([part.view.series.runs for part in parts])))
     return tag("section", *blocks, id=identity)

@@ -9,32 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from rl_scaling.report.cross_domain import Overview
+from rl_scaling.report.overview import Overview
 from rl_scaling.report.page import write_file
-from rl_scaling.report.published_scales import published_pairs
-from rl_scaling.report.scales_table import scales
+from rl_scaling.report.registry import SCOPES, charts_of
 
 
 def tables_of(overview: Overview) -> dict[str, pd.DataFrame]:
-    """Every table of the report by the name of its file."""
-    agreements = [
-        {"domain": name, "goals": one.pairs, "tasks": one.tasks}
-        | {
-            f"{what}{end}": value
-            for what in ("correlation", "factor", "bias")
-            for end, value in zip(("", "_low", "_high"), getattr(one, what), strict=True)
-        }
-        for name, one in overview.agreements().items()
-    ]
-    tables = {
-        "fits": overview.fit.fits,
-        "fronts": overview.fit.fronts,
-        "learning-rates": overview.fit.learning_rates,
-        "adaptive": overview.fit.adaptive,
-        "agreement": pd.DataFrame(agreements),
-        "scales": scales(overview.fit.fits, overview.domains),
-        "published": published_pairs(),
-    }
+    """Every table behind the charts of a page that has rows, by the name of its file."""
+    tables: dict[str, pd.DataFrame] = {}
+    for scope in SCOPES:
+        for one in charts_of(scope):
+            tables |= one.tables(overview)
     return {name: table for name, table in tables.items() if len(table)}
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rl_scaling.analysis.agreement import easiest_first
+from rl_scaling.analysis.throughput import throughput_by_batch_size
+from rl_scaling.analysis.views import goals_in_common
+from rl_scaling.estimates import MINUS, Estimate, count_of, duration, interval, number
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.numbers import DASH, count_of, duration, interval, number, percent
-from rl_scaling.report.words import Words, words_of
+from rl_scaling.report.words import Words, bounded, percent, words_of
 
 STATUS_WORDS = {
     "done": "finished",
@@ -21,21 +24,7 @@ STATUS_WORDS = {
     "interrupted": "interrupted",
 }
 LISTED_RUNS = 400
-
-
-def with_interval(value: float, low: float, high: float, digits: int = 3) -> Html:
-    """A value with its interval if it has one, or "at least ...", "at most ...", or a dash where nothing is known."""
-    known_low = math.isfinite(low) and low > 0
-    known_high = math.isfinite(high)
-    if math.isfinite(value) and low == high:
-        return join([number(value, digits)])
-    if math.isfinite(value):
-        return join([number(value, digits), " ", tag("span", f"({interval(low, high, digits)})", class_="soft")])
-    if known_low and known_high:
-        return join([interval(low, high, digits)])
-    if known_low:
-        return join([f"at least {number(low, digits)}"])
-    return join([f"at most {number(high, digits)}" if known_high else DASH])
+GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 
 
 def _status(status: str, message: str) -> Html:
@@ -60,25 +49,17 @@ def goals_table(fits: pd.DataFrame) -> Html:
         "Batch sizes",
         "Status",
     ]
-    rows = [_goal_row(fit, reused) for _, fit in easiest_first(fits).iterrows()]
+    rows = [_goal_row(fit, reused) for fit in easiest_first(fits).to_dict("records")]
     return table(heads, rows, words=[len(heads) - 1])
 
 
-def easiest_first(fits: pd.DataFrame) -> pd.DataFrame:
-    """The goals of one task in the order in which training reaches them."""
-    return fits.sort_values("goal", ascending=words_of(fits).direction == "max")
-
-
-def _goal_row(fit: pd.Series, reused: bool) -> list[object]:
-    of_reuse = [fit[f"noise_scale_reuse{end}"] for end in ("", "_low", "_high")]
+def _goal_row(fit: dict[Hashable, Any], reused: bool) -> list[object]:
+    names = ["critical_batch", "noise_scale", "noise_scale_mean", *(["noise_scale_reuse"] if reused else [])]
     return [
         f"{fit['goal']:g}",
         number(fit["steps_min"]),
         number(fit["examples_min"]),
-        with_interval(fit["critical_batch"], fit["critical_batch_low"], fit["critical_batch_high"]),
-        with_interval(fit["noise_scale"], fit["noise_scale_low"], fit["noise_scale_high"]),
-        with_interval(fit["noise_scale_mean"], fit["noise_scale_mean_low"], fit["noise_scale_mean_high"]),
-        *([with_interval(*of_reuse)] if reused else []),
+        *(bounded(Estimate.of(fit, name)) for name in names),
         number(fit["design_effect"], 2),
         int(fit["batch_sizes"]),
         _status(str(fit["status"]), str(fit["message"])),
@@ -90,7 +71,7 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
 
     Args:
         fits: the task's rows of `SweepFit.fits`.
-        frames_each: frames each environment adds to a batch, in the mean; NaN where the runs differ or have no
+        frames_each: frames each environment adds to a batch; NaN where the runs differ or have no
             environments.
     """
     known = fits[fits["status"] == "ok"]
@@ -110,14 +91,8 @@ def verdict(fits: pd.DataFrame, frames_each: float) -> Html:
     return tag("p", *words, class_="verdict")
 
 
-_MORE = {
-    "frames": "more environments cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
-    "examples": "larger batches cut the updates at little cost in {unit}; well above it, they mostly burn {unit}",
-}
-
-
 def _bound(fit: pd.Series, words: Words) -> list[object]:
-    bound = with_interval(math.nan, fit["critical_batch_low"], fit["critical_batch_high"], 2)
+    bound = bounded(Estimate(math.nan, fit["critical_batch_low"], fit["critical_batch_high"]), 2)
     return [
         f"To reach a {words.quantity} of {fit['goal']:g}, the critical batch size is ",
         tag("strong", bound, f" {words.unit} per update"),
@@ -141,15 +116,10 @@ def _answer(known: pd.DataFrame, frames_each: float) -> list[object]:
         parts.append(f"; for a {words.quantity} of {first['goal']:g} it is {number(first['critical_batch'], 2)}")
     parts.append(
         f". At that size a run takes twice the fewest possible updates and twice the fewest possible {words.unit}. "
-        f"Well below it, {_MORE[words.unit].format(unit=words.unit)}."
+        f"Well below it, {words.larger_batches} cut the updates at little cost in {words.unit}; well above it, they "
+        f"mostly burn {words.unit}."
     )
     return parts
-
-
-def _uses(runs: pd.DataFrame) -> float:
-    """How often these runs used each example; 1 where that was not kept."""
-    uses = (runs["examples_used"] / runs["examples"]).dropna() if "examples_used" in runs else pd.Series(dtype=float)
-    return float(uses.median()) if len(uses) and uses.median() > 0 else 1.0
 
 
 def throughput_table(runs: pd.DataFrame) -> Html:
@@ -164,27 +134,22 @@ def throughput_table(runs: pd.DataFrame) -> Html:
         f"{unit.capitalize()} in total",
         "Time",
     ]
-    rows = []
-    for size, part in runs.groupby("batch_size"):
-        speeds = part["examples_per_second"].dropna()
-        middle = float(speeds.median()) if len(speeds) else math.nan
-        spread = f"({interval(speeds.min(), speeds.max())})" if len(speeds) > 1 else ""
-        environments = part["num_envs"].dropna().unique()
-        rows.append(
-            [
-                f"{int(float(str(size))):,}",
-                f"{int(environments[0]):,}" if len(environments) == 1 else DASH,
-                f"{len(part):,}",
-                join([number(middle), " ", tag("span", spread, class_="soft")]),
-                number(middle * _uses(part) / float(str(size))),
-                number(float(part["examples"].sum())),
-                duration(float(part["wall_seconds"].sum())),
-            ]
-        )
+    rows = [
+        [
+            number(row["batch_size"], 12),
+            number(row["num_envs"], 12),
+            f"{row['runs']:,}",
+            Estimate.of(row, "examples_per_second").text(),
+            number(row["updates_per_second"]),
+            number(row["examples"]),
+            duration(row["wall_seconds"]),
+        ]
+        for row in throughput_by_batch_size(runs).to_dict("records")
+    ]
     return table(heads, rows)
 
 
-def run_list(runs: pd.DataFrame, tasks: Mapping[str, str] | None = None) -> Html:
+def run_list(runs: pd.DataFrame) -> Html:
     """Every run in one line, behind a fold; the first `LISTED_RUNS` of them."""
     units, quantities = (" or ".join(runs[name].unique()).capitalize() for name in ("unit", "quantity"))
     ends = f"{quantities.replace('_', ' ')} at the end"
@@ -192,7 +157,7 @@ def run_list(runs: pd.DataFrame, tasks: Mapping[str, str] | None = None) -> Html
     rows = [
         [
             tag("code", run["run_id"]),
-            (tasks or {}).get(run["task"], run["task"]),
+            run["task"],
             f"{int(run['batch_size']):,}",
             f"{run['learning_rate']:.3g} {run['setting']}".strip(),
             run["seed"],
@@ -241,3 +206,77 @@ def provenance_facts(provenances: Sequence[Mapping[str, Any]]) -> list[tuple[str
         rest = len(counts) - DIFFERENT_VALUES
         pairs.append((name, "; ".join(shown) + (f"; {rest} more values" if rest > 0 else "")))
     return pairs
+
+
+def gamma_table(adaptive: pd.DataFrame, fits: pd.DataFrame) -> Html:
+    """What adaptive runs needed for each goal, and gamma of D.5: observed, and predicted in two ways.
+
+    Args:
+        adaptive: the task's rows of `SweepFit.adaptive`, one or more.
+        fits: the task's rows of `SweepFit.fits`.
+    """
+    words, confidence = words_of(fits), percent(fits)
+    heads = [
+        words.goal.capitalize(),
+        "Adaptive batch",
+        "Updates",
+        words.unit.capitalize(),
+        f"Mean batch ({words.unit})",
+        f"{GAMMA} observed ({confidence})",
+        f"{GAMMA} predicted by its own noise scale ({confidence})",
+        f"{GAMMA} predicted by that of the fixed batches ({confidence})",
+    ]
+    of_goal = fits.set_index("goal")
+    rows = [
+        [
+            f"{row['goal']:g}",
+            row["setting"],
+            number(row["updates"]),
+            number(row["examples"]),
+            number(row["batch_size"]),
+            Estimate.of(row, "gamma_observed").text(2),
+            Estimate.of(row, "gamma_predicted").text(2),
+            Estimate.of(of_goal.loc[row["goal"]].to_dict(), "gamma_predicted").text(2),
+        ]
+        for row in adaptive.sort_values(["goal", "setting"]).to_dict("records")
+    ]
+    caption = (
+        f"{GAMMA} = (S/S_min {MINUS} 1)(E/E_min {MINUS} 1), with S_min and E_min fitted to the fixed batch sizes, for "
+        f"which it is 1: the less, the fewer updates and {words.unit} an adaptive batch needs. Predicted: "
+        "(∫√B_simple ds)² / (S_min E_min) from the noise scale over training (McCandlish et al. 2018, D.5). The "
+        f"interval of {GAMMA} observed has the errors of the fit in it, not the scatter of the run's own seed."
+    )
+    return join([table(heads, rows, words=[1]), tag("p", caption, class_="soft")])
+
+
+def compared_table(fits: pd.DataFrame, problems: Mapping[str, str]) -> Html | None:
+    """Updates, frames and batch sizes of every goal that several tasks of one problem reached; None without such.
+
+    Args:
+        fits: `SweepFit.fits` of all tasks.
+        problems: of every task.
+    """
+    parts = goals_in_common(fits[fits["status"] != "not reached"], problems)
+    if not parts:
+        return None
+    rows = [
+        [
+            f"{fit['goal']:g}",
+            fit["task"],
+            number(fit["steps_min"]),
+            number(fit["examples_min"]),
+            *(bounded(Estimate.of(fit, name)) for name in ("critical_batch", "noise_scale")),
+        ]
+        for part in parts
+        for fit in part.sort_values(["goal", "task"]).to_dict("records")
+    ]
+    unit = words_of(fits).unit
+    heads = [
+        "Goal",
+        "Task",
+        join(["S", tag("sub", "min"), " (updates)"]),
+        join(["E", tag("sub", "min"), f" ({unit})"]),
+        join(["B", tag("sub", "crit"), f" ({unit} per update)"]),
+        join(["B", tag("sub", "simple"), f" ({unit} per update)"]),
+    ]
+    return table(heads, rows, words=[1])

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import altair as alt
+import pandas as pd
 
 from rl_scaling.report.data import Tables
+from rl_scaling.report.words import Words
 
 # Both ramps run through the hues of "plasma", whose lightness is monotone: they keep their order for colour-blind
 # readers and in grey. The light one leaves out the pale end, the dark one the deep end.
@@ -105,46 +107,72 @@ def with_plain_colours(text: str) -> str:
 
 def config() -> dict[str, Any]:
     """The Vega-Lite configuration of all charts."""
-    axis = {
-        "labelColor": "var(--ink-soft)",
-        "titleColor": "var(--ink-soft)",
-        "gridColor": "var(--grid)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
-        "labelFontSize": 12,
-        "titleFontSize": 12.5,
-        "titleFontWeight": 500,
-        "titlePadding": 8,
-        "labelPadding": 5,
-        "labelOverlap": "greedy",
-        "titleLimit": 0,
-        "labelFlush": False,
-        "tickSize": 4,
-    }
-    legend = {
-        "labelColor": "var(--ink)",
-        "titleColor": "var(--ink-soft)",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": 500,
-        "orient": "top",
-        "symbolSize": 90,
-        "symbolStrokeWidth": 2.5,
-        "columnPadding": 14,
-        "labelOffset": 5,
-        "titleLimit": 0,
-        "labelLimit": 0,
-        "symbolOpacity": 1,
-    }
-    title = {"color": "var(--ink)", "subtitleColor": "var(--ink-soft)", "anchor": "start", "fontSize": 15}
+    soft, small = {"labelColor": "var(--ink-soft)", "titleColor": "var(--ink-soft)"}, {"labelFontSize": 12}
+    titles = {"titleFontWeight": 500, "titleLimit": 0}
+    lines = {"gridColor": "var(--grid)", "domainColor": "var(--line)", "tickColor": "var(--line)", "tickSize": 4}
+    gaps = {"titlePadding": 8, "labelPadding": 5, "labelOverlap": "greedy", "labelFlush": False, "titleFontSize": 12.5}
+    symbols = {"symbolSize": 90, "symbolStrokeWidth": 2.5, "symbolOpacity": 1}
+    places = {"orient": "top", "columnPadding": 14, "labelOffset": 5, "labelLimit": 0, "titleFontSize": 12}
     return {
         "font": FONT,
         "background": "transparent",
-        "axis": axis,
-        "legend": legend,
-        "title": title,
+        "axis": soft | small | titles | lines | gaps,
+        "legend": soft | {"labelColor": "var(--ink)"} | small | titles | symbols | places,
+        "title": {"color": "var(--ink)", "subtitleColor": "var(--ink-soft)", "anchor": "start", "fontSize": 15},
         "view": {"stroke": None},
     }
+
+
+# What hovering over a mark calls a column, and how its numbers are written; words have no format.
+_TIPS: dict[str, tuple[str, str | None]] = {
+    "goal": ("{goal}", ""),
+    "batch_size": ("batch size ({unit})", ","),
+    "current_batch_size": ("batch size ({unit})", ","),
+    "learning_rate": ("learning rate", ".3~g"),
+    "setting": ("with", None),
+    "seed": ("seed", ""),
+    "seeds": ("seeds", ""),
+    "state": ("run", None),
+    "kind": ("this point", None),
+    "at_edge": ("at the edge of its grid", None),
+    "updates": ("updates", ",.4~r"),
+    "examples": ("{unit}", ",.4~r"),
+    "smoothed": ("{curve}", ",.3~r"),
+    "score": ("final {quantity}", ",.3~r"),
+    "critical_batch": ("critical batch size ({unit})", ",.3~r"),
+    "noise_scale": ("noise scale ({unit})", ",.3~r"),
+    "noise_scale_low": ("interval from", ",.3~r"),
+    "noise_scale_high": ("to", ",.3~r"),
+    "measurements": ("measurements", ","),
+    "what": ("what", None),
+    "value": ("value ({unit})", ",.3~r"),
+    "low": ("interval from", ",.3~r"),
+    "high": ("to", ",.3~r"),
+    "bound": ("known", None),
+    "gamma_observed": ("gamma", ".2f"),
+    "gamma_predicted": ("gamma predicted", ".2f"),
+    "task": ("task", None),
+}
+
+
+def tooltips(words: Words, table: pd.DataFrame, *columns: str, **titles: str) -> list[alt.Tooltip]:
+    """What hovering over a mark says: columns in order, a setting only where there is any.
+
+    Args:
+        words: of the task.
+        table: its rows are the marks.
+        columns: names in `_TIPS`.
+        titles: what to call a column here instead.
+    """
+    shown = [name for name in columns if name != "setting" or table[name].astype(bool).any()]
+    said = {name: titles.get(name, _TIPS[name][0]) for name in shown}
+    known = {"unit": words.unit, "goal": words.goal, "curve": words.curve, "quantity": words.quantity}
+    return [
+        alt.Tooltip(f"{name}:{'N' if _TIPS[name][1] is None else 'Q'}", title=title.format(**known))
+        if not _TIPS[name][1]
+        else alt.Tooltip(f"{name}:Q", title=title.format(**known), format=str(_TIPS[name][1]))
+        for name, title in said.items()
+    ]
 
 
 def legend(title: str, *, entry_width: int = 64, **options: Any) -> alt.Legend:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rl_scaling.analysis.fronts import measure_of
+from rl_scaling.estimates import Estimate
 from rl_scaling.records import Direction, Measure
 
 _COUNTED_AS = {"frames": "agent steps"}
@@ -26,6 +28,16 @@ class Words:
     def counted(self) -> str:
         """The unit with what it is, for an axis of totals."""
         return f"{self.unit} ({_COUNTED_AS[self.unit]})" if self.unit in _COUNTED_AS else self.unit
+
+    @property
+    def batch_steps(self) -> str:
+        """What a batch size that changes is a multiple of."""
+        return "in steps of whole groups of environments" if self.unit == "frames" else f"in whole {self.unit}"
+
+    @property
+    def larger_batches(self) -> str:
+        """What larger batches come from."""
+        return "more environments" if self.unit == "frames" else "larger batches"
 
     @property
     def log_scale(self) -> str:
@@ -53,10 +65,20 @@ class Words:
         return self.measure.direction
 
 
+def percent(fits: pd.DataFrame) -> str:
+    """The confidence of the intervals in `SweepFit.fits`, with a space that does not break."""
+    return f"{100 * fits['confidence'].iloc[0]:g}\N{NO-BREAK SPACE}%"
+
+
+def bounded(estimate: Estimate, digits: int = 3) -> str:
+    """An estimate for a sentence or a table of the page."""
+    return estimate.text(digits, above="at least ", below="at most ")
+
+
 def words_of(table: pd.DataFrame) -> Words:
     """The words for rows of one task that have the columns unit and quantity.
 
     >>> words_of(pd.DataFrame({"unit": ["frames"], "quantity": ["score"]})).counted
     'frames (agent steps)'
     """
-    return Words(Measure(table["unit"].iloc[0], table["quantity"].iloc[0]))
+    return Words(measure_of(table))

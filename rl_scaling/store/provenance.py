@@ -70,7 +70,9 @@ def _commit() -> str | None:
         return None
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "--no-optional-locks", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
         return done.stdout.strip()
 
     try:

@@ -38,7 +38,9 @@ def test_more_digits_err_less() -> None:
     agent = agent_with("mlp")
     rollout = agent._roll_out()
     errors = [
-        gradient_error(agent.network, lambda x, v: agent._loss(x, v, rollout)[0], rollout.observations, dtype)
+        gradient_error(
+            agent.network, lambda x, v: agent._total(agent._losses(x, v, rollout)), rollout.observations, dtype
+        )
         for dtype in (torch.bfloat16, torch.float16)
     ]
     assert 4 < errors[0] / errors[1] < 16  # three bits
@@ -72,7 +74,7 @@ def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
     rollout = agent._roll_out()
     assert rollout.logits.dtype == rollout.values.dtype == torch.float32
     norms = agent._group_sq_norms(rollout, 3, 4)
-    loss, _ = agent._loss(*agent._acting.tape.replay(norms), rollout)
+    loss = agent._total(agent._losses(*agent._acting.tape.replay(norms), rollout))
     replayed = torch.autograd.grad(loss, agent._parameters)
     fresh = gradient_of(agent, rollout)
     for found, expected in zip(replayed, fresh, strict=True):
@@ -90,4 +92,4 @@ def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
 
 def gradient_of(agent: A2C, rollout: Rollout) -> list[Tensor]:
     logits, values = agent.network(rollout.observations)
-    return list(torch.autograd.grad(agent._loss(logits, values, rollout)[0], agent._parameters))
+    return list(torch.autograd.grad(agent._total(agent._losses(logits, values, rollout)), agent._parameters))

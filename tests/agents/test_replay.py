@@ -32,7 +32,7 @@ def rolled_out(network: Network, num_envs: int = 6) -> tuple[A2C, Actor, Rollout
 def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     assert not rollout.valid.all(), "the tape must contain steps that do not count"
-    loss, _ = agent._loss(*actor.tape.replay(), rollout)
+    loss = agent._total(agent._losses(*actor.tape.replay(), rollout))
     loss.backward()
     for parameter, expected in zip(
         agent.network.parameters(), naive_gradient(agent, rollout, list(range(30))), strict=True
@@ -45,7 +45,7 @@ def test_gradient_equals_that_of_a_second_forward_pass(network: Network) -> None
 def test_group_norms_equal_those_of_gradients_taken_one_by_one(network: Network) -> None:
     agent, actor, rollout = rolled_out(network)
     norms = agent._group_sq_norms(rollout, num_groups=4, frame_gradients=5)
-    loss, _ = agent._loss(*actor.tape.replay(norms), rollout)
+    loss = agent._total(agent._losses(*actor.tape.replay(norms), rollout))
     loss.backward()
     gradient = [p.grad for p in agent.network.parameters() if p.grad is not None]
     groups = agent._gradient_groups(rollout.valid, norms, gradient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.records import COLUMNS, REUSE
+from rl_scaling.records import COLUMNS, REUSE, Identity
 
 TASK = "Made a2c"
+_IDENTITY = {field.name for field in dataclasses.fields(Identity)}
 
 
 def made_run(batch_size: int, learning_rate: float, seed: int, **columns: Any) -> pd.DataFrame:
@@ -23,14 +25,10 @@ def made_run(batch_size: int, learning_rate: float, seed: int, **columns: Any) -
     table["examples"] = columns.get("examples", table["updates"] * batch_size)
     run_id = columns.get("run_id", f"{task}-{batch_size}-{learning_rate}-{seed}")
     identity = {"run_id": run_id, "store": "s", "status": status, "note": "", "task": task}
-    identity |= {
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "setting": columns.get("setting", ""),
-        "seed": seed,
-    }
-    identity |= {"unit": "frames", "quantity": "score"}
-    table = table.drop(columns=["run_id", "setting"], errors="ignore")
+    own = {name: columns.pop(name) for name in _IDENTITY & columns.keys()}
+    names = {"domain": "rl", "problem": task, "algorithm": ""} | own
+    identity |= vars(Identity(batch_size=batch_size, learning_rate=learning_rate, seed=seed, **names))
+    table = table.drop(columns=[*identity], errors="ignore")
     for place, (name, value) in enumerate(identity.items()):
         table.insert(place, name, value)
     return table
@@ -111,7 +109,7 @@ def adaptive_run_along(exchange_rate: float, noise_scale: Callable[[float], floa
     """A run whose batch is sqrt(r N) (D.3) all the time."""
     setting = f"adaptive r={exchange_rate:g}"
     run = run_along(lambda n: math.sqrt(exchange_rate * n), noise_scale, run_id=setting, setting=setting, **options)
-    return run.assign(setting=setting, **{"adaptive.exchange_rate": exchange_rate})
+    return run.assign(exchange_rate=exchange_rate)
 
 
 def off_by(rate: float, best: float) -> float:

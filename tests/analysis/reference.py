@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -81,3 +81,23 @@ def pooled_ratio(rows: pd.DataFrame) -> float:
             trace += weight * row["trace_cov"]
             squares += weight * row["grad_sq_norm"]
     return trace / squares
+
+
+def can_still_win(
+    updates: float, reached: Mapping[float, float], rivals: Iterable[Mapping[float, float]], goals: Iterable[float]
+) -> bool:
+    """Whether a run can still be the first of its batch size and seed to reach some goal, with one seed.
+
+    False only if every goal that it has not reached was reached by a rival in no more updates than it has already used.
+
+    Args:
+        updates: what the run has used so far, `GoalTracker.updates`.
+        reached: the goals it has reached.
+        rivals: for every other learning rate, the updates at which it reached goals.
+        goals: all goals of the task.
+    """
+    first: dict[float, float] = {}
+    for rival in rivals:
+        for goal, needed in rival.items():
+            first[goal] = min(needed, first.get(goal, math.inf))
+    return any(goal not in reached and first.get(goal, math.inf) > updates for goal in goals)

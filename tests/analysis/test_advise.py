@@ -2,147 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize_scalar
 
-from rl_scaling.analysis.advise import Forecast, curve, fastest
-from rl_scaling.analysis.basis import beside_sweep, concerns, find_basis, has_gained
-from rl_scaling.analysis.throughput import Throughput, fit_throughput
+from rl_scaling.analysis.advise import beside_sweep, choose_run, concerns, has_gained
+from rl_scaling.analysis.costs import CostModel
 from rl_scaling.records import Measure
 from rl_scaling.store import load_runs
-from tests.analysis.made_runs import adaptive_run_along, run_along
-
-OVERHEAD, PER_FRAME = 0.05, 5e-4
-STEPS_MIN, TURN = 1000.0, 300.0  # of the whole run, by N = 100 + 400 s
-GOALS = [2.0, 5.0, 9.0]
-SHIPPED = Path(__file__).parents[2] / "results" / "breakout-a2c"
-
-
-def growing(s: float) -> float:
-    return 100.0 + 400.0 * s
-
-
-def run_of(batch: float, error: float = 0.0, seed: int = 0, **options: float) -> pd.DataFrame:
-    run = run_along(lambda _: batch, growing, measurement_error=error, seed=seed, rows=160, **options)
-    speed = batch / (OVERHEAD + PER_FRAME * batch)
-    return run.assign(examples_per_second=speed, **{"agent.rollout_steps": 5})
-
-
-def line(noise: float = 0.0, seed: int = 0) -> Throughput:
-    batch = np.array([20.0, 80.0, 320.0, 1280.0])
-    scatter = np.exp(noise * np.random.default_rng(seed).standard_normal(4))
-    seconds = (OVERHEAD + PER_FRAME * batch) * scatter
-    return fit_throughput(pd.DataFrame({"batch_size": batch, "seconds": seconds, "error": noise}))
-
-
-def test_an_exact_run_predicts_every_other_exactly() -> None:
-    basis = find_basis(run_of(80.0), [10.0])  # the goal is reached with the last row
-    forecast = Forecast(basis.course, line())
-    assert forecast.steps_min.value == pytest.approx(STEPS_MIN, rel=5e-3)
-    assert forecast.critical_batch.value == pytest.approx(TURN, rel=5e-3)
-    for batch in (20.0, 80.0, 640.0):
-        updates = float(run_of(batch)["updates"].iloc[-1])
-        cost = forecast.cost(batch)
-        assert cost.updates.value == pytest.approx(updates, rel=5e-3)
-        assert cost.examples.value == pytest.approx(updates * batch, rel=5e-3)
-        assert cost.hours.value == pytest.approx(updates * (OVERHEAD + PER_FRAME * batch) / 3600, rel=5e-3)
-
-
-@pytest.mark.parametrize(("overhead", "per_frame"), [(0.05, 5e-4), (1e-3, 1e-3), (0.2, 1e-6)])
-def test_fastest_is_the_least_of_the_hours(overhead: float, per_frame: float) -> None:
-    least = minimize_scalar(
-        lambda x: (1 + TURN / math.exp(x)) * (overhead + per_frame * math.exp(x)),
-        bounds=(0, 20),
-        options={"xatol": 1e-6},
-    )
-    assert float(fastest(np.array(TURN), overhead, per_frame)) == pytest.approx(math.exp(least.x), rel=1e-3)
-
-
-def test_choices_have_their_meaning() -> None:
-    forecast = Forecast(find_basis(run_of(80.0), [10.0]).course, line(), largest=1e4)
-    cheapest, balanced, quick = forecast.choices()
-    assert (cheapest.name, balanced.name, quick.name) == ("cheapest", "balanced", "fastest")
-    assert cheapest.cost.examples.value == pytest.approx(1.2 * forecast.examples_min.value)
-    assert balanced.cost.examples.value == pytest.approx(2 * forecast.examples_min.value)
-    assert balanced.cost.updates.value == pytest.approx(2 * forecast.steps_min.value)
-    hours = [forecast.cost(b).hours.value for b in np.geomspace(20, 5000, 200)]
-    assert quick.cost.hours.value == pytest.approx(min(hours), rel=1e-3)
-    assert quick.cost.hours.value < balanced.cost.hours.value
-
-
-def test_without_times_there_are_no_hours_and_no_fastest() -> None:
-    forecast = Forecast(find_basis(run_of(80.0), [10.0]).course)
-    assert [choice.name for choice in forecast.choices()] == ["cheapest", "balanced"]
-    assert math.isnan(forecast.cost(80).hours.value)
-
-
-def test_what_is_out_of_reach_is_said() -> None:
-    course = find_basis(run_of(80.0), [10.0]).course
-    free = dataclasses.replace(line(), per_example=0.0, draws=np.array([[0.05, 0.0]] * 4000))
-    assert "more than could be named" in Forecast(course, free).choices()[-1].note
-    dear = dataclasses.replace(line(), overhead=0.0, draws=np.array([[0.0, 5e-4]] * 4000))
-    quick = Forecast(course, dear, smallest=10.0).choices()[-1]
-    assert quick.batch_size == (10, 10, 10)
-    assert quick.note == "the least there can be"
-    sizes = [cost.batch_size for cost in curve(Forecast(course, line(), smallest=10.0), 5)]
-    assert sizes == [5.0 * 2**k for k in range(1, len(sizes) + 1)]
-    assert sizes[-1] >= TURN
-
-
-@pytest.mark.statistical
-@pytest.mark.parametrize("noise", [0.3, 3.0])
-def test_intervals_cover_the_truth(noise: float) -> None:
-    """80 runs of batch 80 and sets of times: 95 % intervals cover 87 % at least (a true 95 % fails 1 in 400)."""
-    exact = Forecast(find_basis(run_of(80.0), [9.0]).course, line())
-    expected = [exact.critical_batch.value, exact.cost(640.0).updates.value, exact.cost(640.0).hours.value]
-    expected.append(exact.choices()[-1].batch_size.value)
-    hits = np.zeros(len(expected))
-    for seed in range(80):
-        basis = find_basis(run_of(80.0, noise, seed + 1), [9.0])
-        forecast = Forecast(basis.course, line(0.05, seed))
-        cost = forecast.cost(640.0)
-        answers = [forecast.critical_batch, cost.updates, cost.hours, forecast.choices()[-1].batch_size]
-        hits += [a.low <= true <= a.high for a, true in zip(answers, expected, strict=True)]
-    assert (hits >= 0.87 * 80).all(), hits
+from tests.analysis.made_runs import adaptive_run_along
+from tests.analysis.test_costs import GOALS, SHIPPED, growing, line, run_of
 
 
 def test_the_best_run_is_taken_unless_another_is_named() -> None:
     runs = pd.concat([run_of(80.0, 0.3), run_of(1280.0, 30.0), adaptive_run_along(100.0, growing)], ignore_index=True)
-    basis = find_basis(runs, GOALS)
-    assert basis.run["batch_size"] == 80
-    assert basis.run["goals"] == GOALS
+    chosen = choose_run(runs, GOALS)
+    assert chosen.run["batch_size"] == 80
+    assert chosen.run["goals"] == GOALS
     other = str(runs.loc[runs["batch_size"] == 1280, "run_id"].iloc[0])
-    assert find_basis(runs, GOALS, run_id=other).run["batch_size"] == 1280
+    assert choose_run(runs, GOALS, run_id=other).run["batch_size"] == 1280
     for run_id, message in (("nowhere", "0 runs begin"), ("adaptive", "adaptive batch"), ("", "3 runs begin")):
         with pytest.raises(ValueError, match=message):
-            find_basis(runs, GOALS, run_id=run_id)
+            choose_run(runs, GOALS, run_id=run_id)
     with pytest.raises(ValueError, match="all runs have an adaptive batch"):
-        find_basis(adaptive_run_along(100.0, growing), GOALS)
+        choose_run(adaptive_run_along(100.0, growing), GOALS)
     with pytest.raises(ValueError, match="a run of A2C"):
-        find_basis(run_of(80.0).assign(**{"agent.kind": "ppo"}), GOALS)
+        choose_run(run_of(80.0).assign(**{"agent.kind": "ppo"}), GOALS)
     with pytest.raises(ValueError, match="no noise scale"):
-        find_basis(run_of(80.0).assign(noise_measurements=0), GOALS)
+        choose_run(run_of(80.0).assign(noise_measurements=0), GOALS)
 
 
 def test_a_run_can_be_cut_short() -> None:
     run = run_of(80.0)
-    basis = find_basis(run, GOALS, examples=run["examples"].iloc[99])
-    assert basis.run["goals"] == [2.0, 5.0]
-    nothing = find_basis(run, GOALS, examples=run["examples"].iloc[20])
+    chosen = choose_run(run, GOALS, examples=run["examples"].iloc[99])
+    assert chosen.run["goals"] == [2.0, 5.0]
+    nothing = choose_run(run, GOALS, examples=run["examples"].iloc[20])
     assert nothing.run["goals"] == []
     assert nothing.run["updates"] == run["updates"].iloc[20]
-    assert any("reached no goal" in concern for concern in concerns(Forecast(nothing.course), nothing))
+    assert any("reached no goal" in concern for concern in concerns(CostModel(nothing.path), nothing))
 
 
 def said(runs: pd.DataFrame, run_id: str | None = None) -> str:
-    basis = find_basis(runs, GOALS, run_id=run_id)
-    return "; ".join(concerns(Forecast(basis.course), basis))
+    chosen = choose_run(runs, GOALS, run_id=run_id)
+    return "; ".join(concerns(CostModel(chosen.path), chosen))
 
 
 def test_reasons_for_doubt() -> None:
@@ -177,15 +79,15 @@ def test_a_score_has_gained_when_it_is_better_beyond_its_scatter() -> None:
 
 def test_the_sweep_stands_beside_the_prediction() -> None:
     runs = pd.concat([run_of(b) for b in (20.0, 80.0, 320.0, 1280.0)], ignore_index=True)
-    basis = find_basis(runs, GOALS, run_id="Made a2c-80-")
-    found = beside_sweep(basis, line(), runs, confidence=0.95, horizon=50)
+    chosen = choose_run(runs, GOALS, run_id="Made a2c-80-")
+    found = beside_sweep(chosen, line(), runs, confidence=0.95, horizon=50)
     assert len(found) == 4 * len(GOALS)
     # N counts as constant within a stretch, which is 1 % off sixteen batch sizes away.
     np.testing.assert_allclose(found["ratio"], 1, atol=0.02)
     np.testing.assert_allclose(found["predicted_critical_batch"], found["critical_batch"], rtol=0.03)
     np.testing.assert_allclose(found["predicted_hours"], found["hours"], rtol=0.02)
     assert found["own"].sum() == len(GOALS)
-    assert beside_sweep(basis, line(), run_of(80.0), confidence=0.95, horizon=50).empty
+    assert beside_sweep(chosen, line(), run_of(80.0), confidence=0.95, horizon=50).empty
 
 
 def test_a_slower_seed_whose_noise_scale_is_known_better_is_the_one() -> None:
@@ -194,7 +96,7 @@ def test_a_slower_seed_whose_noise_scale_is_known_better_is_the_one() -> None:
     slow[["updates", "examples"]] *= 1.1
     off = run_of(80.0, seed=2).assign(seed=2, run_id="off", learning_rate=fast["learning_rate"].iloc[0] / 2)
     off[["updates", "examples"]] *= 1.2
-    assert find_basis(pd.concat([fast, slow, off], ignore_index=True), GOALS).run["run_id"] == "slow"
+    assert choose_run(pd.concat([fast, slow, off], ignore_index=True), GOALS).run["run_id"] == "slow"
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
@@ -203,8 +105,8 @@ def test_the_shipped_sweep(seeds: list[int]) -> None:
     runs = load_runs(SHIPPED)
     runs = runs[runs["seed"].isin(seeds)].reset_index(drop=True)
     assert sorted(runs["seed"].unique()) == seeds
-    basis = find_basis(runs, [2, 3, 4, 5, 6, 7, 8])
-    found = beside_sweep(basis, None, runs, confidence=0.95, horizon=50)
+    chosen = choose_run(runs, [2, 3, 4, 5, 6, 7, 8])
+    found = beside_sweep(chosen, None, runs, confidence=0.95, horizon=50)
     own = found[found["own"]]
     assert len(own) == 7
     if len(seeds) == 1:

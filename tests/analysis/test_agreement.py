@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_scaling.analysis.agreement import agreement, domains_of, pairs_of
+from rl_scaling.estimates import Estimate
+from tests.analysis.made_runs import made_run
 
 
 def pairs(tasks: list[str], simple: list[float], crit: list[float]) -> pd.DataFrame:
@@ -20,8 +22,8 @@ def pairs(tasks: list[str], simple: list[float], crit: list[float]) -> pd.DataFr
 def test_a_perfect_prediction() -> None:
     found = agreement(pairs(["a", "b", "c"], [1, 10, 100], [1, 10, 100]))
     assert found.tasks == 3
-    assert found.factor == (1.0, 1.0, 1.0)
-    assert found.bias == (1.0, 1.0, 1.0)
+    assert found.factor == Estimate(1.0, 1.0, 1.0)
+    assert found.bias == Estimate(1.0, 1.0, 1.0)
     assert found.correlation.value == pytest.approx(1)
 
 
@@ -56,7 +58,8 @@ def test_the_unit_does_not_matter(unit: float, seed: int) -> None:
     simple, crit = np.exp(np.random.default_rng(seed).normal(3, 1, (2, 6)))
     one, other = (agreement(pairs(list("abcdef"), list(k * simple), list(k * crit)), draws=200) for k in (1.0, unit))
     for name in ("correlation", "factor", "bias"):
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-6)
+        found, same = (list(getattr(x, name).columns(name).values()) for x in (one, other))
+        np.testing.assert_allclose(found, same, rtol=1e-6)
 
 
 @pytest.mark.statistical
@@ -77,13 +80,8 @@ def test_the_interval_of_the_bias_covers() -> None:
 
 
 def test_domains() -> None:
-    runs = pd.DataFrame(
-        {
-            "task": ["Pong a2c", "NQM sgd", "digits-mlp sgd", "Pong a2c"],
-            "unit": ["frames", "examples", "examples", "frames"],
-            "config.kind": [None, "nqm", "supervised", None],
-        }
-    )
+    domains = {"Pong a2c": "rl", "NQM sgd": "nqm", "digits-mlp sgd": "supervised"}
+    runs = pd.concat([made_run(8, 0.1, 0, updates=[1.0], task=task, domain=of) for task, of in domains.items()])
     assert domains_of(runs) == {
         "Pong a2c": "Reinforcement learning",
         "NQM sgd": "Noisy quadratic model",

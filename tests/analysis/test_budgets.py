@@ -16,12 +16,14 @@ RATES = [2.0**power for power in range(-12, 6)]
 
 
 def ended(batch: int, rate: float, seed: int, loss: float, accuracy: float, **more: Any) -> pd.DataFrame:
-    optimizer, budget = more.pop("optimizer", "sgd"), more.pop("budget", "20 epochs")
-    task = f"d-m {optimizer} schedule=halving budget={budget}"
+    optimizer, (amount, unit) = more.pop("optimizer", "sgd"), more.pop("budget", (20.0, "epochs"))
+    named = {"problem": "d-m", "algorithm": optimizer, "variant": "schedule=halving"}
+    more |= named | {"budget_amount": amount, "budget_unit": unit}
+    task = f"d-m {optimizer} schedule=halving budget={amount:g} {unit}"
     run = made_run(batch, rate, seed, updates=np.array([10.0, 20.0]), task=task, **more)
     values = {"training_loss": [9.0, loss], "validation_loss": [9.0, 2 * loss], "validation_accuracy": [0.0, accuracy]}
     momentum = 0.9 if optimizer == "momentum" else 0.0
-    config = {"schedule.name": "halving", "config.budget": budget, "optimizer.name": optimizer}
+    config = {"optimizer.name": optimizer}
     return run.assign(
         unit="examples", quantity="validation_loss", **values, **config, **{"optimizer.momentum": momentum}
     )
@@ -88,8 +90,9 @@ def test_momentum_is_compared_by_effective_rates() -> None:
 
 
 def test_unlimited_is_the_best_of_the_epochs_and_says_when_more_might_be_better() -> None:
-    losses = {"5 epochs": (3.0, 0.6), "10 epochs": (2.0, 0.8), "20 epochs": (1.0, 0.7), "99 steps": (0.0, 1.0)}
-    runs = pd.concat([ended(8, 0.1, 0, *pair, budget=budget) for budget, pair in losses.items()], ignore_index=True)
+    losses = {5: (3.0, 0.6), 10: (2.0, 0.8), 20: (1.0, 0.7)}
+    budgets = [ended(8, 0.1, 0, *pair, budget=(epochs, "epochs")) for epochs, pair in losses.items()]
+    runs = pd.concat([*budgets, ended(8, 0.1, 0, 0.0, 1.0, budget=(99.0, "steps"))], ignore_index=True)
     table = unlimited(best_rates_of_budgets(runs)).set_index("quantity")
     assert set(table["budget"]) == {UNLIMITED}
     found = {name: (row["epochs"], row["value"], row["longest"]) for name, row in table.iterrows()}
@@ -100,5 +103,5 @@ def test_runs_without_a_budget_are_passed_over() -> None:
     runs = made_run(8, 0.1, 0, updates=np.array([1.0]))
     assert best_rates_of_budgets(runs).empty
     assert unlimited(best_rates_of_budgets(runs)).empty
-    constant = ended(8, 0.1, 0, 1.0, 0.5).assign(**{"schedule.name": "constant"})
+    constant = ended(8, 0.1, 0, 1.0, 0.5).assign(budget_unit="")
     assert best_rates_of_budgets(constant).empty

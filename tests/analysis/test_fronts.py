@@ -124,5 +124,5 @@ def test_an_empty_table_gives_an_empty_front() -> None:
 
 
 def test_a_table_without_its_columns_is_refused() -> None:
-    with pytest.raises(ValueError, match="no column run_id, status, task"):
+    with pytest.raises(ValueError, match="no column run_id, task, status, domain"):
         front(pd.DataFrame(columns=pd.Index(COLUMNS)), GOALS)

@@ -25,7 +25,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_model_fitted_to_its_own_sgd_foretells_its_average(swept: Path) -> None:
+def test_the_model_fitted_to_its_own_sgd_predicts_its_average(swept: Path) -> None:
     runs, fit = load_and_fit((swept,))
     predicted = predicted_steps(runs, fit)
     assert set(predicted["task"]) == {"NQM sgd", "NQM ema"}
@@ -55,10 +55,25 @@ def test_tasks_without_goals_are_left_out_with_a_word(
     assert found["agreement"][0]["tasks"] == 2
     text = page.read_text()
     assert "<h2>Noisy quadratic model</h2>" in text
-    assert "Not on this page, for want of goals: 1 task</summary>" in text
+    assert "Not on this page, as they have no goals: 1 task</summary>" in text
     assert "<h3>NQM momentum</h3>" not in text
     assert (tmp_path / "fits.parquet").exists()
     assert main(["report", str(tmp_path / "other"), "--out", str(page)]) == 2
+
+
+def test_a_missing_folder_is_left_out_with_a_word(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, nowhere = tmp_path / "page.html", str(tmp_path / "nowhere")
+    assert main(["report", str(swept), nowhere, "--out", str(page)]) == 0
+    assert f"left out: no such folder: {nowhere}" in capsys.readouterr().err
+    assert f"Left out: no such folder: {nowhere}" in page.read_text()
+    page.unlink()
+    assert main(["report", nowhere, nowhere + "-either", "--out", str(page)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "no such folder" in printed.err
+    assert not page.exists()
 
 
 def test_curves_of_very_many_runs_are_drawn_when_asked_for(
@@ -68,6 +83,8 @@ def test_curves_of_very_many_runs_are_drawn_when_asked_for(
     page = tmp_path / "page.html"
     assert main(["report", str(swept), "--out", str(page)]) == 0
     assert "--curves draws them" in capsys.readouterr().err
-    assert "Learning curves: loss" not in page.read_text()
+    text = page.read_text()
+    assert "Learning curves: loss" not in text
+    assert "No learning curves: there are too many runs for one page." in text
     assert main(["report", str(swept), "--curves", "--out", str(page)]) == 0
     assert "Learning curves: loss" in page.read_text()

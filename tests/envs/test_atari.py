@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rl_scaling.envs import AtariVector, Transition, atari
+from rl_scaling.envs.config import AtariConfig
 
 from .reference import PlainGame, Recorder, episodes, play_from
 
@@ -105,8 +107,17 @@ def test_a_life_lost_at_the_time_limit_ends_the_game_once(
     assert [t for t, s in enumerate(limited) if not s.valid[0]] == [steps]
 
 
-def test_lost_lives_end_the_return_only_if_asked_to(open_atari: Callable[..., AtariVector]) -> None:
-    with_lives = play_from(open_atari(), 1, 300)
+@pytest.fixture(scope="module")
+def breakout_played() -> list[Transition]:
+    """300 steps of two games of Breakout, from the seed 1."""
+    with closing(AtariVector(AtariConfig(game="Breakout", num_envs=2, max_start_steps=0), num_threads=2)) as vector:
+        return play_from(vector, 1, 300)
+
+
+def test_lost_lives_end_the_return_only_if_asked_to(
+    open_atari: Callable[..., AtariVector], breakout_played: list[Transition]
+) -> None:
+    with_lives = breakout_played
     without = play_from(open_atari(life_loss_terminates=False), 1, 300)
     assert episodes(with_lives) == episodes(without)
     games = np.zeros((300, 2), bool)
@@ -133,12 +144,11 @@ class Adventure(atari.AtariVectorEnv):
 
 
 def test_a_game_may_end_with_lives_left(
-    open_atari: Callable[..., AtariVector], monkeypatch: pytest.MonkeyPatch
+    open_atari: Callable[..., AtariVector], monkeypatch: pytest.MonkeyPatch, breakout_played: list[Transition]
 ) -> None:
-    plain = play_from(open_atari(), 1, 300)
     monkeypatch.setattr(atari, "AtariVectorEnv", Adventure)
     altered = play_from(open_atari(), 1, 300)
-    assert episodes(altered) == episodes(plain) != []
+    assert episodes(altered) == episodes(breakout_played) != []
 
 
 @pytest.mark.slow

@@ -16,19 +16,22 @@ from .reference import Recorder, episodes, play, play_from
 def test_the_same_seed_gives_the_same_trajectory_for_any_threads_and_pools(
     open_atari: Callable[..., AtariVector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trajectory(num_threads: int, pool: int, seed: int) -> list[np.ndarray]:
+    def started(num_threads: int, pool: int) -> AtariVector:
         monkeypatch.setattr(atari, "ENVS_PER_POOL", pool)
-        vector = open_atari(num_envs=3, num_threads=num_threads, max_start_steps=40, sticky_action_probability=0.25)
+        return open_atari(num_envs=3, num_threads=num_threads, max_start_steps=40, sticky_action_probability=0.25)
+
+    def trajectory(vector: AtariVector, seed: int) -> list[np.ndarray]:
         first = vector.reset(seed)
         steps = play(vector, 140)
         assert any(not s.valid.all() for s in steps)
         columns = ("observations", "rewards", "terminated", "truncated", "valid")
         return [first] + [np.stack([getattr(s, c) for s in steps]) for c in columns] + [np.array(episodes(steps))]
 
-    one = trajectory(1, 64, 7)
+    vector = started(1, 64)
+    one = trajectory(vector, 7)
     for threads, pool in ((3, 64), (2, 2)):
-        assert all(np.array_equal(a, b) for a, b in zip(one, trajectory(threads, pool, 7), strict=True))
-    assert not np.array_equal(one[1], trajectory(1, 64, 8)[1])
+        assert all(np.array_equal(a, b) for a, b in zip(one, trajectory(started(threads, pool), 7), strict=True))
+    assert not np.array_equal(one[1], trajectory(vector, 8)[1])
 
 
 def test_reset_again_with_the_same_seed_starts_the_same_games(open_atari: Callable[..., AtariVector]) -> None:

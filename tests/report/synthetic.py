@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis import FIT_COLUMNS, SweepFit
-from rl_scaling.records import COLUMNS
+from rl_scaling.analysis import FIT_COLUMNS, SweepFit, TaskView
+from rl_scaling.analysis.views import task_views
+from rl_scaling.records import COLUMNS, Identity
 
 INF = float("inf")
 NAN = float("nan")
@@ -46,6 +48,19 @@ def updates_to(goal: float, batch_size: int, learning_rate: float) -> float:
     """Updates until the score first reaches a goal."""
     exact = steps_min(goal) * (1 + critical_batch(goal) / batch_size) * slowdown(batch_size, learning_rate)
     return float(exact)
+
+
+def _identity(task: str, batch_size: int, learning_rate: float, seed: int) -> Identity:
+    problem, algorithm, variant, *_ = [*task.split(" ", 2), "", ""]
+    return Identity(
+        domain="rl",
+        problem=problem,
+        algorithm=algorithm,
+        variant=variant,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
 
 
 def run_rows(
@@ -89,24 +104,19 @@ def run_rows(
         "noise_scale_low": np.where(noise, true_noise / (1 + half), NAN),
         "noise_scale_high": np.where(noise, np.where(resolved, true_noise / (1 - np.minimum(half, 0.99)), INF), NAN),
     }
-    identity = {
+    columns = {
         "run_id": f"{batch_size:05d}{int(learning_rate * 1e7):06d}{seed}",
         "store": "/synthetic",
         "status": status,
         "note": note,
         "task": task,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "setting": "",
-        "seed": seed,
-        "unit": "frames",
-        "quantity": "score",
+        **vars(_identity(task, batch_size, learning_rate, seed)),
         "environment.num_envs": batch_size // 5,
         "agent.rollout_steps": 5,
         "frames_asked": frames,
     }
     frame = pd.DataFrame(data)
-    return pd.concat([pd.DataFrame(identity, index=frame.index), frame], axis="columns")
+    return pd.concat([pd.DataFrame(columns, index=frame.index), frame], axis="columns")
 
 
 def sweep_rows(
@@ -152,6 +162,12 @@ _FIT = {
     "noise_scale_mean_high": NAN,
     "design_effect": NAN,
 }
+
+
+def view_of(runs: pd.DataFrame, **tables: pd.DataFrame) -> TaskView:
+    """The view of runs of one task, with some tables of the fit as given."""
+    (view,) = task_views(runs, known_fit(runs, []))
+    return replace(view, sweep=replace(view.sweep, **tables))
 
 
 def known_fit(runs: pd.DataFrame, goals: Sequence[float]) -> SweepFit:

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 from rl_scaling.analysis import SweepFit, fit_runs
+from rl_scaling.analysis.views import task_views
 from rl_scaling.report import Section
+from rl_scaling.report.charts.adaptive_batch import adaptive_batch_figure
 from rl_scaling.report.data import rows_of
-from rl_scaling.report.page import page_html
+from rl_scaling.report.page import page_of
 from rl_scaling.report.section import TaskPart, task_parts
 from tests.analysis.made_runs import adaptive_run_along, run_along
 from tests.report.test_charts import drawing, marks, named
@@ -34,22 +36,31 @@ def adaptive() -> pd.DataFrame:
     return pd.concat([adaptive_run_along(r, growing) for r in RATES], ignore_index=True)
 
 
-def part_of(runs: pd.DataFrame) -> tuple[TaskPart, SweepFit, str]:
+Drawn = tuple[TaskPart, SweepFit, str]
+
+
+def drawn(runs: pd.DataFrame) -> Drawn:
     fit = fit_runs(runs, GOALS)
     section = Section(heading="Part", runs=runs, fit=fit)
-    return task_parts(section)[0], fit, page_html([section], title="Title")
+    (part,) = task_parts(section)
+    return part, fit, page_of([section], [[part]], title="Title")
 
 
-def test_adaptive_runs_are_diamonds_beside_the_front(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> None:
-    part, fit, text = part_of(pd.concat([fixed, adaptive], ignore_index=True))
-    alone, _, without = part_of(fixed)
+@pytest.fixture(scope="module")
+def both(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> Drawn:
+    return drawn(pd.concat([fixed, adaptive], ignore_index=True))
+
+
+def test_adaptive_runs_are_diamonds_beside_the_front(fixed: pd.DataFrame, both: Drawn) -> None:
+    part, fit, text = both
+    alone, _, without = drawn(fixed)
     assert len(fit.adaptive) == len(RATES) * len(GOALS)
     more = len(marks(named(part, "pareto-front"), "mark-symbol")) - len(
         marks(named(alone, "pareto-front"), "mark-symbol")
     )
     assert more == len(fit.adaptive)
     words = ["".join(element.itertext()) for element in drawing(named(part, "pareto-front")).iter()]
-    assert {"r=50", "r=800"} <= set(words)
+    assert {"adaptive r=50", "adaptive r=800"} <= set(words)
     assert "Diamonds" in named(part, "pareto-front").caption
     assert "Diamonds" not in named(alone, "pareto-front").caption
     assert len(marks(named(part, "adaptive-batch-size"), "mark-line")) == len(RATES)
@@ -67,18 +78,30 @@ def test_adaptive_runs_are_diamonds_beside_the_front(fixed: pd.DataFrame, adapti
     assert "Adaptive batch size" not in without
 
 
-def test_the_table_has_gamma_three_times(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> None:
-    _, fit, text = part_of(pd.concat([fixed, adaptive], ignore_index=True))
+def test_the_table_has_gamma_three_times(both: Drawn) -> None:
+    _, fit, text = both
     rows = re.findall(r"<tr>(.*?)</tr>", text.split("Adaptive batch size")[1], flags=re.DOTALL)
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
     first = next(row for row in cells if len(row) == 8)
-    assert first[:2] == ["2", "r=50"]
+    assert first[:2] == ["2", "adaptive r=50"]
     found = [float(cell.split()[0]) for cell in first[5:]]
     expected = [fit.adaptive["gamma_observed"][0], fit.adaptive["gamma_predicted"][0], fit.fits["gamma_predicted"][0]]
     np.testing.assert_allclose(found, expected, atol=0.006)
 
 
 def test_adaptive_runs_alone_make_a_page(adaptive: pd.DataFrame) -> None:
-    part, _, text = part_of(adaptive)
+    part, _, text = drawn(adaptive)
     assert "adaptive-batch-size" in [figure.name for figure in part.figures]
     assert "No Pareto front" in text
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"), [("frames", "in steps of whole groups of environments"), ("examples", "in whole examples")]
+)
+def test_what_a_batch_changes_by_is_said_in_the_words_of_the_task(
+    adaptive: pd.DataFrame, unit: str, words: str
+) -> None:
+    (view,) = task_views(adaptive.assign(unit=unit), fit_runs(adaptive, GOALS))
+    figure = adaptive_batch_figure(view)
+    assert figure is not None
+    assert words in figure.caption

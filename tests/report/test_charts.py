@@ -6,6 +6,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_scaling.analysis import SweepFit
+from rl_scaling.analysis.tradeoff import tradeoff_curve
+from rl_scaling.analysis.views import batch_sizes_by_goal
+from rl_scaling.report.charts.critical_batch import critical_batch_figure
+from rl_scaling.report.charts.fronts import front_figure
 from rl_scaling.report.data import rows_of
-from rl_scaling.report.fronts import fitted_curve, front_figure
-from rl_scaling.report.noise_scale import batch_sizes_by_goal, critical_batch_figure
 from rl_scaling.report.page import specification
 from rl_scaling.report.section import Section, TaskPart, task_parts
 from rl_scaling.report.theme import (
@@ -28,7 +31,7 @@ from rl_scaling.report.theme import (
     ramp,
     with_plain_colours,
 )
-from tests.report.synthetic import INF, NAN, critical_batch, known_fit, run_rows, steps_min, sweep_rows
+from tests.report.synthetic import INF, NAN, critical_batch, known_fit, run_rows, steps_min, sweep_rows, view_of
 
 GOALS = [2, 5, 10, 20, 40]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -98,21 +101,21 @@ def test_the_front_has_a_point_for_every_row_and_a_line_for_every_fit(part: Task
     assert len(marks(figure, "mark-line")) == fitted + fit.fronts["batch_size"].nunique()
 
 
-def test_points_whose_best_rate_may_lie_elsewhere_are_hollow(fit: SweepFit) -> None:
+def test_points_whose_best_rate_may_lie_elsewhere_are_hollow(part: TaskPart, fit: SweepFit) -> None:
     doubtful = fit.fronts.assign(at_edge=fit.fronts["batch_size"] == 20, at_start=fit.fronts["goal"] == 2)
-    figure = front_figure(doubtful, fit.fits, 7)
+    figure = front_figure(replace(part.view, sweep=replace(fit, fronts=doubtful)))
     assert figure is not None
     hollow = [path for path in marks(figure, "mark-symbol") if path.get("fill") == "#ffffff"]
     assert len(hollow) == int((doubtful["at_edge"] | doubtful["at_start"]).sum())
     assert "Hollow circles" in figure.caption
     assert "Hollow squares" in figure.caption
-    assert "7 runs" in figure.caption
+    assert "24 runs" in figure.caption
 
 
 @given(st.floats(1, 1e6), st.floats(1, 1e5), st.floats(2, 1e3), st.floats(1, 1e4))
 def test_the_fitted_curve_is_the_hyperbola(turn: float, steps: float, smallest: float, factor: float) -> None:
     fit = pd.Series({"goal": 1.0, "critical_batch": turn, "steps_min": steps, "examples_min": steps * turn})
-    curve = fitted_curve(fit, smallest, smallest * factor)
+    curve = tradeoff_curve(fit, smallest, smallest * factor)
     product = (curve["updates"] / steps - 1) * (curve["examples"] / (steps * turn) - 1)
     assert product.to_numpy() == pytest.approx(1.0, rel=1e-4)
     batch = curve["examples"] / curve["updates"]
@@ -123,7 +126,7 @@ def test_the_fitted_curve_is_the_hyperbola(turn: float, steps: float, smallest: 
 def test_the_drawn_fit_passes_through_the_known_points(part: TaskPart, fit: SweepFit) -> None:
     """S = S_min (1 + B_crit / B) at each batch size, as the runs were made."""
     for _, row in fit.fits[fit.fits["status"] == "ok"].iterrows():
-        curve = fitted_curve(row, 20, 1280)
+        curve = tradeoff_curve(row, 20, 1280)
         batch = curve["examples"] / curve["updates"]
         goal = float(row["goal"])
         expected = steps_min(goal) * (1 + critical_batch(goal) / batch)
@@ -147,7 +150,7 @@ def test_bounds_become_arrows_and_the_unknown_nothing() -> None:
     assert table["goal"].tolist() == [1, 2, 3]
     assert table["bound"].tolist() == ["interval", "at least", "at most"]
     assert table["at"].tolist() == [10.0, 7.0, 9.0]
-    figure = critical_batch_figure(fits, 3)
+    figure = critical_batch_figure(view_of(run_rows(20, 1e-3, 0, rows=3, task="t"), fits=fits))
     assert figure is not None
     assert len(marks(figure, "mark-symbol")) == 3
     assert len(marks(figure, "mark-rect")) == 2
@@ -155,7 +158,8 @@ def test_bounds_become_arrows_and_the_unknown_nothing() -> None:
 
 
 def test_nothing_known_draws_nothing() -> None:
-    assert critical_batch_figure(_fits(critical_batch=[NAN], noise_scale_high=[INF]), 1) is None
+    fits = _fits(critical_batch=[NAN], noise_scale_high=[INF])
+    assert critical_batch_figure(view_of(run_rows(20, 1e-3, 0, rows=3, task="t"), fits=fits)) is None
 
 
 def test_best_runs_are_strong_and_others_faint(part: TaskPart, runs: pd.DataFrame) -> None:

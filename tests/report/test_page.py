@@ -16,7 +16,8 @@ from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import IN_A_TABLE, TrainingRecord, fields_of
 from rl_scaling.report import Section, write_report
-from rl_scaling.report.page import page_html
+from rl_scaling.report.page import page_html, page_of
+from rl_scaling.report.section import task_parts
 from rl_scaling.store import Store, list_runs, load_runs
 from tests.report.synthetic import known_fit, run_rows, sweep_rows
 
@@ -65,15 +66,27 @@ def test_algorithms_on_one_game_stand_side_by_side(sweep: pd.DataFrame) -> None:
     read = page(Section(heading="Part", runs=both, fit=fit_runs(both, [2, 5], resamples=20)))
     assert "Algorithms side by side" in read.text
     assert sum(attributes.get("data-name") == "algorithms" for _, attributes in read.tags) == 1
-    elsewhere = other.assign(task="Elsewhere a2c")
+    elsewhere = other.assign(task="Elsewhere a2c", problem="Elsewhere")
     apart = pd.concat([sweep, elsewhere], ignore_index=True)
     read = page(Section(heading="Part", runs=apart, fit=fit_runs(apart, [2, 5], resamples=20)))
     assert "Algorithms side by side" not in read.text
 
 
-def test_vega_is_there_once_and_nothing_is_fetched(sweep: pd.DataFrame) -> None:
+@pytest.fixture(scope="module")
+def twice(sweep: pd.DataFrame) -> str:
+    """A page of two parts with the same data."""
     part = section(sweep, [2, 5])
-    text = page_html([part, part], title="Two parts with the same data")
+    parts = task_parts(part)
+    return page_of([part, part], [parts, parts], title="Twice")
+
+
+@pytest.fixture(scope="module")
+def once(sweep: pd.DataFrame) -> str:
+    return page_html([section(sweep, [2, 5])], title="A title")
+
+
+def test_vega_is_there_once_and_nothing_is_fetched(once: str, twice: str) -> None:
+    text = twice
     assert text.count("window.vegaEmbed") == 1
     read = _Page(text)
     for name, attributes in read.tags:
@@ -83,7 +96,7 @@ def test_vega_is_there_once_and_nothing_is_fetched(sweep: pd.DataFrame) -> None:
             assert value is None or value.startswith(("#part-", "data:,")), (name, key, value)
     assert "default-src 'none'" in text
     assert "url(" not in text.partition("</style>")[0]
-    assert len(text) < len(page_html([part], title="x")) * 1.5, "the same data is carried twice"
+    assert len(text) < len(once) * 1.5, "the same data is carried twice"
 
 
 def test_a_section_without_charts_carries_no_scripts() -> None:
@@ -103,8 +116,8 @@ def test_every_goal_has_its_row_with_interval_and_status(sweep: pd.DataFrame) ->
         assert f"{round(row['steps_min'], -1):,.0f}"[:2] in read.text
 
 
-def test_the_answer_names_the_hardest_fitted_goal_and_environments(sweep: pd.DataFrame) -> None:
-    read = page(section(sweep, [2, 5]))
+def test_the_answer_names_the_hardest_fitted_goal_and_environments(once: str) -> None:
+    read = _Page(once)
     assert "To reach a score of 5, the critical batch size is 260 frames per update" in read.text
     assert "about 51 environments with 5 frames each" in read.text
     assert "for a score of 2 it is 110" in read.text

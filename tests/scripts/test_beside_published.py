@@ -16,11 +16,9 @@ SCRIPT = load_script("beside_published")
 
 def runs_of(algorithm: str, ends: dict[tuple[int, float], float]) -> pd.DataFrame:
     """Runs of 10 rows and 100 updates each whose scores are the same all along."""
-    updates = np.arange(10.0, 101.0, 10.0)
-    made = [
-        made_run(size, rate, 0, updates=updates, score=np.full(10, end), episodes=np.full(10, 60.0), task="any")
-        for (size, rate), end in ends.items()
-    ]
+    rows = {"updates": np.arange(10.0, 101.0, 10.0), "episodes": np.full(10, 60.0)}
+    named = {"task": f"Breakout {algorithm}", "problem": "Breakout", "algorithm": algorithm}
+    made = [made_run(size, rate, 0, score=np.full(10, end), **rows, **named) for (size, rate), end in ends.items()]
     return pd.concat(made, ignore_index=True).assign(**{"environment.game": "Breakout", "agent.kind": algorithm})
 
 

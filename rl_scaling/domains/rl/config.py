@@ -55,7 +55,8 @@ class AdaptiveBatchConfig(AdaptiveConfig):
     """An adaptive batch of frames: environments are added and retired in groups while training continues.
 
     Attributes:
-        min_envs, max_envs: bounds of the number of environments.
+        min_envs: fewest environments.
+        max_envs: most environments.
         group_envs: environments that are added or retired together.
     """
 

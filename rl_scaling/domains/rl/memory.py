@@ -82,7 +82,7 @@ def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_b
     Args:
         configs: the runs.
         device: where they learn.
-        side_by_side: so many run at once; the largest are counted.
+        side_by_side: how many run at once; the largest are counted.
 
     Raises:
         ConfigError: they need more.

@@ -1,4 +1,4 @@
-"""The algorithms by name: an algorithm of one's own is one line here."""
+"""The algorithms by name: your own algorithm is one line here."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 
 from rl_scaling.agents import Agent
-from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis.throughput import Throughput, fit_throughput
 from rl_scaling.domains.base import TrialCost
 from rl_scaling.domains.device import choose_device
@@ -166,7 +165,7 @@ def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
     num_envs = config.environment.num_envs
     rollout = num_envs * config.agent.rollout_steps
     rows = math.ceil(config.frames / max(rollout, config.record_every_frames))
-    states = 2 if isinstance(config.agent, A2CConfig) else 3  # weights, and the optimiser's one or two
+    states = 1 + config.agent.optimizer_states
     rollouts = config.updates / config.agent.updates_per_rollout
     return TrialCost(
         seconds=rollouts * float(speed.rollout.seconds_per_update(rollout)) + num_envs * speed.start_seconds,

@@ -198,7 +198,7 @@ class AdaptiveBatch:
 
 
 def what_to_measure(config: RunConfig, updates: int) -> dict[str, Any]:
-    """Arguments of `Learner.step` after so many updates.
+    """Arguments of `Learner.step` after this many updates.
 
     One update in `every_updates` is measured, of each kind that a rollout has: first use of frames, and reuse.
     """

@@ -24,9 +24,13 @@ from rl_scaling.records import Identity
 
 # What the sweeps measured before it was part of a config.
 NOISE_EVERY_UPDATES = 4
+# Groups of a batch whose gradients are compared, and the time constant of the running estimate in measurements.
+GROUPS, WINDOW = 8, 50
+# B* of A.3, and the batch size at which the rates of the problems are known to work.
+REFERENCE_BATCH = 64
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "rmsprop")
 WITH_MOMENTUM = ("momentum", "nesterov", "adam")
-# Of Adam the default of `OptimizerConfig` is another, which old run ids rest on.
+# Where it is not the default of `OptimizerConfig`, on which old run ids rest.
 CUSTOMARY_SECOND_MOMENT = {"adam": 0.999}
 SCHEDULES = ("constant", "linear", "halving", "triggered")
 QUANTITIES = ("validation_loss", "training_loss", "loss")
@@ -84,7 +88,7 @@ class ScheduleConfig(Config):
             by the training loss (McCandlish et al. 2018, A.4.1).
         final_factor: kappa of the linear decay.
         decay_updates: T of the linear decay.
-        warmup_updates: over which the rate first rises linearly; 0: none.
+        warmup_updates: updates over which the rate first rises linearly; 0: none.
         thresholds: training losses, falling, at each of which the triggered rate is multiplied by `factor`.
         factor: of the triggered decay.
     """
@@ -115,20 +119,21 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
     """An adaptive batch of examples; the noise scale is measured in the run itself.
 
     Attributes:
-        min_batch_size, max_batch_size: bounds, in examples.
+        min_batch_size: fewest examples.
+        max_batch_size: most examples.
         measure_every_updates: one update in this many is measured.
         groups: groups of examples whose gradients are compared.
         window_measurements: time constant of the moving average that the estimate is.
     """
 
     change_every_updates: int = 20
-    rate_turn: float = 64.0
+    rate_turn: float = float(REFERENCE_BATCH)
     rate_power: float = 1.0
     min_batch_size: int = 8
     max_batch_size: int = 1_024
     measure_every_updates: int = 1
-    groups: int = 8
-    window_measurements: int = 50
+    groups: int = GROUPS
+    window_measurements: int = WINDOW
 
     def check(self) -> None:
         """See `Config.check`."""
@@ -147,20 +152,24 @@ class SupervisedConfig(RunDescription):
     """One training run on labelled images.
 
     Attributes:
-        dataset, model: names that `load_dataset` and `make_model` know.
-        dropout: of models that have it.
-        batch_size: examples per update.
+        dataset: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, owner/name of the Hugging Face hub, or one
+            of a problem of your own.
+        model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit, autoencoder, or one
+            of a problem of your own.
+        dropout: probability of dropout, in models that have it.
+        batch_size: examples per update; where an adaptive batch begins.
         sampling: batches drawn with "replacement", or by "epoch": each example once before any comes again.
-        augment: random crops and flips.
-        label_smoothing: of the loss that is trained; evaluation has none.
+        augment: random crops, and mirror images except of digits.
+        label_smoothing: smoothing of the labels in the loss that is trained; evaluation has none.
         updates: after which the run is done; an adaptive batch sees the same examples in other numbers of updates.
         budget: what fixed the updates, in words such as "10 epochs"; part of the task where the schedule follows it.
-        quantity: what targets are about, one of `QUANTITIES`; "loss" is that of the batches.
+        quantity: the loss that goals are about, one of `QUANTITIES`; "loss" is that of the batches.
         adaptive: changes the batch size while training; `batch_size` is where it begins.
-        noise_every_updates: one in this many updates measures B_simple; 0: none. Batches of one example and models
+        noise_every_updates: one in this many updates measures B_simple; 0: none does. Batches of one example and models
             whose gradients do not come apart, as with batch normalisation, are not measured; an adaptive batch has
             its own `measure_every_updates`, and this is left at its default.
-        b_noise_every_rows: one in this many rows measures B_noise, the first among them; 0: none.
+        b_noise_every_rows: one in N rows measures the noise scale with curvature, B_noise, the first among them; 0:
+            none.
     """
 
     domain: ClassVar[str] = "supervised"
@@ -278,7 +287,7 @@ def kind_of(config: SupervisedConfig) -> SupervisedConfig:
 
 
 def updates_of_epochs(epochs: float, examples: int, batch_size: int) -> int:
-    """Updates that see the data so many times, at least one.
+    """Updates that make this many passes over the data, at least one.
 
     >>> updates_of_epochs(10, 1200, 64)
     188
@@ -314,7 +323,7 @@ class Budget:
         return f"{self.amount:.10g} {self.unit}"
 
     def updates(self, *, examples: int, batch_size: int) -> int:
-        """Updates that a run of this batch size makes on so many training examples."""
+        """Updates of a run of this batch size on this many training examples."""
         return int(self.amount) if self.unit == "steps" else updates_of_epochs(self.amount, examples, batch_size)
 
 

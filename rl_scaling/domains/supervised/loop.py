@@ -163,7 +163,7 @@ class Program(ABC):
 
     @abstractmethod
     def _state(self, place: int) -> dict[str, Any]:
-        """A run's weights, buffers, the optimiser's memory and the average, as `rl_scaling...optimizers` has them."""
+        """A run's weights, buffers, memory of the optimiser and average, in the form that `recipe` describes."""
 
     @abstractmethod
     def _load(self, states: Sequence[Mapping[str, Any]]) -> None: ...

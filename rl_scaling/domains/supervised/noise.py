@@ -13,16 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.config import SupervisedConfig
+from rl_scaling.domains.supervised.config import GROUPS, WINDOW, SupervisedConfig
 from rl_scaling.domains.supervised.data.dataset import Split
 from rl_scaling.domains.supervised.models.small import Autoencoder
 from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter, next_size
 from rl_scaling.noise.meter import Measurement
 from rl_scaling.noise.torch.hessian import HessianNoiseScale, hessian_noise_scale
-
-# Groups of examples of a batch whose gradients are compared, and the time constant of the running estimate.
-GROUPS = 8
-WINDOW = 50
 
 
 class RunNoise:

@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, cast
 
 from rl_scaling.config import ConfigError, LearningRates
-from rl_scaling.domains.supervised.config import OptimizerConfig, SupervisedConfig
+from rl_scaling.domains.supervised.config import REFERENCE_BATCH, OptimizerConfig, SupervisedConfig
 
 OptimizerName = Literal[
     "sgd",
@@ -31,10 +31,6 @@ _COEFFICIENTS: Mapping[OptimizerName, Mapping[str, Any]] = {
     "nesterov": {"momentum": 0.9},
     "adam": {"momentum": 0.9, "second_moment": 0.999},
 }
-
-
-# B* of A.3, and the batch size that the rates of `PROBLEMS` are known to work at.
-REFERENCE_BATCH = 64
 
 
 @dataclass(frozen=True)

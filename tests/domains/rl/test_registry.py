@@ -1,4 +1,4 @@
-"""An algorithm of one's own is a line in the registry."""
+"""Your own algorithm is a line in the registry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The training loop on Gymnasium's CartPole and on the real emulator."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -25,10 +26,10 @@ CARTPOLE = RunConfig(
     record_every_frames=1_000,
 )
 PONG = RunConfig(
-    environment=AtariConfig(game="Pong", num_envs=4, max_start_steps=20),
+    environment=AtariConfig(game="Pong", num_envs=2, max_start_steps=20),
     agent=A2CConfig(network="small"),
-    frames=600,
-    record_every_frames=200,
+    frames=300,
+    record_every_frames=100,
 )
 
 
@@ -56,6 +57,12 @@ def train(config: RunConfig) -> list[TrainingRecord]:
     return records
 
 
+@functools.cache
+def trained(config: RunConfig) -> list[TrainingRecord]:
+    """As `train`, once for all tests that only read."""
+    return train(config)
+
+
 def same_but_for_the_clock(a: TrainingRecord, b: TrainingRecord) -> bool:
     timed = {"wall_seconds", "frames_per_second"}
     return all(
@@ -74,7 +81,7 @@ ADAPTIVE = AdaptiveBatchConfig(
     "config", [CARTPOLE, PONG, dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE)], ids=["CartPole", "Pong", "adaptive"]
 )
 def test_same_seed_same_records_other_seed_others(config: RunConfig) -> None:
-    first, second = train(config), train(config)
+    first, second = trained(config), train(config)
     other = train(dataclasses.replace(config, seed=1))
     assert len(first) == len(second)
     assert all(same_but_for_the_clock(a, b) for a, b in zip(first, second, strict=True))
@@ -82,7 +89,7 @@ def test_same_seed_same_records_other_seed_others(config: RunConfig) -> None:
 
 
 def test_records_count_what_was_learned_from() -> None:
-    records = train(CARTPOLE)
+    records = trained(CARTPOLE)
     assert [r.frames for r in records] == sorted(r.frames for r in records)
     assert records[-1].frames >= CARTPOLE.frames
     # Resets do not count, so that each update has at most a full batch.
@@ -102,7 +109,7 @@ def test_records_of_ppo_count_updates_and_how_often_frames_were_used() -> None:
     measured = [r for r in records if r.noise_measurements]
     assert all(r.trace_cov > 0 and r.reuse_trace_cov > 0 and r.trace_cov_frames > 0 for r in measured)
     assert all(0 <= r.clip_fraction < 1 and r.approx_kl >= 0 for r in records)
-    for record in train(CARTPOLE):
+    for record in trained(CARTPOLE):
         assert record.frames_used == record.frames
         assert math.isnan(record.reuse_trace_cov)
         assert math.isnan(record.clip_fraction)
@@ -111,7 +118,7 @@ def test_records_of_ppo_count_updates_and_how_often_frames_were_used() -> None:
 def test_parts_of_the_gradient_are_in_the_records_if_asked_for() -> None:
     columns = [f"{part}_{name}" for part in PARTS for name in ("grad_sq_norm", "trace_cov")]
     noise_scale = dataclasses.replace(CARTPOLE.noise_scale, parts=True)
-    measured, plain = train(dataclasses.replace(CARTPOLE, noise_scale=noise_scale)), train(CARTPOLE)
+    measured, plain = train(dataclasses.replace(CARTPOLE, noise_scale=noise_scale)), trained(CARTPOLE)
     for record, without in zip(measured, plain, strict=True):
         assert all(math.isfinite(getattr(record, name)) for name in columns)
         assert all(math.isnan(getattr(without, name)) for name in columns)
@@ -185,7 +192,7 @@ def test_linear_learning_rate_reaches_nought(config: RunConfig) -> None:
 def test_an_adaptive_batch_changes_while_training_and_the_records_say_so() -> None:
     config = dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE, record_every_frames=400)
     records = train(config)
-    assert [r.current_batch_size for r in train(CARTPOLE)] == [40.0] * 4
+    assert [r.current_batch_size for r in trained(CARTPOLE)] == [40.0] * 4
     batches = [r.current_batch_size for r in records]
     assert {40.0, 80.0} <= set(batches)
     frames = np.diff([r.frames for r in records], prepend=0)

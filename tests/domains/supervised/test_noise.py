@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from rl_scaling.domains.supervised.config import AdaptiveExamplesConfig, OptimizerConfig, SupervisedConfig
-from rl_scaling.domains.supervised.noise import GROUPS, WINDOW, BatchSize, RunNoise, run_noise
+from rl_scaling.domains.supervised.config import GROUPS, AdaptiveExamplesConfig, OptimizerConfig, SupervisedConfig
+from rl_scaling.domains.supervised.noise import BatchSize, RunNoise, run_noise
 from rl_scaling.noise import NoiseScaleMeter
 from rl_scaling.noise.meter import Measurement
 
@@ -58,7 +58,6 @@ def test_who_is_measured_and_how_often() -> None:
     assert [update for update in range(9) if plain.due(update)] == [0, 4, 8]
     assert run_noise(config_of(noise_every_updates=0)) is None
     assert run_noise(config_of(batch_size=1)) is None
-    assert WINDOW == 50
 
 
 def test_a_batch_size_that_is_resumed_has_the_rate_that_belongs_to_it() -> None:

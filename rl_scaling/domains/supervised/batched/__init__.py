@@ -1,7 +1,7 @@
 """Many trials at once: trials that share a model and a batch size train together in one batched program.
 
 Their parameters lie side by side as the rows of one matrix. A small network on a small batch spends nearly all its time
-on the way to the arithmetic; side by side, a hundred trials take that way once.
+on overhead; side by side, a hundred trials pay it once.
 """
 
 from rl_scaling.domains.supervised.batched.forward import require_stackable, stacked_forward

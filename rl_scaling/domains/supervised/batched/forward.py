@@ -15,7 +15,7 @@ from rl_scaling.domains.supervised.models.small import Autoencoder
 # Parameters by name, each (trials, *shape), and inputs (trials, batch, *shape) to outputs (trials, batch, *shape).
 Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
-# Layers that treat every image by itself and have no parameters: trials are so many more images.
+# Layers that treat every image by itself and have no parameters: trials are just more images.
 _PLAIN = (nn.ReLU, nn.Tanh, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity)
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _EXACT = (nn.Flatten, nn.Linear, nn.Conv2d, *_PLAIN)

@@ -105,7 +105,7 @@ def last_that_pays(gains: Sequence[Gain]) -> int | None:
 def together_pays(
     model: str, options: tuple[tuple[str, object], ...], data: Dataset, batch_size: int, trials: int
 ) -> bool:
-    """Whether so many trials of this model train faster together than one after the other, here and now.
+    """Whether this many trials of a model train faster together than one after the other, here and now.
 
     The answer is found by a probe of a fraction of a second and kept for the process.
 
@@ -155,7 +155,7 @@ def _alone(model: nn.Module, data: Dataset, batch_size: int) -> Callable[[], obj
 
 
 def _per_second(step: Callable[[], object], seconds: float, device: torch.device) -> float:
-    """Calls per second over about so many seconds."""
+    """Calls per second, measured for about this many seconds."""
     begun, calls = time.perf_counter(), 0
     while not calls or time.perf_counter() - begun < seconds:
         step()

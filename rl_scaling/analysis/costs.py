@@ -1,0 +1,173 @@
+"""From one run to the cost of every other batch size: updates, examples and hours, each with an interval.
+
+The noise scale over the run gives S_min and E_min of what it learned (`rl_scaling.analysis.noise_path`), and with them
+S(B) = S_min + E_min / B and E(B) = E_min + S_min B (McCandlish et al. 2018, 2.11); a + b B seconds per update
+(`rl_scaling.analysis.throughput`) makes hours of it,
+
+    T(B) = (S_min + E_min / B)(a + b B),    least at B = sqrt(B_crit a / b).
+
+Three batch sizes get a name: "cheapest" needs 20 % more examples than the fewest possible, B_crit / 5; "balanced" twice
+the fewest updates and twice the fewest examples, B_crit; "fastest" takes the least time on the machine. The intervals
+are those of the measurements: of the noise scale and of the times. That B_simple is not B_noise, and that the learning
+rate must be tuned at each batch size, is not in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rl_scaling.analysis.noise_path import DRAWS, FloatArray, Integrals, NoisePath, percentiles
+from rl_scaling.analysis.throughput import Throughput
+from rl_scaling.estimates import UNKNOWN, Estimate
+
+Name = Literal["cheapest", "balanced", "fastest"]
+CHEAPEST = 1 / 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one batch size takes.
+
+    Attributes:
+        batch_size: in examples.
+        updates, examples, hours: with their intervals; hours are NaN where no times are known.
+    """
+
+    batch_size: float
+    updates: Estimate
+    examples: Estimate
+    hours: Estimate
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A batch size with a name.
+
+    Attributes:
+        name: see the module.
+        batch_size: with its interval, in examples.
+        cost: of that batch size.
+        note: what limits it, if anything.
+    """
+
+    name: Name
+    batch_size: Estimate
+    cost: Cost
+    note: str = ""
+
+
+class CostModel:
+    """All that follows from the noise scale along one run and from the times of updates.
+
+    Args:
+        path: of the run, to whatever it is that the costs are for.
+        throughput: None where no times are known: then there are no hours and no fastest batch size.
+        smallest: the smallest batch size to name.
+        largest: the largest; by default four times the largest that was measured.
+
+    Raises:
+        ValueError: the noise scale is not known along all of the run.
+    """
+
+    def __init__(
+        self,
+        path: NoisePath,
+        throughput: Throughput | None = None,
+        *,
+        smallest: float = 1.0,
+        largest: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ):
+        if not path.known:
+            raise ValueError("the noise scale was not measured often enough along the run: give a longer run")
+        self.path, self.throughput, self.confidence = path, throughput, confidence
+        self.smallest = smallest
+        measured = throughput.batch[-1] if throughput else float(path.batch.max())
+        self.largest = max(largest or 4 * float(measured), smallest)
+        self._value = path.integrals()
+        self._draws = path.drawn(np.random.default_rng(seed), DRAWS)
+
+    @property
+    def steps_min(self) -> Estimate:
+        """S_min."""
+        return self._estimate(self._value.steps_min, self._draws.steps_min)
+
+    @property
+    def examples_min(self) -> Estimate:
+        """E_min."""
+        return self._estimate(self._value.examples_min, self._draws.examples_min)
+
+    @property
+    def critical_batch(self) -> Estimate:
+        """B_crit = E_min / S_min."""
+        return self._estimate(self._value.critical_batch, self._draws.critical_batch)
+
+    def cost(self, batch_size: float) -> Cost:
+        """What a batch size takes."""
+        value, draws = (steps(part, batch_size) for part in (self._value, self._draws))
+        hours = UNKNOWN
+        if self.throughput is not None:
+            each = float(self.throughput.seconds_per_update(batch_size))
+            hours = self._estimate(value * each / 3600, draws * self.throughput.drawn(batch_size) / 3600)
+        return Cost(
+            batch_size,
+            self._estimate(value, draws),
+            self._estimate(value * batch_size, draws * batch_size),
+            hours,
+        )
+
+    def choices(self) -> list[Choice]:
+        """The cheapest, the balanced and, where times are known, the fastest batch size."""
+        found = [
+            self._choice("cheapest", CHEAPEST * self._value.critical_batch, CHEAPEST * self._draws.critical_batch),
+            self._choice("balanced", self._value.critical_batch, self._draws.critical_batch),
+        ]
+        line = self.throughput
+        if line is not None:
+            value = fastest(self._value.critical_batch, line.overhead, line.per_example)
+            draws = fastest(self._draws.critical_batch, line.draws[:, 0], line.draws[:, 1])
+            found.append(self._choice("fastest", value, draws))
+        return found
+
+    def _choice(self, name: Name, value: FloatArray, draws: FloatArray) -> Choice:
+        low, high = self.smallest, self.largest
+        batch = float(np.clip(value, low, high))
+        note = ""
+        if value > high:
+            note = "more than could be named from what was measured"
+        elif value < low:
+            note = "the smallest batch there can be"
+        return Choice(name, self._estimate(batch, np.clip(draws, low, high)), self.cost(batch), note)
+
+    def _estimate(self, value: FloatArray | float, draws: FloatArray) -> Estimate:
+        return percentiles(float(value), draws, self.confidence)
+
+
+def steps(integrals: Integrals, batch_size: float) -> FloatArray:
+    """S(B) = S_min + E_min / B."""
+    return integrals.steps_min + integrals.examples_min / batch_size
+
+
+def fastest(critical_batch: FloatArray, overhead: FloatArray | float, per_example: FloatArray | float) -> FloatArray:
+    """The B with the least (1 + B_crit / B)(a + b B); infinite where further examples cost no time.
+
+    >>> round(float(fastest(np.array(400.0), 0.09, 0.01)))
+    60
+    """
+    overhead, per_example = np.asarray(overhead), np.asarray(per_example)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.sqrt(critical_batch * (overhead / per_example))
+    # No overhead: the smallest batch wins, however large B_crit.
+    return np.where(overhead == 0, 0.0, np.where(per_example == 0, np.inf, found))
+
+
+def curve(model: CostModel, step: float = 1.0) -> list[Cost]:
+    """What batch sizes of 2, 4, 8, ... times `step` take, up to four times B_crit or the largest that was measured."""
+    turn = float(model.critical_batch.value)
+    last = min(model.largest, max(4 * turn, model.largest / 4))
+    sizes = [step * 2**k for k in range(1, 64) if step * 2**k <= max(last, 2 * step)]
+    return [model.cost(size) for size in sizes if size >= model.smallest]
