@@ -30,7 +30,6 @@ def test_paths_and_names_of_ours_exist(page: Path) -> None:
         resolve_name(name.rpartition(".")[0] if adds else name)  # raises where there is nothing of that name
 
 
-
 def test_site_builds_and_has_the_command_reference(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
