@@ -23,14 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pandas as pd
 
+from rl_scaling import run
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.analysis import noise_over_training
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Hardware
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.envs import GAMES, available_cpus, find_game
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.estimates import Estimate
-from rl_scaling.store import Store, StoreError, load_runs
+from rl_scaling.store import StoreError, load_runs
 
 COLUMNS = ["game", "batch", "frames", "updates", "B_simple", "low", "high", "design_effect"]
 
@@ -48,13 +50,7 @@ def run_config(game: str, num_envs: int, frames: int, learning_rate: float, seed
 
 def train(config: RunConfig, folder: Path) -> str:
     """Run one game in this process, one thread; nothing if it is done already. Returns a line to show."""
-    from rl_scaling.sweeps.trial import run_trial
-
-    store = Store(folder)
-    status = store.status(config.run_id)
-    if status in (None, "interrupted"):
-        status = run_trial(config, store, device="cpu")
-    return f"{config.environment.name}: {status}"
+    return f"{config.environment.name}: {run(config, folder, hardware=Hardware(device='cpu'))}"
 
 
 def train_all(configs: Sequence[RunConfig], folder: Path, workers: int) -> Iterator[str]:

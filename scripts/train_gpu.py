@@ -18,18 +18,20 @@ from pathlib import Path
 
 import torch
 
+from rl_scaling import run
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
 from rl_scaling.cli.live import Interruptible
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Hardware
+from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import available_cpus, find_game, make_vector
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import TrainingRecord
-from rl_scaling.store import Store, StoreError
-from rl_scaling.sweeps import INTERRUPT, Verdict
-from rl_scaling.sweeps.trial import Faster, choose_device, run_trial
+from rl_scaling.store import StoreError
+from rl_scaling.sweeps.trial import RunEvent
 from rl_scaling.validation.throughput import emulator_frames_per_second
 
 
@@ -82,14 +84,15 @@ def require_close_gradient(config: RunConfig, device: torch.device, threads: int
         raise ConfigError(f"that is more than {MOST_GRADIENT_ERROR:.0%}: leave --bf16 out")
 
 
-def listener(alone: float, stop: Interruptible) -> Callable[[TrainingRecord], Verdict]:
+def listener(alone: float) -> Callable[[RunEvent], None]:
     """Prints every record, its speed beside that of the emulators alone."""
 
-    def listen(record: TrainingRecord) -> Verdict:
+    def listen(record: RunEvent) -> None:
+        if not isinstance(record, TrainingRecord):
+            return
         speed = f"{record.frames_per_second:,.0f} frames/s, {record.frames_per_second / alone:.0%} of the emulators"
         noise = f"B_simple {record.noise_scale:,.0f} ({record.noise_scale_low:,.0f} to {record.noise_scale_high:,.0f})"
         print(f"{record.frames:,} frames: {speed}; score {record.score:,.1f}; {noise} frames", flush=True)
-        return INTERRUPT if stop.asked else None
 
     return listen
 
@@ -102,16 +105,11 @@ def train(args: argparse.Namespace) -> int:
     if args.bf16:
         require_close_gradient(config, device, args.threads)
     alone = emulator_frames_per_second(args.game, args.num_envs, threads=args.threads, seconds=args.seconds)
+    dtype = "bfloat16" if args.bf16 else "float32"
+    hardware = Hardware(device=str(device), threads=args.threads, alternate=True, compute_dtype=dtype)
     print(f"the emulators alone: {alone:,.0f} frames/s on {args.threads} threads")
     with Interruptible() as stop:
-        status = run_trial(
-            config,
-            Store(args.out),
-            device=str(device),
-            threads=args.threads,
-            faster=Faster(alternate=True, compute_dtype="bfloat16" if args.bf16 else "float32"),
-            listen=listener(alone, stop),
-        )
+        status = run(config, args.out, hardware=hardware, listen=listener(alone), asked_to_stop=lambda: stop.asked)
     print(f"{status}: {args.out / config.run_id}")
     return 1 if status == "interrupted" else 0
 

@@ -4,16 +4,20 @@ It takes the table of `rl_scaling.store.load_runs` and gives tables; it draws no
 emulator.
 """
 
-from rl_scaling.analysis.agreement import Agreement, agreement, domains_of, pairs_of
-from rl_scaling.analysis.fronts import front, is_adaptive
-from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
-from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
-from rl_scaling.analysis.noise_scale import noise_over_training
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
-from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
-from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
-from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
-from rl_scaling.analysis.views import TaskView
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rl_scaling.analysis.agreement import Agreement, domains_of, pairs_of
+    from rl_scaling.analysis.fronts import front, is_adaptive
+    from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
+    from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
+    from rl_scaling.analysis.noise_scale import noise_over_training
+    from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
+    from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
+    from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
+    from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
+    from rl_scaling.analysis.views import TaskView
 
 __all__ = [
     "DEFAULT_HORIZON",
@@ -29,7 +33,6 @@ __all__ = [
     "SweepFit",
     "TaskView",
     "TradeoffFit",
-    "agreement",
     "domains_of",
     "fit_runs",
     "fit_tradeoff",
@@ -44,3 +47,24 @@ __all__ = [
     "reach",
     "smooth",
 ]
+
+# Loaded when they are asked for: following a run needs no fit.
+_NAMES = {
+    "agreement": ("Agreement", "domains_of", "pairs_of"),
+    "fronts": ("front", "is_adaptive"),
+    "goals": ("GoalTracker", "Goals", "Reach", "reach"),
+    "learning_rates": ("RateCurve", "rate_curve"),
+    "noise_scale": ("noise_over_training",),
+    "smoothing": ("DEFAULT_HORIZON", "ScoreSmoother", "smooth"),
+    "stopping": ("Progress", "leading_rates", "rate_can_still_win"),
+    "sweep_fit": ("FIT_COLUMNS", "SweepFit", "fit_runs", "fits_to_json"),
+    "tradeoff": ("Status", "TradeoffFit", "fit_tradeoff"),
+    "views": ("TaskView",),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"rl_scaling.analysis.{_HOMES[name]}"), name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from rich.table import Table
+from tyro.conf import subcommand
 
 from rl_scaling.cli.options import at_least, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
@@ -196,3 +197,17 @@ class BenchSupervised:
         print_line(f"trials of {self.updates:,} updates per hour; {self.model} on the digits, {data.train.device}")
         print_line("the gain ends " + ("before the first" if ends is None else f"after batch size {ends}"))
         return 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed on this machine."""
+
+    domain: (
+        Annotated[BenchAtari, subcommand("atari")]
+        | Annotated[BenchNoise, subcommand("noise")]
+        | Annotated[BenchSupervised, subcommand("supervised")]
+    )
+
+    def run(self) -> int:
+        return self.domain.run()

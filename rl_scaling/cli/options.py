@@ -31,7 +31,7 @@ def options_of(
     """The fields of configs as options that may be left out: a dataclass of what `given` looks for.
 
     A field that several configs have is one option. Its help is the field's docstring, with the config's default. A
-    switch has the config's default, so that there is a --no- beside it; all else is None unless it is given.
+    switch and a list have the config's default (a switch has a --no- beside it); all else is None unless it is given.
 
     Args:
         first, others: frozen dataclasses with docstrings in Google's style.
@@ -41,7 +41,7 @@ def options_of(
 
     >>> from rl_scaling.agents.config import A2CConfig, PPOConfig
     >>> given(options_of(A2CConfig, PPOConfig)(epochs=2, rmsprop_epsilon_inside_root=False))
-    {'epochs': 2, 'rmsprop_epsilon_inside_root': False}
+    {'rmsprop_epsilon_inside_root': False, 'epochs': 2}
     """
     configs = (first, *others)
     option_of = {field: option for option, field in renamed.items()}
@@ -62,18 +62,18 @@ def options_of(
 
 def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, only: str) -> tuple[Any, Any]:
     """The type of an option, with its help: one for all configs, or one for each where they differ; its default."""
-    helps = {}
+    helps, kept = {}, kind is bool or typing.get_origin(kind) is tuple
     defaults = [config.__dataclass_fields__[name].default for config in having]
     for config, default in zip(having, defaults, strict=True):
-        known = default not in (dataclasses.MISSING, ()) and kind is not bool
+        known = default is not dataclasses.MISSING and not kept
         helps[config] = _field_helps(config).get(name, name) + (f" (default {default})" if known else "")
     if len(set(helps.values())) == 1 and len(helps) == configs:
         text = next(iter(helps.values()))
         text = f"{only}: {text}" if only else text[:1].upper() + text[1:]
     else:
         text = "; ".join(f"{config.kind.upper()}: {help}" for config, help in helps.items())
-    if kind is bool and len(set(defaults)) == 1:
-        return Annotated[bool, tyro.conf.arg(help=text)], field(default=defaults[0])
+    if kept and len(set(defaults)) == 1:
+        return Annotated[kind, tyro.conf.arg(help=text)], field(default=defaults[0])
     metavar = _METAVARS.get(kind)
     return Annotated[kind | None, tyro.conf.arg(help=text, help_behavior_hint="", metavar=metavar)], field(default=None)
 
@@ -92,7 +92,7 @@ def _field_helps(config: type[Any]) -> dict[str, str]:
 
 
 def given(options: Any) -> dict[str, Any]:
-    """The fields of the config that options were given for, by name; switches that are not at their defaults."""
+    """The fields of the config that options were given for, by name: all that is not at its default."""
     renamed = type(options).renamed
     values = {f.name: (getattr(options, f.name), f.default) for f in dataclasses.fields(options)}
     return {renamed.get(name, name): value for name, (value, default) in values.items() if value != default}

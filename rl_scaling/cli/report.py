@@ -169,7 +169,7 @@ def rate_powers(runs: pd.DataFrame) -> dict[str, float]:
     """Alpha of A.3 (McCandlish et al. 2018) of every algorithm in the runs, as the grids of their sweeps have it."""
     from rl_scaling.analysis.fronts import tasks_of
     from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
-    from rl_scaling.domains.supervised.tasks import rate_power
+    from rl_scaling.domains.supervised.problems import rate_power
 
     names = tasks_of(runs)["algorithm"].unique()
     return {name: find_algorithm(name).rate_power if name in ALGORITHMS else rate_power(name) for name in names}

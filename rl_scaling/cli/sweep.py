@@ -159,11 +159,10 @@ def run_plans(
     for sweep in sweeps:
         said = sweep.begin(executor.slots)
         tasks = ", ".join(dict.fromkeys(task.task for task in sweep.plan.tasks))
-        left = sum(not trial.sealed for trial in sweep.trials.values())
         further = " ".join(map(str, sweep.plan.best_seeds))
         then = f"; then seeds {further} at the best rates" if further else ""
         where = f"{len(sweep.trials)} trials of {tasks} in {sweep.store.root}"
-        say(f"{where}, {left} to do, {executor.slots} at a time{then}")
+        say(f"{where}, {sweep.to_do} to do, {executor.slots} at a time{then}")
         for line in said:
             say(f"note: {line}")
     with (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from rl_scaling.cli.options import Count, changed, given, options_of
+from rl_scaling.agents.config import Network
+from rl_scaling.cli.options import Count, at_least, changed, given, options_of
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
@@ -18,7 +20,7 @@ from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, 
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.rl.task import SCALES, RLTask, learning_rates_of
 from rl_scaling.domains.supervised.config import Budget, doubled
-from rl_scaling.domains.supervised.problems import OptimizerName, find_problem
+from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
 from rl_scaling.domains.supervised.tasks import SupervisedTask
 from rl_scaling.envs.config import AtariConfig
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
 
-_AgentOptions = options_of(*map(find_algorithm, ALGORITHMS), leave_out=["learning_rate"])
+_AgentOptions = options_of(*map(find_algorithm, ALGORITHMS), leave_out=["network", "learning_rate"])
 _AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="Atari")
 
 
@@ -49,6 +51,19 @@ class SweepRL(SweepOptions):
     reference_rate: float | None = None
     """A learning rate that works at the algorithm's usual batch (A2C 80 frames, PPO 256), from which A.3 scales the
     grids; the algorithm's default rate unless given."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of every combination, by default 0."""
+    best_seeds: tuple[int, ...] | None = None
+    """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished; by
+    default none (overnight 1, paper 1 2)."""
+    rates: int | None = None
+    """Learning rates per batch size, before extensions; by default 3 (smoke 1)."""
+    extensions: int | None = None
+    """Learning rates that may be added on a side where the best one lies on the edge; by default 2 (smoke 0)."""
+    network: Network | None = None
+    """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight)."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
     goals: tuple[float, ...] = ()
     """Scores of one game to reach; by default those of the game, see `rl_scaling.envs.games`."""
     agent: OmitArgPrefixes[_AgentOptions] = field(default_factory=_AgentOptions)  # pyright: ignore[reportInvalidTypeForm]
@@ -122,7 +137,7 @@ class SweepRL(SweepOptions):
 
     def _agent(self) -> Any:
         agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
-        options = {"network": SCALES[self.scale or "plain"].network, **given(self.agent)}
+        options = {"network": self._sized("network"), **given(self.agent)}
         others = next((name for name in ALGORITHMS if name != self.algorithm), "")
         return changed(
             agent, options, f"{{option}} is not for {self.algorithm}: leave it out, or add --algorithm {others}"
@@ -150,21 +165,32 @@ class SweepSupervised(SweepOptions):
     64 units; or one that you added (docs/how-to/add-a-task.md)."""
     optimizers: tuple[OptimizerName, ...] = ("sgd", "momentum", "adam", "rmsprop", "sgd+ema")
     """Optimisers; each is a task of its own."""
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-    """Batch sizes in examples, drawn with replacement."""
+    batch_sizes: tuple[int, ...] | None = None
+    """Batch sizes in examples, drawn with replacement; by default the task's (digits: 1 2 4 ... 1024)."""
     budget: Literal["target", "epochs", "steps", "unlimited"] = "target"
     """target: until the lowest of --targets. epochs, steps: the same --epochs or --updates at every batch size, with a
     learning rate that is halved again and again in the second half. unlimited: --epochs and its doublings."""
-    targets: Annotated[tuple[float, ...], arg(aliases=["--goals"])] = (0.6, 0.3, 0.2, 0.15)
-    """Losses to reach at a constant rate; a run that has reached the lowest stops."""
-    quantity: Literal["validation_loss", "training_loss"] = "validation_loss"
-    """Data whose loss is meant."""
-    epochs: float = 20
-    """Passes over the data: the budget; or where a run to a target ends, or after --updates if these are more."""
-    updates: int = 600
-    """Updates: the budget in steps; or the fewest of a run that does not reach its lowest target."""
+    targets: Annotated[tuple[float, ...] | None, arg(aliases=["--goals"])] = None
+    """Losses to reach at a constant rate, by default the task's (digits: 0.6 0.3 0.2 0.15); a run that has reached the
+    lowest stops."""
+    quantity: Literal["validation_loss", "training_loss"] | None = None
+    """Data whose loss is meant, by default the task's (digits: validation_loss)."""
+    epochs: float | None = None
+    """Passes over the data: the budget; or where a run to a target ends, or after --updates if these are more. By
+    default the task's (digits: 20)."""
+    updates: int | None = None
+    """Updates: the budget in steps; or the fewest of a run that does not reach its lowest target. By default the task's
+    (digits: 600)."""
     doublings: int = 4
     """Doublings of --epochs for an unlimited budget."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of every combination."""
+    rates: int = 8
+    """Learning rates per batch size that are tried first, centred by A.3."""
+    extensions: int = 2
+    """Learning rates that may be added beyond each end on which a best one lies."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the runs, by default runs/<task>, and runs/<task>-budgets for budgets."""
     noise_every_updates: int = 4
     """Measure the noise scale at one in N updates; 0: never."""
 
@@ -173,49 +199,55 @@ class SweepSupervised(SweepOptions):
         from rl_scaling.domains.supervised.data import load_dataset
         from rl_scaling.sweeps.plan import SweepPlan
 
-        budgets = self._budgets()
-        if not (self.optimizers and self.batch_sizes) or not (budgets or self.targets):
+        problem = find_problem(self.task)
+        own = {name: getattr(self, name) for name in ("batch_sizes", "quantity", "epochs", "updates")}
+        own["goals"] = self.targets
+        problem = dataclasses.replace(problem, **{name: value for name, value in own.items() if value is not None})
+        at_least(1, rates=self.rates, updates=problem.updates)
+        at_least(0, epochs=problem.epochs, doublings=self.doublings, extensions=self.extensions)
+        at_least(0, noise_every_updates=self.noise_every_updates)
+        budgets = self._budgets(problem)
+        if not (self.optimizers and problem.batch_sizes and self.seeds) or not (budgets or problem.goals):
             raise ConfigError("give at least one of --optimizers, --batch-sizes, --seeds and --targets")
-        examples = len(load_dataset(find_problem(self.task).dataset).train)
+        examples = len(load_dataset(problem.dataset).train)
         tasks = [
-            self._task(optimizer, examples, budget)
+            self._task(problem, optimizer, examples, budget)
             for budget in budgets or [None]
             for optimizer in dict.fromkeys(self.optimizers)
         ]
         plan = SweepPlan(
             tasks=tuple(tasks),
-            seeds=(0, 1) if self.seeds is None else self.seeds,
+            seeds=self.seeds,
             best_seeds=self.best_seeds or (),
             search=self.sobol,
             stop_at_goals=True,
         )
         return folders_of(self, {self.task if not budgets else f"{self.task}-budgets": plan})
 
-    def _task(self, optimizer: OptimizerName, examples: int, budget: Budget | None) -> SupervisedTask:
-        problem = find_problem(self.task)
+    def _task(self, problem: Problem, optimizer: OptimizerName, examples: int, budget: Budget | None) -> SupervisedTask:
         return SupervisedTask(
-            base=problem.base(optimizer, quantity=self.quantity, noise_every_updates=self.noise_every_updates),
-            batch_sizes=self.batch_sizes,
+            base=problem.base(optimizer, noise_every_updates=self.noise_every_updates),
+            batch_sizes=problem.batch_sizes,
             learning_rates=problem.learning_rates(
                 optimizer,
-                count=8 if self.rates is None else self.rates,
+                count=self.rates,
                 spacing=self.spacing,
-                max_extensions=2 if self.extensions is None else self.extensions,
+                max_extensions=self.extensions,
                 fixed=self.learning_rates,
             ),
-            goals=() if budget else self.targets,
+            goals=() if budget else problem.goals,
             examples=examples,
-            epochs=self.epochs,
-            updates=self.updates,
+            epochs=problem.epochs,
+            updates=problem.updates,
             budget=budget,
         )
 
-    def _budgets(self) -> list[Budget]:
+    def _budgets(self, problem: Problem) -> list[Budget]:
         if self.budget == "target":
             return []
         if self.budget == "steps":
-            return [Budget(self.updates, "steps")]
-        return doubled(Budget(self.epochs, "epochs"), self.doublings if self.budget == "unlimited" else 0)
+            return [Budget(problem.updates, "steps")]
+        return doubled(Budget(problem.epochs, "epochs"), self.doublings if self.budget == "unlimited" else 0)
 
 
 @dataclass(frozen=True)
@@ -230,19 +262,39 @@ class SweepNQM(SweepOptions):
     """Batch sizes in examples."""
     targets: Annotated[tuple[float, ...], arg(aliases=["--goals"])] = (0.1, 0.03, 0.01)
     """Risks to reach; learning rates are tuned for each."""
+    rates: int = 5
+    """Learning rates per batch size and target, the best one in the middle."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("runs/nqm")
+    """Folder of the runs."""
 
     def plans(self) -> Mapping[Path, SweepPlan]:
         """See `SweepOptions.plans`."""
         from rl_scaling.domains.nqm.domain import tuned_task
         from rl_scaling.sweeps.plan import SweepPlan
 
-        if not (self.optimizers and self.batch_sizes and self.targets):
+        if not (self.optimizers and self.batch_sizes and self.targets) or self.rates < 1:
             raise ConfigError("give at least one of --optimizers, --batch-sizes, --targets and --rates")
-        rates = 5 if self.rates is None else self.rates
-        if self.learning_rates or self.best_seeds or self.search != "grid":
-            raise ConfigError("rates of the model are tuned around its optimum: leave rates, seeds and search out")
+        for name in ("seeds", "best_seeds", "learning_rates", "spacing", "extensions", "search", "stop_early"):
+            if getattr(self, name) != getattr(SweepOptions, name):
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} is for runs that train: the model is exact, leave it out")
         tasks = [
-            tuned_task(name, power=self.power, batch_sizes=self.batch_sizes, targets=self.targets, rates=rates)
+            tuned_task(name, power=self.power, batch_sizes=self.batch_sizes, targets=self.targets, rates=self.rates)
             for name in dict.fromkeys(self.optimizers)
         ]
-        return folders_of(self, {"nqm": SweepPlan(tasks=tuple(tasks), seeds=self.seeds or (0,))})
+        return folders_of(self, {"nqm": SweepPlan(tasks=tuple(tasks))})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train over batch sizes, learning rates and seeds; the same command resumes where it stopped."""
+
+    domain: (
+        Annotated[SweepRL, subcommand("atari")]
+        | Annotated[SweepRL, subcommand("rl")]
+        | Annotated[SweepSupervised, subcommand("supervised")]
+        | Annotated[SweepNQM, subcommand("nqm")]
+    )
+
+    def run(self) -> int:
+        return self.domain.run()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
@@ -33,7 +33,7 @@ _AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="At
 _AdaptiveOptions = options_of(AdaptiveBatchConfig, only="Adaptive batch", adaptive="exchange_rate")
 _AdaptiveExamplesOptions = options_of(
     AdaptiveExamplesConfig,
-    leave_out=["measure_every_updates", "groups"],
+    leave_out=["measure_every_updates", "groups", "rate_power"],
     only="Adaptive batch",
     adaptive="exchange_rate",
 )
@@ -267,6 +267,8 @@ class TrainSupervised(Training):
     """Measure the noise scale B_simple at one in N updates; 0: never, or with --adaptive at each."""
     adaptive_batch: OmitArgPrefixes[_AdaptiveExamplesOptions] = field(default_factory=_AdaptiveExamplesOptions)  # pyright: ignore[reportInvalidTypeForm]
     """Off unless --adaptive says what an update is worth; the run then begins with --batch-size."""
+    rate_power: float | None = None
+    """Adaptive batch: alpha of A.3, by default 1, or 0.5 for Adam and RMSProp; 0 keeps the learning rate."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("runs/supervised")
     """Folder of the run's store; the run has a folder there, named after its configuration."""
 
@@ -281,6 +283,7 @@ class TrainSupervised(Training):
         at_least(0, b_noise_every_rows=described.get("b_noise_every_rows", 0))
         at_least(1, batch_size=batch_size)
         examples = len(load_dataset(dataset, folder=self.folder).train)
+        adaptive |= {} if self.rate_power is None else {"rate_power": self.rate_power}
         if adaptive:
             adaptive = {"rate_power": rate_power(self.optimizer), **adaptive}
             adaptive |= {"measure_every_updates": self.noise_every_updates} if self.noise_every_updates else {}
@@ -321,4 +324,14 @@ def line_of(record: Record, *, adaptive: bool = False) -> str:
     return ", ".join(parts)
 
 
-TRAININGS = (*map(_train_algorithm, ALGORITHMS), Annotated[TrainSupervised, subcommand("supervised")])
+Trainings: Any = Union[(*map(_train_algorithm, ALGORITHMS), Annotated[TrainSupervised, subcommand("supervised")])]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one agent, or one model on images, once."""
+
+    algorithm: Trainings  # pyright: ignore[reportInvalidTypeForm]
+
+    def run(self) -> int:
+        return self.algorithm.run()

@@ -17,7 +17,7 @@ from typing import Any
 
 from rl_scaling.config import SCHEMA_VERSION, StorableConfig
 from rl_scaling.records import Record, SealedStatus, Status
-from rl_scaling.store.disk import StoreError, StoreWarning, read_json, storage_errors, write_json
+from rl_scaling.store.disk import RunTakenError, StoreError, StoreWarning, read_json, storage_errors, write_json
 from rl_scaling.store.files import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -38,6 +38,7 @@ from rl_scaling.store.writer import RunWriter
 __all__ = [
     "PLAN_FILE",
     "RunInfo",
+    "RunTakenError",
     "RunWriter",
     "SealedStatus",
     "Store",
@@ -73,18 +74,19 @@ class Store:
             reopen: take up a sealed run of which more is asked, from its checkpoint; without one, as `replace`.
 
         Raises:
-            StoreError: the run is sealed, or another process is writing it; the folder cannot be written to, or holds
-                something that this version cannot read.
+            RunTakenError: the run is sealed, or another process is writing it.
+            StoreError: the folder cannot be written to, or holds something that this version cannot read.
         """
         directory = self.root / config.run_id
-        sealed = (directory / SEALED_FILE).exists()
-        replace = replace or (reopen and sealed and not (directory / CHECKPOINT_FILE).exists())
         if not (replace or reopen):
-            _refuse_sealed(directory)
+            _refuse_sealed(directory)  # before a lock: the folder may be one to read alone
         lock = self._lock(directory)
         try:
-            if reopen and sealed and not replace:
-                unseal(directory)
+            if reopen and (directory / SEALED_FILE).exists():
+                if (directory / CHECKPOINT_FILE).exists():
+                    unseal(directory)
+                else:
+                    replace = True
             if replace and _has_content(directory):
                 _move_aside(directory, lock)
                 return self.open_run(config, provenance)
@@ -155,7 +157,8 @@ class Store:
             try:
                 return RunLock(directory / LOCK_FILE)
             except RunLockedError as error:
-                raise StoreError(f"{directory} is being written by {error}: wait for it, or stop it first") from error
+                message = f"{directory} is being written by {error}: wait for it, or stop it first"
+                raise RunTakenError(message) from error
 
 
 def _has_content(directory: Path) -> bool:
@@ -166,7 +169,7 @@ def _refuse_sealed(directory: Path) -> None:
     if (directory / SEALED_FILE).exists():
         info = read_info(directory)
         status = f" (status {info.status})" if info else ""
-        raise StoreError(f"{directory} is already done{status}: nothing to run; --replace runs it again")
+        raise RunTakenError(f"{directory} is already done{status}: nothing to run; --replace runs it again")
 
 
 def _start_or_resume(directory: Path, document: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ class StoreError(RuntimeError):
     """The store cannot do what was asked; the message is one line that says what to do."""
 
 
+class RunTakenError(StoreError):
+    """Another process writes the run, or has sealed it in the meantime."""
+
+
 class StoreWarning(UserWarning):
     """Something in the store was left out or repaired; the message names the file."""
 

@@ -243,15 +243,13 @@ def _measured(
 def _seconds_per_unit(domain: Domain[Any], job: Sequence[RunDescription], hardware: Hardware) -> float | None:
     """Of one run's share of a job that trains for a moment; None where it had no end of an update."""
     part = domain.together(job)[0]
-    control = Control()
-    events = domain.run(part, [None] * len(part), control, hardware)
     begun, units = time.perf_counter(), dict.fromkeys(range(len(part)), 0)
+    control = Control(lambda: time.perf_counter() - begun > _SAMPLE_SECONDS)
+    events = domain.run(part, [None] * len(part), control, hardware)
     with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
         for place, event in events:
             if isinstance(event, TrainingRecord | LossRecord):
                 units[place] = units_of(event)
-            if time.perf_counter() - begun > _SAMPLE_SECONDS:
-                control.interrupt = True
     done = sum(units.values())
     return (time.perf_counter() - begun) / done if done else None
 

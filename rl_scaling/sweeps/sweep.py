@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rl_scaling.config import ConfigError
+from rl_scaling.config import ConfigError, to_dict
 from rl_scaling.domains import find_domain
 from rl_scaling.domains.base import ON_ONE_THREAD, Domain, Hardware, Starting
 from rl_scaling.estimates import count_of
-from rl_scaling.store import Store, StoreError, list_runs
+from rl_scaling.store import RunInfo, Store, StoreError, list_runs
 from rl_scaling.store.provenance import other_code
 from rl_scaling.sweeps.executors import Executor, make_executor
 from rl_scaling.sweeps.plan import SweepPlan, save_plan
@@ -47,6 +48,7 @@ class Sweep:
         self.stopped_by: Literal["", "request", "deadline"] = ""
         self.units_saved = 0
         self._ours: set[str] = set()
+        self._nothing_waits = False
         self._goals: dict[str, tuple[float, ...]] = plan.goals
 
     def begin(self, side_by_side: int = 1) -> list[str]:
@@ -62,50 +64,52 @@ class Sweep:
         for place, config in first:
             self._add(place, config)
         said = [note for note in (other_code(infos),) if note]
-        tasks = {task.task for task in self.plan.tasks}
-        others = [i for i in infos if i.run_id not in self.trials and i.identity.task in tasks]
+        others = _others(self.plan, self.trials, infos)
         if others:
             said.append(f"{count_of(len(others), 'run')} here of other settings or lengths: they stay, and count too")
         resumed = [t for t in self.trials.values() if t.ended_short and self.tuner.can_win(t)]
         if resumed:
-            goals = "resume" if len(resumed) > 1 else "resumes"
-            said.append(f"{count_of(len(resumed), 'run')} stopped short of the goals asked for now {goals}")
+            more = "train on" if len(resumed) > 1 else "trains on"
+            said.append(f"{count_of(len(resumed), 'run')} stopped short of the goals asked for now {more}")
         return said
 
     # --- trials -----------------------------------------------------------------------------------------------------
 
-    def _add(self, place: int, config: Any) -> None:
+    def _add(self, place: int, config: Any, *, only_if_over: bool = False) -> None:
         task = self.plan.tasks[place].task
         trial = Trial(config, place, config.length, self._goals.get(task, ()))
         try:
             trial.status = self.store.status(config.run_id)
+            if only_if_over and trial.status == "running":
+                return
             for record in self.store.read_rows(config.run_id):
                 trial.hear(record)
         except StoreError as error:  # one damaged run must not end the others
             trial.failure = str(error)
         self.trials[config.run_id] = trial
+        self._nothing_waits = False
 
     def next_job(self) -> Job | None:
         """Runs to start now, those that train together in one job; None where none is waiting."""
         if self.stopped_by:
             return None
         for trial in self.elsewhere():
-            self._add(trial.place, trial.config)  # it may have ended or been given up since
-        while True:
+            self._add(trial.place, trial.config, only_if_over=True)  # it may have ended or been given up since
+        while not self._nothing_waits:
             waiting = [t for t in self.trials.values() if self._waits(t)]
             if waiting:
                 return self._job(waiting)
             more = self.tuner.more()
-            if not more:
-                return None
+            self._nothing_waits = not more
             for place, config in more:
                 self._add(place, config)
+        return None
 
     def _waits(self, trial: Trial) -> bool:
         if trial.failure or trial.status == "running":
             return False
         if trial.ended_short:
-            return self.tuner.can_win(trial)
+            return not trial.done_here and self.tuner.can_win(trial)
         return not trial.sealed
 
     def _job(self, waiting: Sequence[Trial]) -> Job:
@@ -120,9 +124,18 @@ class Sweep:
         configs = tuple(t.config for t in chosen)
         return Job(configs, self.store.root, self.hardware, goals, self.plan.stop_at_goals, reopen)
 
+    @property
+    def to_do(self) -> int:
+        """Trials that are still to end, here or elsewhere."""
+        return sum(self._waits(trial) or trial.status == "running" for trial in self.trials.values())
+
     def elsewhere(self) -> list[Trial]:
         """Trials that another process is running: another sweep, or workers of a killed one that have not noticed."""
         return [t for run_id, t in self.trials.items() if t.status == "running" and run_id not in self._ours]
+
+    def runs(self, run_id: str) -> bool:
+        """Whether this sweep has a run under way."""
+        return run_id in self._ours
 
     @property
     def running(self) -> list[Trial]:
@@ -133,17 +146,18 @@ class Sweep:
     def hear(self, run_id: str, event: RunEvent) -> str:
         """Take in what happened to a trial; a reason to stop it for good, or ""."""
         trial = self.trials[run_id]
+        if isinstance(event, RunEnded | RunFailed):
+            self._ours.discard(run_id)
+            self._nothing_waits = False
         match event:
             case Starting(done, total):
                 trial.starting = f"starting environments: {done / total:.0%}"
-            case RunEnded(status):
-                trial.status = status
-                self._ours.discard(run_id)
-                if status == "stopped":
+            case RunEnded(status, _):
+                trial.status, trial.done_here = status, status == "done"
+                if status == "stopped" and trial.ended_short:
                     self.units_saved += max(0, trial.length - trial.units)
             case RunFailed(reason):
                 trial.status, trial.failure = None, reason
-                self._ours.discard(run_id)
             case _:
                 trial.starting = ""
                 trial.hear(event)
@@ -174,7 +188,25 @@ class Sweep:
         return rows
 
 
-def _refuse_other_problems(plan: SweepPlan, store: Store, infos: Sequence[Any]) -> None:
+def _others(plan: SweepPlan, trials: Mapping[str, Trial], infos: Sequence[RunInfo]) -> list[RunInfo]:
+    """Runs of a plan's tasks that are neither in it nor follow from it, as further rates and seeds do."""
+    tasks = {task.task for task in plan.tasks}
+    asked = {_without_what_is_tuned(to_dict(trial.config), plan) for trial in trials.values()}
+    return [
+        info for info in infos if info.identity.task in tasks and _without_what_is_tuned(info.config, plan) not in asked
+    ]
+
+
+def _without_what_is_tuned(config: Mapping[str, Any], plan: SweepPlan) -> str:
+    tuned = ("learning_rate", "seed", *(("optimizer", "schedule") if plan.search else ()))
+    plain = {name: value for name, value in config.items() if name not in tuned}
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            plain[name] = _without_what_is_tuned(value, plan)
+    return json.dumps(plain, sort_keys=True)
+
+
+def _refuse_other_problems(plan: SweepPlan, store: Store, infos: Sequence[RunInfo]) -> None:
     here = {(i.identity.domain, i.identity.problem) for i in infos}
     wanted = {(i.domain, i.problem) for i in (task.example.identity for task in plan.tasks)}
     if here and not here & wanted:
@@ -197,20 +229,28 @@ def run_sweeps(
     trial saves itself at its next update and the rest is left for a later call. An exception ends the jobs at once;
     then at most what came after the last checkpoints is lost.
     """
-    begun = time.monotonic()
+    deadline = time.monotonic() + deadline_seconds
+
+    def stop_when_due() -> bool:
+        asked = asked_to_stop()
+        if not asked and time.monotonic() < deadline:
+            return False
+        for sweep in sweeps:
+            sweep.stopped_by = sweep.stopped_by or ("request" if asked else "deadline")
+        return True
+
     try:
+        stopping = stop_when_due()
         while _start_waiting(sweeps, executor):
-            for run_id, event in executor.events(_STOP_ELSEWHERE_SECONDS):
-                sweep = next(s for s in sweeps if run_id in s.trials)
+            for run_id, event in executor.events(_STOP_ELSEWHERE_SECONDS, stop_when_due):
+                sweep = next(s for s in sweeps if s.runs(run_id))
                 reason = sweep.hear(run_id, event)
                 if reason:
                     executor.stop(run_id, reason)
                 on_event(sweep, run_id, event)
             on_change(sweeps)
-            asked = asked_to_stop()
-            if (asked or time.monotonic() - begun > deadline_seconds) and not sweeps[0].stopped_by:
-                for sweep in sweeps:
-                    sweep.stopped_by = "request" if asked else "deadline"
+            if not stopping and stop_when_due():
+                stopping = True
                 executor.interrupt()
     except BaseException:
         executor.close(kill=True)

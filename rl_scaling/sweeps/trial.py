@@ -14,7 +14,7 @@ from rl_scaling.config import ConfigError, RunDescription, to_dict
 from rl_scaling.domains import find_domain
 from rl_scaling.domains.base import ON_ONE_THREAD, Checkpoint, Control, Domain, Ended, Hardware, Starting
 from rl_scaling.records import Identity, Record, Status
-from rl_scaling.store import RunWriter, Store, StoreError
+from rl_scaling.store import RunTakenError, RunWriter, Store, StoreError
 from rl_scaling.store.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
@@ -61,9 +61,10 @@ class Job:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """A run is sealed, or left for a later call."""
+    """A run is sealed, or left for a later call; "running": another process has it, as `note` says."""
 
     status: Status
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,12 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     """Run a job against its store: (run id, what happened), for each run until it ended.
 
     Runs resume from their checkpoints, those at the same update together; without one they begin anew. Closed early,
-    or left by an exception, it leaves runs that can be resumed.
+    or left by an exception, it leaves runs that can be resumed. A run that another process writes, or has sealed in the
+    meantime, ends as "running".
 
     Raises:
         ConfigError: runs that cannot be run; nothing is stored of them.
-        StoreError: runs that another process writes; a full disk.
+        StoreError: a full disk, a damaged run.
     """
     first = job.configs[0]
     domain: Domain[Any] = find_domain(first.domain)
@@ -124,10 +126,17 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     origin = provenance(**asdict(job.hardware))
     over: set[str] = set()
     with contextlib.ExitStack() as stack:
-        writers = {c.run_id: stack.enter_context(_open(store, c, origin, job)) for c in job.configs}
+        writers: dict[str, RunWriter] = {}
+        for config in job.configs:
+            try:
+                writers[config.run_id] = stack.enter_context(_open(store, config, origin, job))
+            except RunTakenError as error:
+                over.add(config.run_id)
+                yield config.run_id, RunEnded("running", str(error))
+        configs = [config for config in job.configs if config.run_id in writers]
         states = {run_id: _load_checkpoint(writer) for run_id, writer in writers.items()}
         for updates in sorted({-1 if state is None else int(state["updates"]) for state in states.values()}):
-            left = [c for c in job.configs if _updates(states[c.run_id]) == updates]
+            left = [c for c in configs if _updates(states[c.run_id]) == updates]
             for part in domain.together(left):
                 if requests.control.interrupt:
                     break
@@ -141,7 +150,14 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
 
 def _open(store: Store, config: RunDescription, origin: dict[str, Any], job: Job) -> RunWriter:
     run_id = config.run_id
-    return store.open_run(config, origin, replace=run_id in job.replace, reopen=run_id in job.reopen)
+    reopen = run_id in job.reopen and not _is_whole(store, config)
+    return store.open_run(config, origin, replace=run_id in job.replace, reopen=reopen)
+
+
+def _is_whole(store: Store, config: RunDescription) -> bool:
+    """Whether a run has all that it may take: another sweep may have resumed it since more was asked of it."""
+    rows = store.read_rows(config.run_id)
+    return bool(rows) and units_of(rows[-1]) >= config.length
 
 
 def _updates(state: Mapping[str, Any] | None) -> int:
@@ -198,6 +214,8 @@ class _Part:
             with contextlib.closing(events):  # pyright: ignore[reportArgumentType]
                 for number, event in events:
                     begun = True
+                    if number in self.over:  # a checkpoint that was asked for came with the last one
+                        continue
                     told = self._take(number, event)
                     if told is not None:
                         yield self.configs[number].run_id, told
@@ -296,6 +314,8 @@ def run(
         listen(event)
         if isinstance(event, RunEnded):
             status = event.status
+            if status == "running":
+                raise RunTakenError(event.note)
     if status is None:
         raise ConfigError(f"run {config.run_id} trained nothing: report this as a bug")
     return status

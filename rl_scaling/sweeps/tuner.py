@@ -33,6 +33,7 @@ class Trial:
         goals: of its task.
         starting: what is to be said of its start; empty once it trains.
         failure: why it could not be run.
+        done_here: it ended as it should in this sweep, so that nothing is left to ask of it.
     """
 
     config: RunDescription
@@ -42,6 +43,7 @@ class Trial:
     status: Status | None = None
     starting: str = ""
     failure: str = ""
+    done_here: bool = False
     _heard: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:

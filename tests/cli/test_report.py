@@ -14,6 +14,7 @@ from rl_scaling.cli.report import predicted_steps
 from rl_scaling.domains.nqm.config import NQMConfig
 from rl_scaling.domains.nqm.runs import records
 from rl_scaling.store import Store
+from tests.cli.commands import run
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,23 @@ def test_curves_of_very_many_runs_are_drawn_when_asked_for(
     assert "No learning curves: there are too many runs for one page." in text
     assert main(["report", str(swept), "--curves", "--out", str(page)]) == 0
     assert "Learning curves: loss" in page.read_text()
+
+
+def test_report_is_written(pong_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "report", pong_sweep, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    assert code == 0
+    assert out.strip() == str(tmp_path / "page.html")
+    assert "Pong" in (tmp_path / "page.html").read_text()
+    assert {path.suffix for path in (tmp_path / "figures").rglob("*.*")} == {".svg", ".pdf", ".png"}
+
+
+def test_the_page_takes_the_choices_of_fit_and_says_so(
+    pong_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert run(capsys, "report", pong_sweep, "--out", page, "--horizon", 7, "--confidence", 0.8)[0] == 0
+    text = page.read_text()
+    assert "--horizon 7 --confidence 0.8" in text
+    assert "averaged over 7 finished episodes" in text
+    assert "80\N{NO-BREAK SPACE}% interval" in text
+    assert run(capsys, "report", pong_sweep, "--out", page, "--confidence", 2)[0] == 2

@@ -152,10 +152,10 @@ class SupervisedConfig(RunDescription):
     """One training run on labelled images.
 
     Attributes:
-        dataset: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, owner/name of the Hugging Face hub, or one
-            of a problem of your own.
-        model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit, autoencoder, or one
-            of a problem of your own.
+        dataset: name of the data set: digits, mnist, fashion-mnist, cifar10, svhn, svhn-extra, owner/name of the
+            Hugging Face hub, or that of a problem of your own.
+        model: name of the model: mlp, cnn, small-cnn, resnet8, resnet32, vgg11, wide-resnet, wide-resnet-skipinit,
+            autoencoder, or that of a problem of your own.
         dropout: probability of dropout, in models that have it.
         batch_size: examples per update; where an adaptive batch begins.
         sampling: batches drawn with "replacement", or by "epoch": each example once before any comes again.

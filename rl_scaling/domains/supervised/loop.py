@@ -183,13 +183,15 @@ def train(program: Program, control: Control) -> Iterator[tuple[int, Event]]:
     clock = _Clock()
     if any(run.fresh for run in program.runs):
         yield from _records(program, control, clock, regular=True)
-    while program.runs and not control.interrupt:
+    leaving = control.interrupt
+    while program.runs and not leaving:
         before = program.examples // between
         program.update()
         regular = program.examples >= first.examples or program.examples // between > before
-        if regular or control.interrupt:
+        leaving = control.interrupt
+        if regular or leaving:
             yield from _records(program, control, clock, regular=regular)
-    if control.interrupt:
+    if leaving:
         yield from _checkpoints(program, control)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Protocol
 
@@ -28,10 +28,13 @@ class Executor(Protocol):
         """Begin a job; only called while fewer than `slots` are running."""
         ...
 
-    def events(self, timeout_seconds: float) -> Iterator[tuple[str, RunEvent]]:
+    def events(
+        self, timeout_seconds: float, asked_to_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[str, RunEvent]]:
         """(run id, what happened) of any job, waiting at most `timeout_seconds` for the first.
 
-        Every run of a job ends with `RunEnded` or `RunFailed`, and the job is over when its last run is.
+        Every run of a job ends with `RunEnded` or `RunFailed`, and the job is over when its last run is. An executor
+        that cannot keep to the time, as jobs run in this very process, looks at `asked_to_stop` after every update.
         """
         ...
 

@@ -8,11 +8,13 @@ of a worker that dies are handed to another one, which resumes them from their c
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import signal
-import threading
+import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -22,6 +24,9 @@ from rl_scaling.sweeps.executors.serial import one_line
 from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed, run_job
 
 MOST_RETRIES = 2  # of a job whose worker died
+# Looking into a pipe takes some 10 microseconds, as much as a tenth of an update of a small problem.
+_POLL_SECONDS = 0.02
+_MOST_AT_ONCE = 100  # events of one job, before others are heard
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,7 +52,9 @@ class ProcessExecutor:
         """See `Executor.start`."""
         next(worker for worker in self._workers if worker.job is None).start(job)
 
-    def events(self, timeout_seconds: float) -> Iterator[tuple[str, RunEvent]]:
+    def events(
+        self, timeout_seconds: float, asked_to_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[str, RunEvent]]:
         """See `Executor.events`."""
         busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
         for connection in wait(list(busy), timeout_seconds):
@@ -121,7 +128,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _ignoring_signals():
+        resource_tracker.ensure_running()  # which unblocks signals when it is started
+        with _blocking_signals():
             self._process.start()
         theirs.close()
 
@@ -131,17 +139,20 @@ class _Worker:
             self.connection.send(message)
 
     def receive(self) -> Iterator[tuple[str, RunEvent]]:
-        """What there is to hear.
+        """All that there is to hear, one thing at least.
 
         Raises:
             EOFError, OSError: the process has died.
         """
-        run_id, event = self.connection.recv()
-        if isinstance(event, RunEnded | RunFailed):
-            self._left.discard(run_id)
-        if not self._left:
-            self.job = None
-        yield run_id, event
+        for _ in range(_MOST_AT_ONCE):
+            run_id, event = self.connection.recv()
+            if isinstance(event, RunEnded | RunFailed):
+                self._left.discard(run_id)
+            if not self._left:
+                self.job = None
+            yield run_id, event
+            if self.job is None or not self.connection.poll():
+                return
 
     def bury(self) -> tuple[int | None, set[str]]:
         """The exit code of a process that has died, and the runs it left."""
@@ -167,23 +178,20 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _ignoring_signals() -> Generator[None]:
-    """What is inherited: a signal that comes while the child is still importing is the parent's business too."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+def _blocking_signals() -> Generator[None]:
+    """A child inherits it: a signal that comes while it is still importing waits, and is the sweep's business alone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection) -> None:
     """The worker process: jobs until the connection closes."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         while True:
             message = connection.recv()
@@ -195,21 +203,7 @@ def _work(connection: Connection) -> None:
 
 def _run(connection: Connection, job: Job) -> None:
     requests = Requests()
-
-    def asked() -> bool:
-        """Whether to interrupt; once the sweep is gone, nobody waits for the rest."""
-        try:
-            while connection.poll():
-                match connection.recv():
-                    case ("interrupt",):
-                        return True
-                    case ("stop", run_id, reason):
-                        requests.reasons.setdefault(run_id, reason)
-        except (EOFError, OSError):
-            return True
-        return False
-
-    requests.control = Control(asked)
+    requests.control = Control(_Asked(connection, requests))
     left = set(job.run_ids)
     try:
         for run_id, event in run_job(job, requests):
@@ -220,3 +214,27 @@ def _run(connection: Connection, job: Job) -> None:
     except Exception as error:  # one job's failure must not end the others
         for run_id in sorted(left):
             connection.send((run_id, RunFailed(one_line(error))))
+
+
+class _Asked:
+    """Whether a worker's job is to be interrupted; once the sweep is gone, nobody waits for the rest."""
+
+    def __init__(self, connection: Connection, requests: Requests) -> None:
+        self._connection, self._requests = connection, requests
+        self._next = -math.inf
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _POLL_SECONDS
+        try:
+            while self._connection.poll():
+                match self._connection.recv():
+                    case ("interrupt",):
+                        return True
+                    case ("stop", run_id, reason):
+                        self._requests.reasons.setdefault(run_id, reason)
+        except (EOFError, OSError):
+            return True
+        return False

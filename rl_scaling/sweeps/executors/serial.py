@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
+from rl_scaling.domains.base import Control
 from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed, run_job
 
 
@@ -14,18 +15,21 @@ class SerialExecutor:
         self.slots = 1
         self.running: list[Job] = []
         self._requests = Requests()
+        self._interrupted = False
+        self._asked: Callable[[], bool] = lambda: False
         self._steps: Generator[tuple[str, RunEvent], None, None] | None = None
 
     def start(self, job: Job) -> None:
         """See `Executor.start`."""
         self.running = [job]
-        interrupted = self._requests.control.interrupt
-        self._requests = Requests()
-        self._requests.control.interrupt = interrupted
+        self._requests = Requests(Control(lambda: self._interrupted or self._asked()))
         self._steps = _guarded(job, self._requests)
 
-    def events(self, timeout_seconds: float) -> Iterator[tuple[str, RunEvent]]:
+    def events(
+        self, timeout_seconds: float, asked_to_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[str, RunEvent]]:
         """See `Executor.events`: one event, for it comes from the training itself."""
+        self._asked = asked_to_stop
         if self._steps is None:
             return
         step = next(self._steps, None)
@@ -40,7 +44,7 @@ class SerialExecutor:
 
     def interrupt(self) -> None:
         """See `Executor.interrupt`."""
-        self._requests.control.interrupt = True
+        self._interrupted = True
 
     def close(self, *, kill: bool = False) -> None:
         """See `Executor.close`."""

@@ -1,4 +1,4 @@
-"""One run of a large model on files in the layout of CIFAR-10, and what is refused in one line."""
+"""One run of any domain, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,61 @@ from pathlib import Path
 import pytest
 
 from rl_scaling.cli import main
-from rl_scaling.store import load_runs
+from rl_scaling.cli.live import Interruptible
+from rl_scaling.store import load_runs, provenance
+from tests.cli.commands import run
 from tests.domains.supervised.conftest import offline  # noqa: F401, the fixture
 from tests.domains.supervised.data.parquet import digit_pictures, write
 
-pytestmark = pytest.mark.usefixtures("offline")
 TRAIN = ["train", "supervised", "--threads", "1", "--json"]
+
+
+def test_a_run_that_other_code_goes_on_with_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--frames", 4_000, "--out", tmp_path]
+    monkeypatch.setattr(Interruptible, "asked", True)
+    assert run(capsys, *words)[0] == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "_commit", lambda: "0123456789ab")
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "warning" in line]
+    assert "(0123456789ab)" in line
+
+
+def test_parts_of_the_gradient_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
+    code, out, _ = run(capsys, *words, "--parts", "--json", "--out", tmp_path)
+    assert code == 0
+    parts = json.loads(out)["parts"]
+    assert set(parts) == {"policy", "value", "entropy"}
+    assert all(set(part) == {"noise_scale", "noise_scale_low", "noise_scale_high"} for part in parts.values())
+    assert all(part["noise_scale_low"] >= 0 for part in parts.values())
+
+
+def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e3"]
+    words += ["--json", "--out"]
+    code, out, err = run(capsys, *words, tmp_path)
+    assert code == 0
+    assert json.loads(out)["status"] == "done"
+    assert json.loads(out)["frames"] >= 1_000
+    assert "B_simple" in err
+    code, _, err = run(capsys, *words, tmp_path)
+    assert code == 1
+    assert "already done" in err
+
+
+def test_ppo_says_what_reuse_does_to_the_noise_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "ppo", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "2e3"]
+    words += ["--rollout-steps", 16, "--every-updates", 8, "--json", "--out"]
+    code, out, _ = run(capsys, *words, tmp_path)
+    assert code == 0
+    last = json.loads(out)
+    assert last["frames_used"] == 4 * last["frames"]
+    assert set(last["epochs"]) == {"first", "later"}
+    assert all(epoch["noise_scale_low"] >= 0 for epoch in last["epochs"].values())
 
 
 @pytest.fixture
