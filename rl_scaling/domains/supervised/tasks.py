@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rl_scaling.config import ConfigError, require, require_positive
 from rl_scaling.domains.base import TaskPlan
@@ -120,15 +120,3 @@ class SupervisedTask(TaskPlan):
             dataclasses.replace(self.config(size, rate, seed), adaptive=self.adaptive)
             for rate in self.learning_rates.grid(size)
         ]
-
-
-def searched_values(config: Mapping[str, Any]) -> dict[str, float]:
-    """A run's place in every dimension of `SEARCHED`, from its config as the store has it."""
-    optimizer, schedule = config["optimizer"], config["schedule"]
-    return {
-        "learning_rate": optimizer["learning_rate"],
-        "one_minus_momentum": 1 - optimizer["momentum"],
-        "one_minus_ema": 1 - optimizer["ema"],
-        "final_factor": schedule["final_factor"],
-        "decay_share": schedule["decay_updates"] / config["updates"],
-    }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rl_scaling.cli.sweep_nqm import SweepNQM
 
 from rl_scaling.cli.nqm import NQMSteps
+from rl_scaling.cli.sweep_domains import SweepNQM
 from rl_scaling.domains.nqm.config import OPTIMIZERS, OptimizerName
 from rl_scaling.domains.nqm.optimizers import find_optimizer, sgd_modes, sgd_second_moments
 from rl_scaling.domains.nqm.response import second_moments

@@ -15,8 +15,8 @@ from rl_scaling.domains.supervised.domain import Supervised
 class Few(Supervised):
     """The domain on fewer digits."""
 
-    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu") -> Dataset:
-        return few_digits() if config.dataset == "digits" else super().data(config, device)
+    def data(self, config: SupervisedConfig, device: str | torch.device = "cpu", folder: str = "") -> Dataset:
+        return few_digits() if config.dataset == "digits" else super().data(config, device, folder)
 
 
 @cache

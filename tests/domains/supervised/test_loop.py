@@ -303,7 +303,7 @@ def test_an_interrupt_before_the_first_update_or_at_the_last_record(count: int) 
     assert [row.updates for row in records(of(second, 0))] == list(range(1, UPDATES + 1))
     assert of(second, 0)[-1] == Ended()
     assert not any(isinstance(event, Checkpoint) for _, event in second)
-    control = Control(interrupt=True)  # asked for at once, a resumed run has nothing to add
+    control = Control(lambda: True)  # asked for at once, a resumed run has nothing to add
     states = [stored(of(events(configs, interrupt=4), number)[-1]) for number in range(count)]
     third = list(DIGITS.run(configs, states, control, Hardware(device="cpu")))
     assert [(type(event), event.updates) for _, event in third if isinstance(event, Checkpoint)] == [
