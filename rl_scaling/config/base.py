@@ -195,7 +195,8 @@ def _by_kind(converter: cattrs.Converter, find: Callable[[str], type[Any]]) -> C
     def structure(plain: Any, _: Any) -> Any:
         if not isinstance(plain, dict) or not isinstance(plain.get("kind"), str):
             raise ValueError("no 'kind' tells what it is")
-        return converter.structure({k: v for k, v in plain.items() if k != "kind"}, find(plain["kind"]))
+        declared = find(plain["kind"])  # may load what registers further kinds
+        return _converter().structure({k: v for k, v in plain.items() if k != "kind"}, declared)
 
     return structure
 

@@ -133,7 +133,7 @@ class _naming:
 
 def _of_schema_2(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A plan of reinforcement learning as earlier versions kept it."""
-    from rl_scaling.agents.config import AlgorithmConfig
+    from rl_scaling.domains.rl.config import AlgorithmConfig
 
     agent = parse(AlgorithmConfig, plain["base"]["agent"], "sweep's agent")
     task = {
