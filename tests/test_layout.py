@@ -1,4 +1,4 @@
-"""Sizes that keep the source easy to find one's way in, names that say what is inside, tests where one looks for them."""
+"""Sizes that keep the source easy to find one's way in, names that say what is inside, and tests beside it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ MOST_LINES_PER_FUNCTION = 60
 FEWEST_LINES_PER_FILE = 50
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 # By their import names: `rl_scaling/agents` and `rl_scaling/envs` are links, which `rglob` does not follow.
-MODULES = {path.relative_to(ROOT / "rl_scaling").as_posix(): path for path in (ROOT / "rl_scaling").rglob("*.py")}
-MODULES |= {
-    path.relative_to(ROOT).as_posix(): path for name in ("agents", "envs") for path in (ROOT / name).rglob("*.py")
+MODULES = {
+    path.relative_to(root).as_posix(): path
+    for root, folder in ((ROOT / "rl_scaling", "."), (ROOT, "agents"), (ROOT, "envs"))
+    for path in (root / folder).rglob("*.py")
 }
 
 # Why a module is shorter than 50 lines; faces of packages (`__init__.py`, `__main__.py`) may be.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.agents.config import Network
-from rl_scaling.cli.options import Count, at_least, changed, given, options_of
+from rl_scaling.cli.options import Count, at_least, given, options_of
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
@@ -138,10 +138,12 @@ class SweepRL(SweepOptions):
     def _agent(self) -> Any:
         agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
         options = {"network": self._sized("network"), **given(self.agent)}
-        others = next((name for name in ALGORITHMS if name != self.algorithm), "")
-        return changed(
-            agent, options, f"{{option}} is not for {self.algorithm}: leave it out, or add --algorithm {others}"
-        )
+        for option in options:
+            owners = [name for name in ALGORITHMS if hasattr(find_algorithm(name), option)]
+            if self.algorithm not in owners:
+                said, owner = option.replace("_", "-"), owners[0]
+                raise ConfigError(f"--{said} is for {owner.upper()}: add --algorithm {owner}, or leave it out")
+        return dataclasses.replace(agent, **options)
 
 
 def _adaptive_between(num_envs: tuple[int, ...], exchange_rate: float) -> AdaptiveBatchConfig:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -23,7 +24,7 @@ from rl_scaling.domains.supervised.config import (
 from rl_scaling.domains.supervised.problems import OptimizerName, optimizer_of, rate_power
 from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 from rl_scaling.estimates import Estimate
-from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, Record, to_row
+from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, SEALED, Record, to_row
 from rl_scaling.store import Store
 
 if TYPE_CHECKING:
@@ -103,7 +104,13 @@ class Training:
             say(f"warning: {other}")
         batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
         say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
-        with Interruptible() as stop, Trackers(self.tensorboard, self.wandb) as trackers:
+        if begun and begun.status in SEALED and not self.replace:
+            say("it was trained before, and is left as it is: --replace trains it again")
+        with (
+            Interruptible() as stop,
+            Trackers(self.tensorboard, self.wandb) as trackers,
+            _no_empty_folders(self.out),
+        ):
 
             def listen(event: Any) -> None:
                 if isinstance(event, Starting):
@@ -127,6 +134,19 @@ class Training:
             measured = self.measured(rows, config) if rows else {}
             print_json({"run_id": config.run_id, "status": status, **last, **measured})
         return 1 if status == "interrupted" else 0
+
+
+@contextlib.contextmanager
+def _no_empty_folders(out: Path) -> Generator[None]:
+    """Where a run cannot be run, folders that were made for it are removed."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except ConfigError:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it was not made, or holds something
+                folder.rmdir()
+        raise
 
 
 @dataclass(frozen=True)
@@ -285,7 +305,7 @@ class TrainSupervised(Training):
         examples = len(load_dataset(dataset, folder=self.folder).train)
         adaptive |= {} if self.rate_power is None else {"rate_power": self.rate_power}
         if adaptive:
-            adaptive = {"rate_power": rate_power(self.optimizer), **adaptive}
+            adaptive.setdefault("rate_power", rate_power(self.optimizer))
             adaptive |= {"measure_every_updates": self.noise_every_updates} if self.noise_every_updates else {}
         return SupervisedConfig(
             **described,

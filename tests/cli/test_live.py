@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,11 +51,15 @@ def sweep(tmp_path: Path) -> Sweep:
     return begun
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, times: Sequence[float]) -> None:
+    clock = SimpleNamespace(**{**vars(time), "monotonic": partial(next, iter(times))})
+    monkeypatch.setattr(live, "time", clock)
+
+
 def test_a_line_says_how_far_it_is_and_when_it_ends(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([0.0, 100.0])
-    monkeypatch.setattr(live.time, "monotonic", lambda: next(clock))
+    set_clock(monkeypatch, [0.0, 100.0, 100.0])
     with SweepDisplay() as display:
         display.show([sweep])
         assert capsys.readouterr().err.strip() == "0 of 2 trials over, 0 running, 2 waiting"
@@ -66,8 +74,7 @@ def test_lines_come_now_and_then(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = [0.0, 1.0, live.LINE_SECONDS - 0.1, live.LINE_SECONDS]
-    clock = iter(times)
-    monkeypatch.setattr(live.time, "monotonic", lambda: next(clock))
+    set_clock(monkeypatch, times)
     display = SweepDisplay()
     for _ in times:
         display.show([sweep])

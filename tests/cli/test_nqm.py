@@ -72,7 +72,7 @@ def test_status_and_a_second_call_run_nothing_twice(swept: Path, capsys: pytest.
     stamps = {path: path.stat().st_mtime_ns for path in swept.glob("*/records.parquet")}
     code, _, err = run(capsys, *SWEEP, "--targets", "0.1", "0.03", "--out", swept)
     assert code == 0
-    assert "0 of them new" in err
+    assert ", 0 to do" in err
     assert {path: path.stat().st_mtime_ns for path in swept.glob("*/records.parquet")} == stamps
     code, out, _ = run(capsys, "status", swept, "--json")
     rows = json.loads(out)
@@ -209,7 +209,7 @@ def test_a_store_of_another_domain_is_left_alone(swept: Path, capsys: pytest.Cap
     words = "sweep atari --game Pong --network small --num-envs 2 --frames 100 --goals -20 --out"
     code, _, err = run(capsys, *words.split(), swept)
     assert code == 2
-    assert "holds a sweep of NQM sgd: give another --out" in err
+    assert "holds runs of NQM: give another folder (--out)" in err
 
 
 def test_a_fit_takes_only_sgd_and_its_average_and_sizes_that_are_some(

@@ -36,16 +36,16 @@ def test_another_game_in_the_same_store_is_refused(pong_sweep: Path, capsys: pyt
     words = ["breakout" if word == "pong" else word for word in SWEEP]
     code, out, err = run(capsys, *words, "--out", pong_sweep)
     assert (code, out) == (2, "")
-    assert "holds a sweep of Pong a2c network=small: give another --out" in err
+    assert "holds runs of Pong: give another folder (--out)" in err
     assert len(err.splitlines()) == 1
 
 
 def test_another_version_of_the_code_is_named_once(
     pong_sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "warning" not in run(capsys, *SWEEP, "--out", pong_sweep)[2]
+    assert "were made by" not in run(capsys, *SWEEP, "--out", pong_sweep)[2]
     (made,) = {code_of(info.provenance) for info in list_runs(pong_sweep)}
     monkeypatch.setattr(provenance, "_commit", lambda: "0123456789ab")
-    (line,) = [line for line in run(capsys, *SWEEP, "--out", pong_sweep)[2].splitlines() if "warning" in line]
+    (line,) = [line for line in run(capsys, *SWEEP, "--out", pong_sweep)[2].splitlines() if "were made by" in line]
     assert f"were made by rl-scaling {made};" in line
     assert "(0123456789ab)" in line

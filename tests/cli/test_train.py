@@ -17,7 +17,7 @@ from tests.domains.supervised.data.parquet import digit_pictures, write
 TRAIN = ["train", "supervised", "--threads", "1", "--json"]
 
 
-def test_a_run_that_other_code_goes_on_with_says_so(
+def test_a_run_that_other_code_resumes_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--frames", 4_000, "--out", tmp_path]
@@ -49,9 +49,9 @@ def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(out)["status"] == "done"
     assert json.loads(out)["frames"] >= 1_000
     assert "B_simple" in err
-    code, _, err = run(capsys, *words, tmp_path)
-    assert code == 1
-    assert "already done" in err
+    code, again, err = run(capsys, *words, tmp_path)
+    assert (code, json.loads(again)) == (0, json.loads(out))
+    assert "it was trained before, and is left as it is: --replace trains it again" in err
 
 
 def test_ppo_says_what_reuse_does_to_the_noise_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_fit_puts_it_beside_the_front_of_fixed_batches(tmp_path: Path, capsys: p
         assert main([*train, "--batch-size", str(size), "--learning-rate", str(rate)]) == 0
     adaptive = ["--batch-size", "8", "--learning-rate", "0.1", "--adaptive", "50", "--window-measurements", "20"]
     assert main([*train, *adaptive]) == 0
-    assert "batch 8 at first, adaptive r=50" in capsys.readouterr().err
+    assert "batch 8 examples at first, adaptive r=50" in capsys.readouterr().err
     assert set(load_runs(tmp_path)["task"]) == {"digits-mlp sgd"}
     assert main(["fit", str(tmp_path), "--goals", "1.0", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

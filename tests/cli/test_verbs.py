@@ -43,7 +43,7 @@ from tests.cli.commands import run
         ("train a2c --env-id CartPole-v1 --network mlp --frame-skip 2", 2, "--frame-skip is for Atari"),
         ("temperature --factor 1", 2, "factor is 1.0: give a number above 1"),
         ("temperature --batch-size 60", 2, "batch size 60 does not divide into 8 groups"),
-        ("temperature --learning-rate nan", 2, "learning rate is nan"),
+        ("temperature --learning-rate nan", 2, "learning_rate is nan"),
         ("temperature --label-noise 2", 2, "give a label noise between 0 and 1"),
         ("temperature --phase-updates 2", 2, "give 8 or more"),
         ("fit nowhere", 1, "no such folder: nowhere"),
