@@ -154,7 +154,7 @@ class Sweep:
                 trial.starting = f"starting environments: {done / total:.0%}"
             case RunEnded(status, _):
                 trial.status, trial.done_here = status, status == "done"
-                if status == "stopped" and trial.ended_short:
+                if status == "stopped":
                     self.units_saved += max(0, trial.length - trial.units)
             case RunFailed(reason):
                 trial.status, trial.failure = None, reason

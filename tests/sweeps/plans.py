@@ -73,7 +73,7 @@ def tiny(domain: str, task: TaskPlan | None = None, **changes: Any) -> SweepPlan
 
 
 # So long that a record of a slowed run comes after many seconds.
-LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 3_000}, "nqm": {}}
+LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 5_000}, "nqm": {}}
 
 
 @dataclass(frozen=True)
