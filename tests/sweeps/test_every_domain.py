@@ -26,7 +26,7 @@ from rl_scaling.sweeps.executors.serial import SerialExecutor
 from rl_scaling.sweeps.plan import Search, SweepPlan
 from rl_scaling.sweeps.sweep import CANNOT_WIN, Sweep, run_sweeps, sweep
 from rl_scaling.sweeps.trial import REACHED_ALL, RunEnded
-from tests.sweeps.plans import DOMAINS, TASKS, SweepTiny, tiny
+from tests.sweeps.plans import DOMAINS, TASKS, SweepTiny, is_worker, tiny
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 90.0
@@ -43,13 +43,6 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "spawn_main" in " ".join(process.cmdline())
-    except (psutil.ZombieProcess, psutil.NoSuchProcess):
-        return False
 
 
 def lines(store: Path, run_id: str) -> list[bytes]:
@@ -84,7 +77,7 @@ class Running:
     @property
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if _is_worker(child)]
+        return [child for child in children if is_worker(child)]
 
     def end(self) -> int:
         """The exit code; `seconds` is how long saving takes."""
