@@ -1,8 +1,9 @@
-"""Sizes that keep the source easy to find one's way in, and names that say what is inside."""
+"""Sizes that keep the source easy to find one's way in, names that say what is inside, tests where one looks for them."""
 
 from __future__ import annotations
 
 import ast
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,49 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("rl_scaling", "agents", "envs", "scripts", "tests")
 MOST_LINES_PER_FILE = 450
 MOST_LINES_PER_FUNCTION = 60
+FEWEST_LINES_PER_FILE = 50
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+# By their import names: `rl_scaling/agents` and `rl_scaling/envs` are links, which `rglob` does not follow.
+MODULES = {path.relative_to(ROOT / "rl_scaling").as_posix(): path for path in (ROOT / "rl_scaling").rglob("*.py")}
+MODULES |= {
+    path.relative_to(ROOT).as_posix(): path for name in ("agents", "envs") for path in (ROOT / name).rglob("*.py")
+}
+
+# Why a module is shorter than 50 lines; faces of packages (`__init__.py`, `__main__.py`) may be.
+SMALL = {
+    "cli/export.py": "one file per verb",
+    "domains/device.py": "of every domain that learns with torch, and the only one of them that imports it",
+    "domains/rl/registry.py": "a registry",
+    "noise/batch_rule.py": "a rule that stands alone: numbers in, a batch size out",
+    "nqm.py": "a face: the public name of the model",
+    "report/charts/algorithms.py": "one file per chart",
+    "report/charts/noisy_quadratic_model.py": "one file per chart",
+}
+# Where modules are tested that have no test file of their own name, and why.
+TESTED_IN = {
+    "agents/agent.py": "agents/test_a2c.py: abstract, tested by what derives from it; and agents/test_ppo.py",
+    "agents/config.py": "agents/test_ppo.py: refusals beside what they protect",
+    "envs/config.py": "envs/test_make.py: refusals beside what they protect",
+    "analysis/__init__.py": "test_imports.py: a face that loads what is asked for",
+    "noise/__init__.py": "test_imports.py: a face that loads what is asked for",
+    "cli/advise_table.py": "cli/test_advise.py: its only caller",
+    "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",
+    "domains/base.py": "sweeps/test_every_domain.py: one suite that every domain passes",
+    "domains/nqm/domain.py": "sweeps/test_every_domain.py: one suite that every domain passes",
+    "records.py": "store/test_rows.py: records are what rows are made of",
+    "report/charts/*": "report/test_charts.py: all are drawn from the same runs",
+    "report/published.py": "report/test_overview.py: a part of it",
+    "report/section.py": "report/test_page.py: a part of it",
+    "report/style.py": "report/test_browser.py: what a browser makes of it",
+    "report/table_files.py": "report/test_tables.py: the tables that it writes",
+    "report/theme.py": "report/test_browser.py: what a browser makes of it",
+    "report/words.py": "report/test_page.py: words on the page",
+    "store/*": "store/test_damage.py: by what goes wrong; and test_processes, test_races, test_full_disk",
+    "sweeps/executors/*": "sweeps/test_every_domain.py: one suite that every domain passes with each of them",
+    "sweeps/trial.py": "sweeps/test_every_domain.py: one suite that every domain passes",
+    "sweeps/tuner.py": "sweeps/test_sweep.py: what is run next, seen from outside",
+    "validation/temperature_chart.py": "cli/test_temperature.py: its only caller",
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -26,3 +69,32 @@ def test_files_and_functions_are_short(path: Path) -> None:
 
 def test_no_module_is_a_drawer() -> None:
     assert not [path for path in SOURCES if path.stem in {"utils", "util", "helpers", "misc", "common"}]
+
+
+def lines_of(name: str) -> int:
+    return len(MODULES[name].read_text().splitlines())
+
+
+def test_a_module_of_a_few_lines_has_a_reason() -> None:
+    found = {name for name in MODULES if lines_of(name) < FEWEST_LINES_PER_FILE and not name.endswith("__.py")}
+    assert found == SMALL.keys()
+
+
+def has_own_test(name: str) -> bool:
+    """`a/b.py` is tested by `a/test_b.py`, a package's face `a/__init__.py` by `test_a.py` or `a/test_a.py`."""
+    path = Path(name)
+    own = [path.parent / f"test_{path.name}"]
+    if path.name == "__init__.py":
+        own = [folder / f"test_{path.parent.name}.py" for folder in (path.parent, path.parent.parent)]
+    return any((ROOT / "tests" / test).exists() for test in own)
+
+
+def test_tests_mirror_the_modules() -> None:
+    without = [name for name in MODULES if lines_of(name) >= FEWEST_LINES_PER_FILE and not has_own_test(name)]
+    assert not [name for name in without if not any(fnmatch(name, pattern) for pattern in TESTED_IN)]
+    assert not [pattern for pattern in TESTED_IN if not any(fnmatch(name, pattern) for name in without)], "not needed"
+
+
+@pytest.mark.parametrize("pattern", TESTED_IN)
+def test_where_a_module_is_tested_instead_there_are_tests(pattern: str) -> None:
+    assert (ROOT / "tests" / TESTED_IN[pattern].split(":")[0]).exists()

@@ -202,9 +202,8 @@ def _work(connection: Connection) -> None:
 
 
 def _run(connection: Connection, job: Job) -> None:
-    requests = Requests()
-    requests.control = Control(_Asked(connection, requests))
-    left = set(job.run_ids)
+    requests, left = Requests(), set(job.run_ids)
+    requests.control = Control(_Asked(connection, requests, left))
     try:
         for run_id, event in run_job(job, requests):
             if isinstance(event, RunEnded):
@@ -217,15 +216,18 @@ def _run(connection: Connection, job: Job) -> None:
 
 
 class _Asked:
-    """Whether a worker's job is to be interrupted; once the sweep is gone, nobody waits for the rest."""
+    """Whether a worker's job is to be interrupted; once the sweep is gone, nobody waits for the rest.
 
-    def __init__(self, connection: Connection, requests: Requests) -> None:
-        self._connection, self._requests = connection, requests
+    When no run of the job is left, what comes is the next job, which is not for this one to read.
+    """
+
+    def __init__(self, connection: Connection, requests: Requests, left: set[str]) -> None:
+        self._connection, self._requests, self._left = connection, requests, left
         self._next = -math.inf
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next or not self._left:
             return False
         self._next = now + _POLL_SECONDS
         try:
