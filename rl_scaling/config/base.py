@@ -186,6 +186,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(float, lambda value, _: _real(value))
     for exact in (str, bool):
         converter.register_structure_hook(exact, _exactly)
+    converter.register_structure_hook_factory(_has_kind, lambda kind: _of_kind(converter, kind))
     for base, find in _FIND.items():
         converter.register_structure_hook_func(lambda declared, base=base: declared is base, _by_kind(converter, find))
     return converter
@@ -197,6 +198,24 @@ def _by_kind(converter: cattrs.Converter, find: Callable[[str], type[Any]]) -> C
             raise ValueError("no 'kind' tells what it is")
         declared = find(plain["kind"])  # may load what registers further kinds
         return _converter().structure({k: v for k, v in plain.items() if k != "kind"}, declared)
+
+    return structure
+
+
+def _has_kind(declared: Any) -> bool:
+    return dataclasses.is_dataclass(declared) and isinstance(getattr(declared, "kind", None), str)
+
+
+def _of_kind(converter: cattrs.Converter, declared: type[Any]) -> Callable[[Any, Any], Any]:
+    """A class that is declared by itself: `to_dict` says its kind all the same."""
+    from cattrs.gen import make_dict_structure_fn
+
+    whole = make_dict_structure_fn(declared, converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(plain: Any, _: Any) -> Any:
+        if isinstance(plain, dict) and plain.get("kind") == declared.kind:
+            plain = {k: v for k, v in plain.items() if k != "kind"}
+        return whole(plain, declared)
 
     return structure
 

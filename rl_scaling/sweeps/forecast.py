@@ -171,7 +171,7 @@ def _forecast(plan: SweepPlan, store: Store, slots: int, hardware: Hardware) -> 
         jobs[key] = jobs.get(key, 0.0) + cost.seconds
     identity = plan.tasks[0].example.identity
     return Forecast(
-        task=", ".join(dict.fromkeys(task.task for task in plan.tasks)),
+        task=", ".join(plan.goals),
         store=str(store.root),
         unit=identity.unit,
         trials=len(left),

@@ -72,7 +72,15 @@ class SweepPlan(Config):
     @property
     def goals(self) -> dict[str, tuple[float, ...]]:
         """The goals of every task, by its label."""
-        return {task.task: task.goals for task in self.tasks}
+        return {self.label_of(task): task.goals for task in self.tasks}
+
+    def label_of(self, task: TaskPlan) -> str:
+        """The label of a task's runs: a search may tune what is part of it, such as a decay of the rate."""
+        if self.search is None or task.explicit():
+            return task.task
+        size = task.batch_sizes[0]
+        point = {name: low for name, low, _ in task.search_space(size, self.search.width, self.search.decay)}
+        return task.config(size, point.pop("learning_rate"), self.seeds[0], **point).task
 
 
 def save_plan(store: Store, plan: SweepPlan) -> dict[str, tuple[float, ...]]:

@@ -76,8 +76,7 @@ class Sweep:
     # --- trials -----------------------------------------------------------------------------------------------------
 
     def _add(self, place: int, config: Any, *, only_if_over: bool = False) -> None:
-        task = self.plan.tasks[place].task
-        trial = Trial(config, place, config.length, self._goals.get(task, ()))
+        trial = Trial(config, place, config.length, self._goals.get(config.task, ()))
         try:
             trial.status = self.store.status(config.run_id)
             if only_if_over and trial.status == "running":
@@ -154,7 +153,7 @@ class Sweep:
                 trial.starting = f"starting environments: {done / total:.0%}"
             case RunEnded(status, _):
                 trial.status, trial.done_here = status, status == "done"
-                if status == "stopped" and trial.ended_short:
+                if status == "stopped":
                     self.units_saved += max(0, trial.length - trial.units)
             case RunFailed(reason):
                 trial.status, trial.failure = None, reason
@@ -190,7 +189,7 @@ class Sweep:
 
 def _others(plan: SweepPlan, trials: Mapping[str, Trial], infos: Sequence[RunInfo]) -> list[RunInfo]:
     """Runs of a plan's tasks that are neither in it nor follow from it, as further rates and seeds do."""
-    tasks = {task.task for task in plan.tasks}
+    tasks = set(plan.goals)
     asked = {_without_what_is_tuned(to_dict(trial.config), plan) for trial in trials.values()}
     return [
         info for info in infos if info.identity.task in tasks and _without_what_is_tuned(info.config, plan) not in asked

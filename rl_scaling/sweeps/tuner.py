@@ -203,7 +203,7 @@ class Tuner:
         for place, task, size in self._cells():
             cell = self._cell(place, size)
             for rate, setting in self._best(place, size):
-                where = f"{task.task}, batch {size:,}"
+                where = f"{self.plan.label_of(task)}, batch {size:,}"
                 if self.plan.search is not None:
                     space = self._space(task, size)
                     point = self._point_of(place, task, size, (rate, setting))

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.cli.sweep import SweepOptions
 from rl_scaling.config import LearningRates
@@ -51,7 +53,7 @@ def cartpole(frames: int = 2_000, *, rates: Mapping[str, Any] | None = None, **c
 
 def digits(updates: int = 60, *, rates: Mapping[str, Any] | None = None, **changes: Any) -> SupervisedTask:
     """SGD on the digits; batches of 32 and 128 at two learning rates."""
-    grid = MLP.learning_rates("sgd", **({"count": 2, "max_extensions": 0, "spacing": 4.0} | dict(rates or {})))
+    grid = MLP.learning_rates("sgd", **({"fixed": (0.1, 0.3), "max_extensions": 0} | dict(rates or {})))
     common = {"base": MLP.base("sgd"), "batch_sizes": (32, 128), "learning_rates": grid, "goals": (1.9,)}
     return SupervisedTask(**(common | {"examples": 1200, "epochs": 0, "updates": updates} | changes))
 
@@ -74,8 +76,16 @@ def tiny(domain: str, task: TaskPlan | None = None, **changes: Any) -> SweepPlan
     return SweepPlan(**({"tasks": (task or TASKS[domain](),), "stop_at_goals": False} | changes))
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process is a living worker of a `ProcessExecutor`."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return False
+
+
 # So long that a record of a slowed run comes after many seconds.
-LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 3_000}, "nqm": {}}
+LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 5_000}, "nqm": {}}
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ import pytest
 from rl_scaling.analysis import fit_runs
 from rl_scaling.domains.base import Control
 from rl_scaling.store import Store, list_runs, load_runs
+from rl_scaling.store.rows import encode_record
 from rl_scaling.sweeps import trial
 from rl_scaling.sweeps.executors.serial import SerialExecutor
 from rl_scaling.sweeps.plan import Search, SweepPlan
 from rl_scaling.sweeps.sweep import CANNOT_WIN, Sweep, run_sweeps, sweep
 from rl_scaling.sweeps.trial import REACHED_ALL, RunEnded
-from tests.sweeps.plans import DOMAINS, TASKS, SweepTiny, tiny
+from tests.sweeps.plans import DOMAINS, TASKS, SweepTiny, is_worker, tiny
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 90.0
@@ -42,6 +43,11 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
+
+
+def lines(store: Path, run_id: str) -> list[bytes]:
+    """A run's rows, NaN being equal to NaN."""
+    return [encode_record(row) for row in Store(store).read_rows(run_id)]
 
 
 class Running:
@@ -71,13 +77,14 @@ class Running:
     @property
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in children if is_worker(child)]
 
     def end(self) -> int:
-        """The exit code, within five seconds."""
+        """The exit code; `seconds` is how long saving takes."""
         begun = time.monotonic()
-        _, self.said = self.process.communicate(timeout=60)
+        until(lambda: not list(self.store.glob("*/lock")), "runs that are saved")
         self.seconds = time.monotonic() - begun
+        _, self.said = self.process.communicate(timeout=60)
         return self.process.returncode
 
 
@@ -99,13 +106,13 @@ def test_asked_to_stop_it_saves_itself_at_the_next_update_and_the_same_command_f
         assert not list(store.glob("*/lock")) + list(store.glob("*/.*partial*"))
         if domain != "nqm":  # whose runs begin anew
             assert all((info.directory / "checkpoint.pt").exists() for info in interrupted if load(info.directory))
-    kept = {info.run_id: Store(store).read_rows(info.run_id) for info in list_runs(store)}
+    kept = {info.run_id: lines(store, info.run_id) for info in list_runs(store)}
     options = SweepTiny(domain=domain, long=True, out=store, executor="serial")
     assert options.run() == 0
     for run_id, rows in kept.items():
-        final = Store(store).read_rows(run_id)
-        assert domain == "nqm" or final[: len(rows)] == rows, "nothing is measured twice"
-        assert len({row.updates for row in final}) == len(final)
+        assert domain == "nqm" or lines(store, run_id)[: len(rows)] == rows, "nothing is measured twice"
+        updates = [row.updates for row in Store(store).read_rows(run_id)]
+        assert updates == sorted(set(updates))
     assert {info.status for info in list_runs(store)} == {"done"}
     assert len(list_runs(store)) == 4
 
@@ -124,8 +131,8 @@ def test_killed_workers_and_a_killed_sweep_lose_no_trial_and_repeat_none(domain:
     running.until_trained(4)
     left, sealed = running.workers, stamps(store)
     running.process.kill()
-    running.process.wait()
-    gone, alive = psutil.wait_procs(left, timeout=5)
+    running.process.communicate()
+    gone, alive = psutil.wait_procs(left, timeout=30)  # one may still be importing
     assert not alive, "workers end with their sweep"
     assert len(gone) == 2
     assert not list(store.glob("*/.*partial*")), "they have saved themselves"
@@ -143,7 +150,7 @@ def test_killed_workers_and_a_killed_sweep_lose_no_trial_and_repeat_none(domain:
             first, second = (Store(tmp_path / name).read_rows(run_id) for name in ("store", "straight"))
             assert [row.updates for row in first] == [row.updates for row in second]
             losses = [[row.loss for row in rows] for rows in (first, second)]  # pyright: ignore[reportAttributeAccessIssue]
-            assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+            assert losses[0] == pytest.approx(losses[1], rel=1e-3, nan_ok=True)
         fronts = [fit_runs(load_runs(tmp_path / name), goals_of(domain)).fronts for name in ("store", "straight")]
         assert len(fronts[0]) == 2
         assert fronts[0]["updates"].tolist() == pytest.approx(fronts[1]["updates"].tolist(), rel=1e-3)
@@ -243,7 +250,7 @@ def test_every_trial_is_run_once_and_not_again(domain: str, tmp_path: Path) -> N
 def test_interrupted_in_between_it_resumes_without_a_row_twice(domain: str, tmp_path: Path) -> None:
     """The first event is a row of 0 updates, but in reinforcement learning."""
     plan = tiny(domain)
-    for most in (1, 3):
+    for most in (1, 2):
         heard: list[object] = []
         begun = Sweep(plan, Store(tmp_path))
         begun.begin()
@@ -330,14 +337,14 @@ def test_stopped_at_its_goals_a_run_trains_on_for_harder_ones(domain: str, tmp_p
     run(harder(domain, (easy,)), tmp_path / "twice")
     stopped = {info.run_id: info.note for info in list_runs(tmp_path / "twice") if info.status == "stopped"}
     assert set(stopped.values()) == {REACHED_ALL}
-    rows = {run_id: Store(tmp_path / "twice").read_rows(run_id) for run_id in stopped}
+    rows = {run_id: lines(tmp_path / "twice", run_id) for run_id in stopped}
     assert run(harder(domain, (easy,)), tmp_path / "twice", on_event=lambda *_: pytest.fail("run")).to_do == 0
     second = run(harder(domain, (easy, hard)), tmp_path / "twice")
     assert second.to_do == 0
     for run_id, before in rows.items():
-        now = Store(tmp_path / "twice").read_rows(run_id)
+        now = lines(tmp_path / "twice", run_id)
         assert domain == "nqm" or now[: len(before)] == before, "from its checkpoint"
-        assert domain == "nqm" or now[len(before)].updates > before[-1].updates
+        assert len(now) > len(before)
     aside = [info for info in (tmp_path / "twice").iterdir() if "replaced" in info.name]
     assert bool(aside) == (domain == "nqm"), "only what has no checkpoint begins anew, and the old run stays"
     if domain == "rl":

@@ -1,104 +1,112 @@
+"""A plan is data: it survives the store, those of older versions are read, and what cannot be meant is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rl_scaling.agents.config import A2CConfig
-from rl_scaling.cli.adaptive import adaptive_between
-from rl_scaling.config import ConfigError
-from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.envs.config import GymnasiumConfig
-from rl_scaling.sweeps.plan import LearningRates, SweepPlan
+from rl_scaling.config import ConfigError, LearningRates, parse, to_dict
+from rl_scaling.domains.rl.config import AdaptiveBatchConfig
+from rl_scaling.store import Store, StoreError
+from rl_scaling.sweeps.plan import Search, SweepPlan, kept_goals, read_plan, save_plan, spread
+from tests.sweeps.plans import DOMAINS, cartpole, digits, tiny
 
-BASE = RunConfig(
-    environment=GymnasiumConfig(env_id="CartPole-v1"), agent=A2CConfig(network="mlp"), frames=1_000, seed=0
-)
+ADAPTIVE = AdaptiveBatchConfig(exchange_rate=200, min_envs=4, max_envs=8, group_envs=4)
 
 
-def plan(**changes: Any) -> SweepPlan:
-    return SweepPlan(**{"base": BASE, "num_envs": (4, 8), "goals": (50.0,), **changes})
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_plan_survives_the_store(domain: str, tmp_path: Path) -> None:
+    first = tiny(domain, seeds=(0, 3), best_seeds=(1, 2), search=Search(trials=5))
+    assert parse(SweepPlan, json.loads(json.dumps(to_dict(first))), "sweep's plan") == first
+    save_plan(Store(tmp_path), first)
+    assert read_plan(Store(tmp_path)) == first
+    assert kept_goals(Store(tmp_path)) == first.goals
 
 
-def test_trials_are_the_grid_each_once() -> None:
-    trials = plan(seeds=(0, 1), learning_rates=LearningRates(count=3)).trials()
-    assert len(trials) == 2 * 2 * 3
-    assert len({t.run_id for t in trials}) == len(trials)
-    assert {(t.environment.num_envs, t.seed) for t in trials} == {(4, 0), (4, 1), (8, 0), (8, 1)}
+def test_a_plan_with_adaptive_batches_survives_too(tmp_path: Path) -> None:
+    plan = tiny("rl", cartpole(adaptive=(ADAPTIVE,)))
+    save_plan(Store(tmp_path), plan)
+    assert read_plan(Store(tmp_path)) == plan
 
 
-@given(batch=st.integers(1, 10**7), power=st.floats(0.5, 1), turn=st.floats(1, 1e6))
-def test_grid_is_centred_by_a3(batch: int, power: float, turn: float) -> None:
-    rates = LearningRates(turn=turn, power=power, count=3, spacing=3)
-    low, centre, high = rates.grid(batch)
-    # A.3 with the maximal rate that makes it pass through the reference.
-    maximal = rates.reference_rate * (1 + turn / rates.reference_batch) ** power
-    assert centre == pytest.approx(maximal / (1 + turn / batch) ** power, rel=6e-3)
-    assert high / centre == pytest.approx(3, rel=2e-2)
-    assert centre / low == pytest.approx(3, rel=2e-2)
+def older(**changes: Any) -> dict[str, Any]:
+    """As schema 2 kept a plan of `cartpole`."""
+    task = cartpole()
+    rates, base = to_dict(task.learning_rates), to_dict(task.base)
+    return {"base": base, "num_envs": [4, 8], "learning_rates": rates, "goals": [20.0], "seeds": [0], **changes}
 
 
-def test_grid_passes_through_the_reference_and_levels_off() -> None:
-    rates = LearningRates(count=1)
-    assert rates.grid(rates.reference_batch) == [rates.reference_rate]
-    assert rates.centre(10**9) == pytest.approx(rates.centre(10**8), rel=1e-4)
+@pytest.mark.parametrize("more", [{}, {"best_seeds": [1]}, {"adaptive": [to_dict(ADAPTIVE)]}])
+def test_plans_of_older_versions_are_read(more: dict[str, Any], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save_plan(older(**more))
+    task = cartpole(adaptive=(ADAPTIVE,) if "adaptive" in more else ())
+    assert read_plan(store) == SweepPlan(tasks=(task,), best_seeds=tuple(more.get("best_seeds", ())))
+    assert kept_goals(store) == {task.task: (20.0,)}
 
 
-def test_grid_grows_only_beyond_the_edge_with_the_best_rate() -> None:
-    rates = LearningRates(count=3, spacing=2, max_extensions=2)
-    low, centre, high = rates.grid(80)
-    assert rates.beyond([low, centre, high], centre, 80) is None
-    up = rates.beyond([low, centre, high], high, 80)
-    assert up == pytest.approx(2 * high, rel=1e-2)
-    assert up is not None
-    assert rates.beyond([low, centre, high, up], up, 80) == pytest.approx(4 * high, rel=1e-2)
-    assert rates.beyond([low, centre, high, up, 2 * up], 2 * up, 80) is None, "two extensions on a side are enough"
-    assert rates.beyond([low, centre, high], low, 80) == pytest.approx(low / 2, rel=1e-2)
+def test_goals_of_earlier_sweeps_are_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert (kept_goals(store), read_plan(store)) == ({}, None)
+    save_plan(store, tiny("supervised", digits(goals=(1.0, 0.5))))
+    goals = save_plan(store, tiny("supervised", digits(goals=(0.7, 0.5))))
+    assert goals == kept_goals(store) == {"digits-mlp sgd": (0.5, 0.7, 1.0)}
 
 
-def test_plan_survives_the_store() -> None:
-    first = plan(seeds=(0, 3), best_seeds=(1, 2), learning_rates=LearningRates(fixed=(1e-3, 1e-4)))
-    assert SweepPlan.from_dict(first.to_dict()) == first
-
-
-def test_plans_without_further_seeds_are_read() -> None:
-    older = plan().to_dict()
-    del older["best_seeds"]
-    assert SweepPlan.from_dict(older) == plan()
-
-
-def test_adaptive_batches_come_last_and_begin_small() -> None:
-    adaptive = adaptive_between((4, 8), 200)
-    whole = plan(adaptive=(adaptive,), learning_rates=LearningRates(count=2), seeds=(0, 1))
-    assert SweepPlan.from_dict(whole.to_dict()) == whole
-    fixed, last = whole.trials()[:8], whole.trials()[8:]
-    assert fixed == plan(learning_rates=LearningRates(count=2), seeds=(0, 1)).trials()
-    assert [(t.environment.num_envs, t.adaptive) for t in last] == [(4, adaptive)] * 4
-    assert [t.agent.learning_rate for t in last] == 2 * LearningRates(count=2).grid(20)
-    before = {name: value for name, value in whole.to_dict().items() if name != "adaptive"}
-    assert SweepPlan.from_dict(before).adaptive == ()
+def test_goals_alone_are_no_plan_and_old_labels_are_renamed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save_plan({"goals_by_task": {"digits-mlp adam second_moment=0.999": [0.5]}})
+    assert read_plan(store) is None
+    assert kept_goals(store) == {"digits-mlp adam": (0.5,)}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "plain",
+    [{"base": {}}, {"goals_by_task": {"a": ["b"]}, "sweep": {}}, {"goals_by_task": 3, "sweep": {"tasks": 1}}, {}],
+)
+def test_a_damaged_plan_is_one_line_that_names_its_file(plain: dict[str, Any], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save_plan(plain)
+    with pytest.raises(StoreError, match=r"sweep\.json: .*; move it away to continue without it") as caught:
+        read_plan(store)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_batch_size_has_its_rates_once_small_ones_first() -> None:
+    rates = LearningRates(reference_rate=1e-3, reference_batch=80, turn=80.0, power=0.5, fixed=(2e-3, 1e-3))
+    assert spread(rates, [40, 20, 40]) == [(20, 1e-3), (20, 2e-3), (40, 1e-3), (40, 2e-3)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
     [
-        ({"fixed": (1e-3, -1.0)}, "learning rate -1.0 in the grid: give positive numbers"),
-        ({"reference_rate": float("nan")}, "learning rate nan"),
-        ({"count": 0}, "count of 1 or more"),
-        ({"spacing": 1.0}, "spacing above 1"),
+        (lambda: cartpole(batch_sizes=()), "no batch sizes: give at least one"),
+        (lambda: tiny("rl", best_seeds=(-1,)), "seed is -1: give 0 or more"),
+        (lambda: tiny("rl", seeds=()), "at least one task and one seed"),
+        (lambda: SweepPlan(tasks=()), "at least one task and one seed"),
+        (lambda: tiny("supervised", digits(goals=(float("nan"),))), "is no number to reach"),
+        (lambda: tiny("supervised", digits(goals=()), search=Search()), "a search is for goals"),
+        (lambda: Search(trials=0), "0 trials, width 64: give 1 or more, and a width above 1"),
+        (lambda: Search(width=1.0), "32 trials, width 1: give"),
+        (lambda: Search(width=float("nan")), "width nan"),
+        (lambda: parse(SweepPlan, {"base": {}}, "sweep's plan"), "not a sweep's plan: "),
+        (
+            lambda: parse(SweepPlan, {"tasks": [{"kind": "chess"}]}, "sweep's plan"),
+            "not a sweep's plan: .*no domain 'chess': rl, supervised, nqm",
+        ),
     ],
 )
-def test_bad_grids_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        LearningRates(**options)
+def test_what_cannot_be_meant_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
 
 
-def test_bad_plans_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at least one"):
-        plan(num_envs=())
+def test_one_environment_gives_no_groups_to_compare() -> None:
     with pytest.raises(ConfigError, match="num_envs 2 or more"):
-        plan(num_envs=(1,)).trials()
-    with pytest.raises(ConfigError, match="seed is -1"):
-        plan(best_seeds=(-1,))
-    with pytest.raises(ConfigError, match="not a sweep's plan"):
-        SweepPlan.from_dict({"base": {}})
+        task = cartpole(batch_sizes=(5,))
+        task.config(5, 1e-3, 0)
+
