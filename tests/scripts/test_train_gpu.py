@@ -51,7 +51,7 @@ def test_what_cannot_be_run_is_said_in_one_line(
         (["--num-envs", "3"], "give an even number"),
         (["--game", "Chess"], "Chess"),
     ):
-        assert run(monkeypatch, *SMALL, *ON_CPU, *options, "--out", str(tmp_path)) == 2
+        assert run(monkeypatch, *SMALL, *ON_CPU, *options, "--out", str(tmp_path / "runs")) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert complaint in line
     assert list(tmp_path.iterdir()) == []
