@@ -63,3 +63,10 @@ def python(checkout: Path, *words: object) -> str:
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def first_program_of(page: str) -> str:
+    """The first block of Python of a page."""
+    found = re.search(r"^```python\n(.*?)^```$", (PAGES / f"{page}.md").read_text(), re.M | re.S)
+    assert found is not None
+    return found[1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.docs.newcomer import PAGES, additions_of, copy_of_the_package, python
+from tests.docs.newcomer import PAGES, ROOT, Additions, additions_of, copy_of_the_package, first_program_of, python
 
 # Three files each: what it is, its test, one line of a registry.
 ADDED = {
@@ -64,3 +65,19 @@ BY_COMMAND = {"add-an-algorithm": train_and_sweep_fading_a2c, "add-a-task": trai
 @pytest.mark.parametrize("page", ADDED)
 def test_a_page_imports_nothing_of_the_command_line(page: str) -> None:
     assert "rl_scaling.cli" not in (PAGES / f"{page}.md").read_text()
+
+
+def test_a_chart_is_its_file_and_one_line(tmp_path: Path) -> None:
+    """The page's program begins with the chart's file; below its function the program uses it."""
+    checkout = copy_of_the_package(tmp_path)
+    program = first_program_of("add-a-chart")
+    ends = [node.end_lineno for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)]
+    chart = "\n".join(program.splitlines()[: ends[-1]]) + "\n"
+    added = Additions(
+        files={"rl_scaling/report/charts/ratio.py": chart},
+        lines={"rl_scaling/report/charts/__init__.py": ' MODULES = (\n+    "ratio",\n'},
+    )
+    assert len(added.touched) == 2
+    added.apply(checkout)
+    python(checkout, "-m", "rl_scaling", "report", ROOT / "results" / "nqm", "--out", "page.html")
+    assert "<h4>B_crit over B_simple</h4>" in (checkout / "page.html").read_text()
