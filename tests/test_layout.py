@@ -52,8 +52,6 @@ TESTED_IN = {
     "report/words.py": "report/test_page.py: words on the page",
     "store/*": "store/test_damage.py: by what goes wrong; and test_processes, test_races, test_full_disk",
     "sweeps/executors/*": "sweeps/test_every_domain.py: one suite that every domain passes with each of them",
-    "sweeps/trial.py": "sweeps/test_every_domain.py: one suite that every domain passes",
-    "sweeps/tuner.py": "sweeps/test_sweep.py: what is run next, seen from outside",
     "validation/temperature_chart.py": "cli/test_temperature.py: its only caller",
 }
 

@@ -10,8 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import qmc
-
 from rl_scaling.config import ConfigError
 
 _SEED = 0
@@ -63,6 +61,8 @@ def sobol_points(space: Sequence[Dimension], first: int, count: int) -> list[dic
     True
     """
     # Whole powers of two, which the sequence is balanced for; a longer one begins with a shorter one.
+    from scipy.stats import qmc
+
     shares = qmc.Sobol(len(space), rng=_SEED).random_base2(max(1, math.ceil(math.log2(first + count))))
     chosen = shares[first : first + count].tolist()
     return [{d.name: d.at(share) for d, share in zip(space, point, strict=True)} for point in chosen]
