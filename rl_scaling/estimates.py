@@ -115,8 +115,12 @@ def _without_zeros(text: str) -> str:
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """An interval as "low–high"."""
-    return f"{number(low, digits)}{DASH}{number(high, digits)}"
+    """An interval as "low–high", or "low to high" where a minus would run into the dash.
+
+    >>> print(interval(230.0, 1500.0), "and", interval(-0.5, 1.0).replace(MINUS, "-"))
+    230–1,500 and -0.5 to 1
+    """
+    return f"{number(low, digits)}{' to ' if low < 0 else DASH}{number(high, digits)}"
 
 
 def digits_apart(low: float, high: float) -> int:

@@ -188,11 +188,11 @@ def _converter() -> cattrs.Converter:
         converter.register_structure_hook(exact, _exactly)
     converter.register_structure_hook_factory(_has_kind, lambda kind: _of_kind(converter, kind))
     for base, find in _FIND.items():
-        converter.register_structure_hook_func(lambda declared, base=base: declared is base, _by_kind(converter, find))
+        converter.register_structure_hook_func(lambda declared, base=base: declared is base, _by_kind(find))
     return converter
 
 
-def _by_kind(converter: cattrs.Converter, find: Callable[[str], type[Any]]) -> Callable[[Any, Any], Any]:
+def _by_kind(find: Callable[[str], type[Any]]) -> Callable[[Any, Any], Any]:
     def structure(plain: Any, _: Any) -> Any:
         if not isinstance(plain, dict) or not isinstance(plain.get("kind"), str):
             raise ValueError("no 'kind' tells what it is")
