@@ -202,3 +202,12 @@ def test_bad_arguments_of_a_supervised_sweep_are_one_line(
 ) -> None:
     assert main(["sweep", "supervised", *options]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_atari_and_rl_are_the_same_command(capsys: pytest.CaptureFixture[str]) -> None:
+    helps = []
+    for name in ("atari", "rl"):
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", name, "--help"])
+        helps.append(capsys.readouterr().out.replace(f"sweep {name}", "sweep").replace(f"[{name.upper()} ", "["))
+    assert helps[0] == helps[1]

@@ -81,3 +81,18 @@ def test_a_chart_is_its_file_and_one_line(tmp_path: Path) -> None:
     added.apply(checkout)
     python(checkout, "-m", "rl_scaling", "report", ROOT / "results" / "nqm", "--out", "page.html")
     assert "<h4>B_crit over B_simple</h4>" in (checkout / "page.html").read_text()
+
+
+@pytest.mark.skipif(not (PAGES / "add-an-executor.md").exists(), reason="the page is not written")
+def test_an_executor_is_its_file_its_test_and_one_line(tmp_path: Path) -> None:
+    """The page names its file, test and line as the others do; the line is one of `EXECUTORS`."""
+    added, checkout = additions_of("add-an-executor"), copy_of_the_package(tmp_path)
+    assert len(added.files) == 2
+    (line,) = (row[1:] for row in added.lines["rl_scaling/sweeps/executors/__init__.py"].splitlines() if row[0] == "+")
+    added.apply(checkout)
+    (test,) = (name for name in added.files if name.startswith("tests/"))
+    python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+    words = ["sweep", "nqm", "--optimizers", "sgd", "--batch-sizes", "16", "--rates", "1", "--targets", "0.1", "--json"]
+    (name,) = ast.literal_eval("{" + line + "}")
+    rows = json.loads(python(checkout, "-m", "rl_scaling", *words, "--executor", name, "--workers", "1"))
+    assert {row["status"] for row in rows} == {"done"}
