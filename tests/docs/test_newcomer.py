@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,14 +86,16 @@ def test_a_chart_is_its_file_and_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (PAGES / "add-an-executor.md").exists(), reason="the page is not written")
 def test_an_executor_is_its_file_its_test_and_one_line(tmp_path: Path) -> None:
-    """The page names its file, test and line as the others do; the line is one of `EXECUTORS`."""
-    added, checkout = additions_of("add-an-executor"), copy_of_the_package(tmp_path)
-    assert len(added.files) == 2
-    (line,) = (row[1:] for row in added.lines["rl_scaling/sweeps/executors/__init__.py"].splitlines() if row[0] == "+")
+    """The page's first program is the file; the line is the one of `EXECUTORS`; its second program is the test's."""
+    page, checkout = (PAGES / "add-an-executor.md").read_text(), copy_of_the_package(tmp_path)
+    (line,) = re.findall(r'^    ("\w+": "rl_scaling\.[\w.:]+",)$', page, re.M)
+    ((name, place),) = ast.literal_eval("{" + line + "}").items()
+    added = Additions(
+        files={place.partition(":")[0].replace(".", "/") + ".py": first_program_of("add-an-executor")},
+        lines={"rl_scaling/sweeps/executors/__init__.py": f" EXECUTORS = {{\n+    {line}\n"},
+    )
+    assert len(added.touched) == 2, "and its test"
     added.apply(checkout)
-    (test,) = (name for name in added.files if name.startswith("tests/"))
-    python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
     words = ["sweep", "nqm", "--optimizers", "sgd", "--batch-sizes", "16", "--rates", "1", "--targets", "0.1", "--json"]
-    (name,) = ast.literal_eval("{" + line + "}")
     rows = json.loads(python(checkout, "-m", "rl_scaling", *words, "--executor", name, "--workers", "1"))
     assert {row["status"] for row in rows} == {"done"}
