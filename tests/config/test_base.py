@@ -91,7 +91,7 @@ def test_task_leaves_out_what_a_sweep_varies_and_names_the_rest() -> None:
 
     assert task() == task(num_envs=64, learning_rate=0.1) == "Pong a2c"
     assert (
-        task(network="small", sticky_action_probability=0.25) == "Pong a2c sticky_action_probability=0.25 network=small"
+        task(network="small", sticky_action_probability=0.25) == "Pong a2c network=small sticky_action_probability=0.25"
     )
 
 
@@ -101,7 +101,8 @@ def test_what_is_annealed_belongs_to_a_length_of_run() -> None:
 
     assert task() == "Pong ppo"
     for name in ("learning_rate_schedule", "clip_range_schedule"):
-        assert task(**{name: "linear"}) == f"Pong ppo {name}=linear frames=1024"
+        settings = " ".join(sorted([f"{name}=linear", "frames=1024"]))
+        assert task(**{name: "linear"}) == f"Pong ppo {settings}"
 
 
 def ppo_run(num_envs: int, **options: object) -> RunConfig:

@@ -63,7 +63,9 @@ def model(updates: int = 2_000, *, rates: Mapping[str, Any] | None = None, **cha
     base = NQMConfig(optimizer="sgd", batch_size=8, learning_rate=0.1, updates=updates, dimension=50)
     grid = {"reference_rate": 0.2, "reference_batch": 64, "turn": 64.0, "power": 1.0, "count": 2, "max_extensions": 0}
     learning_rates = LearningRates(**(grid | dict(rates or {})))
-    return NQMTask(**({"base": base, "batch_sizes": (8, 64), "learning_rates": learning_rates, "goals": (0.5,)} | changes))
+    return NQMTask(
+        **({"base": base, "batch_sizes": (8, 64), "learning_rates": learning_rates, "goals": (0.5,)} | changes)
+    )
 
 
 TASKS = {"rl": cartpole, "supervised": digits, "nqm": model}

@@ -1,4 +1,4 @@
-"""What every domain has from the one sweep: nothing is lost or done twice, however it ends, and what it can be asked."""
+"""What every domain has from the one sweep: however it ends, nothing is lost or done twice; and what it can be asked."""
 
 from __future__ import annotations
 
@@ -163,15 +163,15 @@ def goals_of(domain: str) -> list[float]:
 def test_a_dry_run_says_time_memory_and_disk_and_writes_nothing(
     domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command: dict[str, list[str]] = {
-        "rl": "rl --game Pong --num-envs 2 --frames 2e3 --network small --rates 2 --best-seeds 1".split(),
-        "supervised": "supervised --optimizers sgd --batch-sizes 32 128 --rates 2 --seeds 0 --best-seeds 1".split(),
-        "nqm": "nqm --optimizers sgd --batch-sizes 64 256 --rates 2 --targets 0.1".split(),
+    command = {
+        "rl": "rl --game Pong --num-envs 2 --frames 2e3 --network small --rates 2 --best-seeds 1",
+        "supervised": "supervised --optimizers sgd --batch-sizes 32 128 --rates 2 --seeds 0 --best-seeds 1",
+        "nqm": "nqm --optimizers sgd --batch-sizes 64 256 --rates 2 --targets 0.1",
     }
     from rl_scaling.cli import main
 
     folder = tmp_path / "store"
-    assert main(["sweep", *command[domain], "--workers", "2", "--dry-run", "--json", "--out", str(folder)]) == 0
+    assert main(["sweep", *command[domain].split(), "--workers", "2", "--dry-run", "--json", "--out", str(folder)]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["trials"] == {"rl": 3, "supervised": 6, "nqm": 4}[domain]
     assert all(math.isfinite(said[name]) and said[name] > 0 for name in ("hours", "memory_bytes", "disk_bytes"))
