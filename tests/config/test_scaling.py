@@ -65,5 +65,5 @@ def test_an_adaptive_batch_says_what_differs_and_follows_a3() -> None:
     adaptive = AdaptiveConfig(exchange_rate=300, rate_power=1.0)
     assert adaptive.setting == "adaptive r=300 rate_power=1"
     assert adaptive.rate_factor(1000, 250) == rate_ratio(1000, 250, turn=1000, power=1) == 2.5
-    with pytest.raises(ConfigError, match="rate_power is 2.0: give a number from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"rate_power is 2\.0: give a number from 0 to 1"):
         AdaptiveConfig(exchange_rate=1, rate_power=2)

@@ -54,7 +54,12 @@ def cartpole(frames: int = 2_000, *, rates: Mapping[str, Any] | None = None, **c
 def digits(updates: int = 60, *, rates: Mapping[str, Any] | None = None, **changes: Any) -> SupervisedTask:
     """SGD on the digits; batches of 32 and 128 at two learning rates."""
     grid = MLP.learning_rates("sgd", **({"fixed": (0.1, 0.3), "max_extensions": 0} | dict(rates or {})))
-    common = {"base": MLP.base("sgd"), "batch_sizes": (32, 128), "learning_rates": grid, "goals": (1.9,)}
+    common: dict[str, Any] = {
+        "base": MLP.base("sgd"),
+        "batch_sizes": (32, 128),
+        "learning_rates": grid,
+        "goals": (1.9,),
+    }
     return SupervisedTask(**(common | {"examples": 1200, "epochs": 0, "updates": updates} | changes))
 
 
@@ -111,10 +116,10 @@ def _slow_down(seconds: float, ticks: Path) -> None:
         with ticks.open("ab") as file:
             file.write(b".")
         time.sleep(seconds)
+        assert looked is not None
         return looked(self)
 
     looked = Control.interrupt.fget
-    assert looked is not None
     Control.interrupt = Control.interrupt.getter(interrupt)  # pyright: ignore[reportAttributeAccessIssue]
     trial.CHECKPOINT_SECONDS = 0.3
 

@@ -1,4 +1,4 @@
-"""What every domain has from the one sweep: however it ends, nothing is lost or done twice; and what it can be asked."""
+"""What every domain has from the one sweep: however it ends, nothing is lost or run twice; and what may be asked."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def scored(updates: int, score: float) -> TrainingRecord:
     )
 
 
-def lost(updates: int, loss: float, **more: float) -> LossRecord:
-    values = {"loss": loss, "validation_loss": loss, "training_loss": loss, **more}
+def lost(updates: int, loss: float, **more: Any) -> LossRecord:
+    values: dict[str, Any] = {"loss": loss, "validation_loss": loss, "training_loss": loss, **more}
     return LossRecord(updates=updates, examples=32 * updates, wall_seconds=0.0, **values)
 
 

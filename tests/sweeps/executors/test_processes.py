@@ -65,8 +65,9 @@ def test_a_failure_is_one_line_and_its_worker_runs_the_next_job(tmp_path: Path) 
     assert failed.reason.startswith("a file is in the way of")
     (worker,) = workers()
     executor.start(Job((config,), tmp_path))
+    heard: list[tuple[str, RunEvent]] = []
     while executor.running:
-        heard = hear(executor)
+        heard += hear(executor)
     assert heard[-1] == (config.run_id, RunEnded("done"))
     assert workers() == [worker]
     executor.close()
