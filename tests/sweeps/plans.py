@@ -90,7 +90,11 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 # So long that a record of a slowed run comes after many seconds.
-LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 5_000}, "nqm": {}}
+LONG: dict[str, dict[str, Any]] = {
+    "rl": {"frames": 4_000, "record_every_frames": 4_000, "batch_sizes": (20,)},
+    "supervised": {"updates": 2_000, "batch_sizes": (32,)},
+    "nqm": {"batch_sizes": (8,)},
+}
 
 
 @dataclass(frozen=True)
