@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -186,7 +186,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(float, lambda value, _: _real(value))
     for exact in (str, bool):
         converter.register_structure_hook(exact, _exactly)
-    converter.register_structure_hook_factory(_has_kind, lambda kind: _of_kind(converter, kind))
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda cls: _by_fields(converter, cls))
     for base, find in _FIND.items():
         converter.register_structure_hook_func(lambda declared, base=base: declared is base, _by_kind(find))
     return converter
@@ -202,19 +202,18 @@ def _by_kind(find: Callable[[str], type[Any]]) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _has_kind(declared: Any) -> bool:
-    return dataclasses.is_dataclass(declared) and isinstance(getattr(declared, "kind", None), str)
-
-
-def _of_kind(converter: cattrs.Converter, declared: type[Any]) -> Callable[[Any, Any], Any]:
-    """A class that is declared by itself: `to_dict` says its kind all the same."""
+def _by_fields(converter: cattrs.Converter, declared: type[Any]) -> Callable[[Any, Any], Any]:
+    """A class from its fields; `to_dict` says its kind too, if it has one."""
     from cattrs.gen import make_dict_structure_fn
 
     whole = make_dict_structure_fn(declared, converter, _cattrs_forbid_extra_keys=True)
 
     def structure(plain: Any, _: Any) -> Any:
-        if isinstance(plain, dict) and plain.get("kind") == declared.kind:
-            plain = {k: v for k, v in plain.items() if k != "kind"}
+        if not isinstance(plain, Mapping):
+            raise ValueError(f"{plain!r} has no fields")
+        kind = getattr(declared, "kind", None)
+        if kind is not None and plain.get("kind") == kind:
+            plain = {name: value for name, value in plain.items() if name != "kind"}
         return whole(plain, declared)
 
     return structure
@@ -253,7 +252,7 @@ def _first_message(error: BaseException) -> str:
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         text = f"unknown field {sorted(error.extra_fields)[0]!r}"
     elif isinstance(error, KeyError):
-        text = f"no field {error.args[0]!r}"
+        text, names = f"no field {error.args[0]!r}", names[:-1]
     else:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
     where = ".".join(names)

@@ -17,7 +17,7 @@ from rl_scaling.store.rows import encode_record
 from tests.store.builders import PROVENANCE, atari, record
 
 GOOD, BAD = atari(seed=1), atari(seed=2)
-NEWER = r"was written by schema 7, this version reads up to 2: upgrade rl-scaling"
+NEWER = r"was written by schema 7, this version reads up to 3: upgrade rl-scaling"
 
 
 @pytest.fixture

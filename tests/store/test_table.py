@@ -22,8 +22,9 @@ from rl_scaling.store.files import new_document, write_sealed
 from tests.store.builders import INTEGERS, PROVENANCE, Descent, all_bits, atari, cartpole, loss_record, record
 
 IDENTITY = [
-    *("run_id", "store", "status", "note", "task", "batch_size", "learning_rate", "setting", "seed"),
-    *("unit", "quantity"),
+    *("run_id", "store", "status", "note", "task", "domain", "problem", "algorithm", "variant"),
+    *("budget_amount", "budget_unit", "unit", "quantity", "batch_size", "learning_rate", "setting", "exchange_rate"),
+    "seed",
 ]
 COUNTS = [IN_A_TABLE.get(name, name) for name in INTEGERS]
 
@@ -52,7 +53,10 @@ def naive_table(root: Path, runs: list[tuple[RunConfig, int, str, str]]) -> list
         fields |= {f"config.{name}": plain[name] for name in ("frames", "seed", "record_every_frames")}
         own = {"run_id": config.run_id, "store": str(root), "status": status, "note": note, "task": config.task}
         own |= {"batch_size": config.batch_size, "learning_rate": config.agent.learning_rate, "seed": config.seed}
-        own |= {"setting": "", "unit": "frames", "quantity": "score"}
+        own |= {"setting": "", "unit": "frames", "quantity": "score", "domain": "rl", "algorithm": "a2c"}
+        own |= {"problem": getattr(config.environment, "game", "") or getattr(config.environment, "env_id", "")}
+        own |= {"variant": config.task.removeprefix(f"{own['problem']} a2c").strip()}
+        own |= {"budget_amount": float("nan"), "budget_unit": "", "exchange_rate": float("nan")}
         for updates in range(1, rows + 1):
             table.append(own | fields | in_a_table(record(updates, score=updates + config.seed / 8)))
     return table

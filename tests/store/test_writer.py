@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rl_scaling.config import SCHEMA_VERSION
 from rl_scaling.domains.rl.config import run_config_from_dict
 from rl_scaling.records import Record
-from rl_scaling.store import SealedStatus, Store, StoreError, StoreWarning
+from rl_scaling.store import RunTakenError, SealedStatus, Store, StoreError, StoreWarning
+from rl_scaling.store.files import unseal
 from rl_scaling.store.rows import encode_record
 from tests.store.builders import PROVENANCE, all_bits, atari, record
 
@@ -71,15 +72,14 @@ def test_info_tells_the_question_and_where_it_was_asked(tmp_path: Path) -> None:
         assert info.run_id == RUN
         assert info.directory == tmp_path / RUN
         assert run_config_from_dict(info.config) == CONFIG
-        assert info.identity == {
+        assert str(info.identity) == str(CONFIG.identity)  # some of it is NaN
+        assert {name: getattr(info.identity, name) for name in ("task", "batch_size", "learning_rate", "setting")} == {
             "task": "Pong a2c",
             "batch_size": 20,
             "learning_rate": 7e-4,
             "setting": "",
-            "seed": 0,
-            "unit": "frames",
-            "quantity": "score",
         }
+        assert (info.identity.seed, info.identity.unit, info.identity.quantity) == (0, "frames", "score")
         assert info.provenance == PROVENANCE
         assert info.resumed == ()
     assert (running.status, running.note) == ("running", "")
@@ -94,17 +94,16 @@ def test_config_json_has_its_documented_form(tmp_path: Path) -> None:
     assert document["schema"] == SCHEMA_VERSION
 
 
-def test_identity_is_worked_out_where_it_was_not_written(tmp_path: Path) -> None:
+def test_a_run_without_an_identity_is_refused_by_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open_run(CONFIG, PROVENANCE):
         pass
     path = tmp_path / RUN / "config.json"
     document = json.loads(path.read_text())
-    written = document.pop("identity")
+    del document["identity"]
     path.write_text(json.dumps(document))
-    info = store.info(RUN)
-    assert info is not None
-    assert info.identity == written
+    with pytest.raises(StoreError, match=r"config\.json is not a run's config \('identity'\): move its folder away"):
+        store.info(RUN)
 
 
 def test_later_attempts_elsewhere_are_kept_beside_the_first(tmp_path: Path) -> None:
@@ -304,3 +303,84 @@ def test_the_plan_is_kept_and_replaced(tmp_path: Path) -> None:
     store.save_plan({"game": "Breakout"})
     assert store.load_plan() == {"game": "Breakout"}
     assert set(contents(tmp_path / "new")) == {"sweep.json"}
+
+
+# --- taken up again -----------------------------------------------------------------------------------------------
+
+
+def stopped(store: Store, *, checkpoint: bool = True, status: SealedStatus = "stopped") -> Path:
+    with store.open_run(CONFIG, PROVENANCE) as writer:
+        for updates in (1, 2, 3):
+            writer.append(record(updates))
+        if checkpoint:
+            writer.save_checkpoint(lambda path: path.write_text("state"))
+        writer.seal(status, "enough")
+        return writer.directory
+
+
+def test_a_stopped_run_keeps_its_checkpoint_and_is_reopened_from_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    before = [encode_record(row) for row in (record(1), record(2), record(3))]
+    directory = stopped(store)
+    with pytest.raises(RunTakenError, match="already done"):
+        store.open_run(CONFIG, PROVENANCE)
+    with store.open_run(CONFIG, PROVENANCE, reopen=True) as writer:
+        assert [encode_record(row) for row in writer.rows] == before
+        assert writer.checkpoint is not None
+        assert writer.checkpoint.read_text() == "state"
+        assert store.status(CONFIG.run_id) == "running"
+        writer.append(record(4))
+        writer.seal("done")
+    assert [row.updates for row in store.read_rows(CONFIG.run_id)] == [1, 2, 3, 4]
+    assert store.status(CONFIG.run_id) == "done"
+    assert not (directory / "checkpoint.pt").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_reopened_without_a_checkpoint_it_begins_anew_and_the_old_run_is_moved_aside(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stopped(store, checkpoint=False, status="done")
+    with store.open_run(CONFIG, PROVENANCE, reopen=True) as writer:
+        assert writer.rows == ()
+    assert [row.updates for row in store.read_rows(f"{CONFIG.run_id}.replaced-1")] == [1, 2, 3]
+
+
+def test_reopening_what_is_not_sealed_resumes_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open_run(CONFIG, PROVENANCE) as writer:
+        writer.append(record(1))
+    with store.open_run(CONFIG, PROVENANCE, reopen=True) as writer:
+        assert [row.updates for row in writer.rows] == [1]
+
+
+def test_a_kill_while_a_run_is_unsealed_leaves_all_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    directory = stopped(store)
+    sealed = (directory / "records.parquet").read_bytes()
+    unseal(directory)
+    (directory / "records.parquet").write_bytes(sealed)  # as if it had not been removed yet
+    assert store.status(CONFIG.run_id) == "stopped"
+    with store.open_run(CONFIG, PROVENANCE, reopen=True) as writer:
+        assert [row.updates for row in writer.rows] == [1, 2, 3]
+
+
+def test_a_run_is_begun_anew_with_its_row_of_no_updates(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open_run(CONFIG, PROVENANCE) as writer:
+        writer.append(record(0))
+        writer.append(record(1))
+    with store.open_run(CONFIG, PROVENANCE) as writer:
+        writer.keep_rows(-1)
+        assert writer.rows == ()
+        writer.append(record(0))
+        assert len((writer.directory / "records.dropped.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_run_that_never_began_is_discarded_and_one_with_rows_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.open_run(CONFIG, PROVENANCE).discard()
+    assert not store.root.exists()
+    writer = store.open_run(CONFIG, PROVENANCE)
+    writer.append(record(1))
+    writer.discard()
+    assert [row.updates for row in store.read_rows(CONFIG.run_id)] == [1]

@@ -54,7 +54,12 @@ def cartpole(frames: int = 2_000, *, rates: Mapping[str, Any] | None = None, **c
 def digits(updates: int = 60, *, rates: Mapping[str, Any] | None = None, **changes: Any) -> SupervisedTask:
     """SGD on the digits; batches of 32 and 128 at two learning rates."""
     grid = MLP.learning_rates("sgd", **({"fixed": (0.1, 0.3), "max_extensions": 0} | dict(rates or {})))
-    common = {"base": MLP.base("sgd"), "batch_sizes": (32, 128), "learning_rates": grid, "goals": (1.9,)}
+    common: dict[str, Any] = {
+        "base": MLP.base("sgd"),
+        "batch_sizes": (32, 128),
+        "learning_rates": grid,
+        "goals": (1.9,),
+    }
     return SupervisedTask(**(common | {"examples": 1200, "epochs": 0, "updates": updates} | changes))
 
 
@@ -85,7 +90,11 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 # So long that a record of a slowed run comes after many seconds.
-LONG = {"rl": {"frames": 4_000, "record_every_frames": 4_000}, "supervised": {"updates": 5_000}, "nqm": {}}
+LONG: dict[str, dict[str, Any]] = {
+    "rl": {"frames": 4_000, "record_every_frames": 4_000, "batch_sizes": (20,)},
+    "supervised": {"updates": 2_000, "batch_sizes": (32,)},
+    "nqm": {"batch_sizes": (8,)},
+}
 
 
 @dataclass(frozen=True)
@@ -111,10 +120,10 @@ def _slow_down(seconds: float, ticks: Path) -> None:
         with ticks.open("ab") as file:
             file.write(b".")
         time.sleep(seconds)
+        assert looked is not None
         return looked(self)
 
     looked = Control.interrupt.fget
-    assert looked is not None
     Control.interrupt = Control.interrupt.getter(interrupt)  # pyright: ignore[reportAttributeAccessIssue]
     trial.CHECKPOINT_SECONDS = 0.3
 

@@ -1,4 +1,4 @@
-"""What every domain has from the one sweep: nothing is lost or done twice, however it ends, and what it can be asked."""
+"""What every domain has from the one sweep: however it ends, nothing is lost or run twice; and what may be asked."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_asked_to_stop_it_saves_itself_at_the_next_update_and_the_same_command_f
 ) -> None:
     store = tmp_path / "store"
     for number, to_group in ((signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True)):
-        running = Running(domain, store, "--long", "--workers", "1", seconds_per_update=0.2)
+        running = Running(domain, store, "--long", "--workers", "1", seconds_per_update=0.3)
         running.until_trained(6)
         (worker,) = running.workers
         (os.killpg if to_group else os.kill)(running.process.pid, number)
@@ -113,8 +113,7 @@ def test_asked_to_stop_it_saves_itself_at_the_next_update_and_the_same_command_f
         assert domain == "nqm" or lines(store, run_id)[: len(rows)] == rows, "nothing is measured twice"
         updates = [row.updates for row in Store(store).read_rows(run_id)]
         assert updates == sorted(set(updates))
-    assert {info.status for info in list_runs(store)} == {"done"}
-    assert len(list_runs(store)) == 4
+    assert [info.status for info in list_runs(store)] == ["done"] * 2
 
 
 def load(directory: Path) -> bytes:
@@ -161,44 +160,18 @@ def goals_of(domain: str) -> list[float]:
 
 
 def test_a_dry_run_says_time_memory_and_disk_and_writes_nothing(
-    domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command: dict[str, list[str]] = {
-        "rl": [
-            "rl",
-            "--game",
-            "Pong",
-            "--num-envs",
-            "2",
-            "--frames",
-            "2e3",
-            "--network",
-            "small",
-            "--rates",
-            "2",
-            "--best-seeds",
-            "1",
-        ],
-        "supervised": [
-            "supervised",
-            "--optimizers",
-            "sgd",
-            "--batch-sizes",
-            "32",
-            "128",
-            "--rates",
-            "2",
-            "--seeds",
-            "0",
-            "--best-seeds",
-            "1",
-        ],
-        "nqm": ["nqm", "--optimizers", "sgd", "--batch-sizes", "64", "256", "--rates", "2", "--targets", "0.1"],
+    monkeypatch.setattr("rl_scaling.domains.rl.timing.MEASURED_SECONDS", 0.5)
+    command = {
+        "rl": "rl --game Pong --num-envs 2 --frames 2e3 --network small --rates 2 --best-seeds 1",
+        "supervised": "supervised --optimizers sgd --batch-sizes 32 128 --rates 2 --seeds 0 --best-seeds 1",
+        "nqm": "nqm --optimizers sgd --batch-sizes 64 256 --rates 2 --targets 0.1",
     }
     from rl_scaling.cli import main
 
     folder = tmp_path / "store"
-    assert main(["sweep", *command[domain], "--workers", "2", "--dry-run", "--json", "--out", str(folder)]) == 0
+    assert main(["sweep", *command[domain].split(), "--workers", "2", "--dry-run", "--json", "--out", str(folder)]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["trials"] == {"rl": 3, "supervised": 6, "nqm": 4}[domain]
     assert all(math.isfinite(said[name]) and said[name] > 0 for name in ("hours", "memory_bytes", "disk_bytes"))

@@ -106,7 +106,6 @@ def test_what_cannot_be_meant_is_refused(make: Any, message: str) -> None:
 
 
 def test_one_environment_gives_no_groups_to_compare() -> None:
+    task = cartpole(batch_sizes=(5,))
     with pytest.raises(ConfigError, match="num_envs 2 or more"):
-        task = cartpole(batch_sizes=(5,))
         task.config(5, 1e-3, 0)
-

@@ -17,7 +17,7 @@ from rl_scaling.domains.supervised.domain import Supervised
 from rl_scaling.records import LossRecord
 from rl_scaling.store import RunTakenError, Store, StoreError
 from rl_scaling.sweeps import trial
-from rl_scaling.sweeps.trial import Job, Requests, RunEnded, run_job
+from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, run_job
 from tests.sweeps.plans import cartpole, digits, model
 
 CONFIG = digits().config(32, 0.1, 0)
@@ -61,17 +61,15 @@ def test_a_run_of_any_domain_ends_and_is_left_as_it_is(config: Any, tmp_path: Pa
     assert run(config, tmp_path, listen=heard.append) == "done"
     assert heard[-1] == RunEnded("done")
     before = (tmp_path / config.run_id / "records.parquet").read_bytes()
-    assert run(config, str(tmp_path), listen=heard.clear) == "done"  # pyright: ignore[reportArgumentType]
+    assert run(config, str(tmp_path), listen=lambda _: pytest.fail("run")) == "done"
     assert (tmp_path / config.run_id / "records.parquet").read_bytes() == before
     assert run(config, Store(tmp_path), replace=True) == "done"
     assert (tmp_path / f"{config.run_id}.replaced-1" / "records.parquet").read_bytes() == before
 
 
 def test_asked_to_stop_it_is_interrupted_and_resumes(tmp_path: Path) -> None:
-    updates: list[int] = []
-    assert run(CONFIG, tmp_path, listen=lambda e: updates.append(e), asked_to_stop=lambda: len(updates) > 3) == (  # pyright: ignore[reportArgumentType]
-        "interrupted"
-    )
+    heard: list[RunEvent] = []
+    assert run(CONFIG, tmp_path, listen=heard.append, asked_to_stop=lambda: len(heard) > 3) == "interrupted"
     assert status(tmp_path) == "interrupted"
     assert (tmp_path / CONFIG.run_id / "checkpoint.pt").exists()
     assert run(CONFIG, tmp_path) == "done"
@@ -136,7 +134,9 @@ def test_what_is_said_of_a_run_after_it_was_left_is_of_no_use(
     late: tuple[int, Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Script(monkeypatch, (0, row(5)), (0, Checkpoint(5, {})), late)
-    requests = Requests(Control(lambda: status(tmp_path) == "running" and bool(Store(tmp_path).read_rows(CONFIG.run_id))))
+    requests = Requests(
+        Control(lambda: status(tmp_path) == "running" and bool(Store(tmp_path).read_rows(CONFIG.run_id)))
+    )
     assert list(run_job(job(tmp_path), requests))[-1] == (CONFIG.run_id, RunEnded("interrupted"))
     assert [r.updates for r in Store(tmp_path).read_rows(CONFIG.run_id)] == [5]
 

@@ -37,8 +37,8 @@ def scored(updates: int, score: float) -> TrainingRecord:
     )
 
 
-def lost(updates: int, loss: float, **more: float) -> LossRecord:
-    values = {"loss": loss, "validation_loss": loss, "training_loss": loss, **more}
+def lost(updates: int, loss: float, **more: Any) -> LossRecord:
+    values: dict[str, Any] = {"loss": loss, "validation_loss": loss, "training_loss": loss, **more}
     return LossRecord(updates=updates, examples=32 * updates, wall_seconds=0.0, **values)
 
 
@@ -165,7 +165,13 @@ def test_rows_said_again_take_the_place_of_the_first() -> None:
 
 @pytest.mark.parametrize(
     ("status", "loss", "short"),
-    [("stopped", 2.0, True), ("stopped", 0.1, False), ("done", 2.0, True), ("diverged", 2.0, False), (None, 2.0, False)],
+    [
+        ("stopped", 2.0, True),
+        ("stopped", 0.1, False),
+        ("done", 2.0, True),
+        ("diverged", 2.0, False),
+        (None, 2.0, False),
+    ],
 )
 def test_what_was_ended_before_its_end_with_a_goal_open_has_ended_short(
     status: Status | None, loss: float, short: bool
@@ -229,7 +235,12 @@ def test_the_bound_that_the_best_is_near_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("make", "complaint"),
-    [(lambda: begun(tiny("supervised", digits(budget=Budget(1, "epochs")), search=Search())), "a search is for targets")],
+    [
+        (
+            lambda: begun(tiny("supervised", digits(budget=Budget(1, "epochs")), search=Search())),
+            "a search is for targets",
+        )
+    ],
 )
 def test_what_cannot_be_searched_is_refused(make: Callable[[], object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):

@@ -192,20 +192,18 @@ def _work(connection: Connection) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    inbox = _Inbox(connection)
     try:
         while True:
-            message = connection.recv()
-            if message[0] == "run":  # what came too late for the job before is of no use
-                _run(connection, Job.from_plain(message[1]))
+            _run(connection, inbox.next_job(), inbox)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _run(connection: Connection, job: Job) -> None:
-    requests, left = Requests(), set(job.run_ids)
-    requests.control = Control(_Asked(connection, requests, left))
+def _run(connection: Connection, job: Job, inbox: _Inbox) -> None:
+    left = set(job.run_ids)
     try:
-        for run_id, event in run_job(job, requests):
+        for run_id, event in run_job(job, inbox.requests):
             if isinstance(event, RunEnded):
                 left.discard(run_id)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it saves itself all the same
@@ -215,28 +213,50 @@ def _run(connection: Connection, job: Job) -> None:
             connection.send((run_id, RunFailed(one_line(error))))
 
 
-class _Asked:
-    """Whether a worker's job is to be interrupted; once the sweep is gone, nobody waits for the rest.
+class _Inbox:
+    """What the sweep sends to a worker: jobs, and what is asked of the one that runs."""
 
-    When no run of the job is left, what comes is the next job, which is not for this one to read.
-    """
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._job: dict[str, Any] | None = None
+        self._begin()
 
-    def __init__(self, connection: Connection, requests: Requests, left: set[str]) -> None:
-        self._connection, self._requests, self._left = connection, requests, left
-        self._next = -math.inf
+    def _begin(self) -> None:
+        self.requests, self._next_look = Requests(Control(self._asked)), -math.inf
 
-    def __call__(self) -> bool:
+    def next_job(self) -> Job:
+        """The next job, once there is one; what came too late for the job before is of no use.
+
+        Raises:
+            EOFError, OSError: the sweep is gone.
+        """
+        while self._job is None:
+            self._take()
+        job, self._job = Job.from_plain(self._job), None
+        self._begin()
+        return job
+
+    def _asked(self) -> bool:
+        """Whether the job is to be interrupted; once the sweep is gone, nobody waits for the rest."""
         now = time.monotonic()
-        if now < self._next or not self._left:
+        if now < self._next_look:
             return False
-        self._next = now + _POLL_SECONDS
+        self._next_look = now + _POLL_SECONDS
         try:
-            while self._connection.poll():
-                match self._connection.recv():
-                    case ("interrupt",):
-                        return True
-                    case ("stop", run_id, reason):
-                        self._requests.reasons.setdefault(run_id, reason)
+            while self._job is None and self._connection.poll():
+                if self._take():
+                    return True
         except (EOFError, OSError):
             return True
+        return False
+
+    def _take(self) -> bool:
+        """Take in a message; whether it asks for an interrupt."""
+        match self._connection.recv():
+            case ("run", job):  # all runs of the job before have ended, and it is about to return
+                self._job = job
+            case ("stop", run_id, reason):
+                self.requests.reasons.setdefault(run_id, reason)
+            case ("interrupt",):
+                return True
         return False

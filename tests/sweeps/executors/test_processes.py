@@ -10,11 +10,10 @@ import psutil
 import pytest
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import Control
 from rl_scaling.store import Store
 from rl_scaling.sweeps.executors import EXECUTORS, make_executor
-from rl_scaling.sweeps.executors.processes import MOST_RETRIES, ProcessExecutor, _Asked
-from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed
+from rl_scaling.sweeps.executors.processes import MOST_RETRIES, ProcessExecutor, _Inbox
+from rl_scaling.sweeps.trial import Job, RunEnded, RunEvent, RunFailed
 from tests.sweeps.plans import digits, is_worker, model
 
 LONG = digits(updates=10**6).config(32, 0.1, 0)
@@ -66,18 +65,19 @@ def test_a_failure_is_one_line_and_its_worker_runs_the_next_job(tmp_path: Path) 
     assert failed.reason.startswith("a file is in the way of")
     (worker,) = workers()
     executor.start(Job((config,), tmp_path))
+    heard: list[tuple[str, RunEvent]] = []
     while executor.running:
-        heard = hear(executor)
+        heard += hear(executor)
     assert heard[-1] == (config.run_id, RunEnded("done"))
     assert workers() == [worker]
     executor.close()
     assert not workers()
 
 
-def test_looking_whether_to_stop_costs_little() -> None:
+def test_looking_whether_to_stop_costs_little_and_a_job_that_comes_early_is_kept(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    requests = Requests()
-    control = Control(_Asked(theirs, requests))
+    inbox = _Inbox(theirs)
+    control = inbox.requests.control
     looks = 20_000
     begun = time.process_time()
     for _ in range(looks):
@@ -85,14 +85,20 @@ def test_looking_whether_to_stop_costs_little() -> None:
     each = (time.process_time() - begun) / looks
     assert each < 0.05 / 6_000, "more than 5 % of an update, of which there are 6,000 a second"
     ours.send(("stop", "a", "enough"))
-    ours.send(("interrupt",))
+    ours.send(("run", Job((LONG,), tmp_path).to_plain()))
     time.sleep(0.05)
-    assert control.interrupt
-    assert requests.reasons == {"a": "enough"}
-    gone = Control(_Asked(theirs, requests))
+    assert not control.interrupt
+    assert inbox.requests.reasons == {"a": "enough"}
+    assert inbox.next_job() == Job((LONG,), tmp_path)
+    assert inbox.requests.reasons == {}
+    ours.send(("interrupt",))
+    assert inbox.requests.control.interrupt
     ours.close()
-    assert gone.interrupt, "the sweep is gone"
-    theirs.close()
+    ours, again = multiprocessing.get_context("spawn").Pipe()
+    ours.close()
+    assert _Inbox(again).requests.control.interrupt, "the sweep is gone"
+    for connection in (theirs, again):
+        connection.close()
 
 
 def test_executors_by_name() -> None:
