@@ -60,7 +60,8 @@ def digits(updates: int = 60, *, rates: Mapping[str, Any] | None = None, **chang
         "learning_rates": grid,
         "goals": (1.9,),
     }
-    return SupervisedTask(**(common | {"examples": 1200, "epochs": 0, "updates": updates} | changes))
+    common |= {"examples": 1200, "epochs": 0, "updates": updates, **changes}
+    return SupervisedTask(**common)
 
 
 def model(updates: int = 2_000, *, rates: Mapping[str, Any] | None = None, **changes: Any) -> NQMTask:
@@ -68,9 +69,8 @@ def model(updates: int = 2_000, *, rates: Mapping[str, Any] | None = None, **cha
     base = NQMConfig(optimizer="sgd", batch_size=8, learning_rate=0.1, updates=updates, dimension=50)
     grid = {"reference_rate": 0.2, "reference_batch": 64, "turn": 64.0, "power": 1.0, "count": 2, "max_extensions": 0}
     learning_rates = LearningRates(**(grid | dict(rates or {})))
-    return NQMTask(
-        **({"base": base, "batch_sizes": (8, 64), "learning_rates": learning_rates, "goals": (0.5,)} | changes)
-    )
+    common: dict[str, Any] = {"base": base, "batch_sizes": (8, 64), "learning_rates": learning_rates, "goals": (0.5,)}
+    return NQMTask(**(common | changes))
 
 
 TASKS = {"rl": cartpole, "supervised": digits, "nqm": model}
