@@ -18,7 +18,7 @@ from rl_scaling.report.words import Words, bounded, percent, words_of
 
 STATUS_WORDS = {
     "done": "finished",
-    "stopped": "stopped early",
+    "stopped": "stopped, nothing left to reach",
     "diverged": "diverged",
     "running": "still running",
     "interrupted": "interrupted",
