@@ -33,9 +33,10 @@ def final_values(runs: pd.DataFrame) -> pd.DataFrame:
         runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are ignored.
 
     Returns:
-        One row per run that is over, for runs of the same seed one row with their mean: task, subject (its problem), optimizer (its algorithm), budget (for people),
-        variant, budget_amount and budget_unit, batch_size, learning_rate, effective_rate (over 1 - momentum, where
-        that is a heavy ball's or Nesterov's), seed, and `QUANTITIES` at its last row; NaN where it diverged.
+        One row per run that is over (runs of one seed share a row with their mean): task, subject (its problem),
+        optimizer (its algorithm), budget (for people), variant, budget_amount and budget_unit, batch_size,
+        learning_rate, effective_rate (over 1 - momentum, where that is a heavy ball's or Nesterov's), seed, and
+        `QUANTITIES` at its last row; NaN where it diverged.
     """
     budgeted = runs["budget_unit"].isin(_UNITS)
     if not budgeted.any():
