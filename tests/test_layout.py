@@ -40,7 +40,6 @@ TESTED_IN = {
     "noise/__init__.py": "test_imports.py: a face that loads what is asked for",
     "cli/advise_table.py": "cli/test_advise.py: its only caller",
     "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",
-    "domains/base.py": "sweeps/test_every_domain.py: one suite that every domain passes",
     "domains/nqm/domain.py": "sweeps/test_every_domain.py: one suite that every domain passes",
     "records.py": "store/test_rows.py: records are what rows are made of",
     "report/charts/*": "report/test_charts.py: all are drawn from the same runs",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rl_scaling.sweeps.plan import SweepPlan
 
 SHIPPED = Path("results/breakout-a2c")
+GAME_BATCH_SIZES = (40, 120, 360)  # of 8, 24 and 72 environments
 _NQM_SIZES = (4, 32, 256, 2048, 16384)
 _DIGITS_SIZES = (4, 16, 64, 256)
 
@@ -44,7 +45,7 @@ def plan(frames: int) -> SweepPlan:
     )
     task = RLTask(
         base=base,
-        batch_sizes=(40, 120, 360),
+        batch_sizes=GAME_BATCH_SIZES,
         learning_rates=learning_rates_of(base.agent, count=2, max_extensions=0),
         goals=(2.0, 3.0, 4.0),
     )

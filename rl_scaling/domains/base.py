@@ -200,6 +200,14 @@ class Domain(ABC, Generic[AnyConfig]):
         """Split the runs of a job into those that one call of `run` trains at once; by default each trains alone."""
         return [[config] for config in configs]
 
+    def device(self, hardware: Hardware) -> str:
+        """What runs really run on, for their provenance: "auto" says little.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        return "cpu"
+
     def refuse(self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int) -> None:
         """Refuse what this machine cannot run, before anything is written.
 

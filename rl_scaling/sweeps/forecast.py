@@ -138,7 +138,7 @@ class Forecasts:
 
 
 def forecast_sweeps(plans: Mapping[Path, SweepPlan], slots: int, hardware: Hardware) -> Forecasts:
-    """What is left of plans, by the folders of their stores; it measures for some seconds.
+    """What is left of plans of one domain, by the folders of their stores; it measures for some seconds.
 
     Raises:
         ConfigError: a plan that cannot be run here.
@@ -148,23 +148,41 @@ def forecast_sweeps(plans: Mapping[Path, SweepPlan], slots: int, hardware: Hardw
 
     first = next(iter(plans)).absolute()
     existing = next(folder for folder in (first, *first.parents) if folder.exists())
+    domain: Domain[Any] = find_domain(next(iter(plans.values())).domain)
+    todo = {folder: _left_of(plan, Store(folder)) for folder, plan in plans.items()}
+    configs = [config for left, extensions in todo.values() for config in (*left, *extensions)]
+    # Measured once for all of them: what differs between games is little beside what differs between batch sizes.
+    costs, note = domain.costs(configs, hardware, slots) or _measured(domain, configs, hardware)
+    cost_of = iter(costs)
+    made = []
+    for folder, (left, extensions) in todo.items():
+        now, later = ([next(cost_of) for _ in part] for part in (left, extensions))
+        made.append(_forecast(domain, plans[folder], str(folder), left, (now, later), slots, note))
     return Forecasts(
-        tuple(_forecast(plan, Store(folder), slots, hardware) for folder, plan in plans.items()),
+        tuple(made),
         slots,
         psutil.virtual_memory().available,
         shutil.disk_usage(existing).free,
     )
 
 
-def _forecast(plan: SweepPlan, store: Store, slots: int, hardware: Hardware) -> Forecast:
-    domain: Domain[Any] = find_domain(plan.domain)
+def _left_of(plan: SweepPlan, store: Store) -> tuple[list[RunDescription], list[RunDescription]]:
+    """The runs that are still to be made, and those that extended grids would add."""
     known = [config for _, config in Tuner(plan, {}).first()] + list(_further_seeds(plan))
     left = [c for c in {c.run_id: c for c in known}.values() if store.status(c.run_id) not in SEALED]
-    extensions = [c for c in _extensions(plan) if store.status(c.run_id) not in SEALED]
-    costs, note = domain.costs([*left, *extensions], hardware, slots) or _measured(
-        domain, [*left, *extensions], hardware
-    )
-    now, later = costs[: len(left)], costs[len(left) :]
+    return left, [c for c in _extensions(plan) if store.status(c.run_id) not in SEALED]
+
+
+def _forecast(
+    domain: Domain[Any],
+    plan: SweepPlan,
+    store: str,
+    left: Sequence[RunDescription],
+    costs: tuple[Sequence[TrialCost], Sequence[TrialCost]],
+    slots: int,
+    note: str,
+) -> Forecast:
+    now, later = costs
     jobs: dict[Any, float] = {}
     for config, cost in zip(left, now, strict=True):
         key = domain.job_key(config)
@@ -172,7 +190,7 @@ def _forecast(plan: SweepPlan, store: Store, slots: int, hardware: Hardware) -> 
     identity = plan.tasks[0].example.identity
     return Forecast(
         task=", ".join(plan.goals),
-        store=str(store.root),
+        store=store,
         unit=identity.unit,
         trials=len(left),
         units=sum(config.length for config in left),

@@ -123,7 +123,7 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     domain: Domain[Any] = find_domain(first.domain)
     store = Store(job.store)
     domain.refuse(job.configs, job.hardware, 1)
-    origin = provenance(**asdict(job.hardware))
+    origin = provenance(**{**asdict(job.hardware), "device": domain.device(job.hardware)})
     over: set[str] = set()
     with contextlib.ExitStack() as stack:
         writers: dict[str, RunWriter] = {}

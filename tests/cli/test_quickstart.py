@@ -9,7 +9,10 @@ import pytest
 from tests.cli.commands import run
 
 
-def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quickstart_makes_its_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rl_scaling.cli.quickstart.GAME_BATCH_SIZES", (10, 20))  # emulators take a while to start
     code, _, err = run(capsys, "quickstart", "--frames", 300, "--digits-epochs", 1, "--out", tmp_path)
     assert code == 0
     page = (tmp_path / "report.html").read_text()

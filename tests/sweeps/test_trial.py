@@ -21,6 +21,7 @@ from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, run_job
 from tests.sweeps.plans import cartpole, digits, model
 
 CONFIG = digits().config(32, 0.1, 0)
+OF_EACH_DOMAIN = [CONFIG, model().config(8, 0.1, 0), cartpole().config(20, 1e-3, 0)]
 OTHER = digits().config(32, 0.1, 1)
 
 
@@ -55,7 +56,7 @@ def status(folder: Path, config: Any = CONFIG) -> str | None:
     return Store(folder).status(config.run_id)
 
 
-@pytest.mark.parametrize("config", [CONFIG, model().config(8, 0.1, 0), cartpole().config(20, 1e-3, 0)])
+@pytest.mark.parametrize("config", OF_EACH_DOMAIN)
 def test_a_run_of_any_domain_ends_and_is_left_as_it_is(config: Any, tmp_path: Path) -> None:
     heard: list[Any] = []
     assert run(config, tmp_path, listen=heard.append) == "done"
@@ -65,6 +66,14 @@ def test_a_run_of_any_domain_ends_and_is_left_as_it_is(config: Any, tmp_path: Pa
     assert (tmp_path / config.run_id / "records.parquet").read_bytes() == before
     assert run(config, Store(tmp_path), replace=True) == "done"
     assert (tmp_path / f"{config.run_id}.replaced-1" / "records.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("config", OF_EACH_DOMAIN)
+def test_its_provenance_names_the_device_that_auto_stood_for(config: Any, tmp_path: Path) -> None:
+    run(config, tmp_path, hardware=Hardware(device="auto"))
+    info = Store(tmp_path).info(config.run_id)
+    assert info is not None
+    assert info.provenance["device"] in ("cpu", "cuda")
 
 
 def test_asked_to_stop_it_is_interrupted_and_resumes(tmp_path: Path) -> None:

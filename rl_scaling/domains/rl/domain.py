@@ -32,6 +32,10 @@ class ReinforcementLearning(Domain[RunConfig]):
     name = "rl"
     config = RunConfig
 
+    def device(self, hardware: Hardware) -> str:
+        """See `Domain.device`."""
+        return str(choose_device(hardware.device))
+
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
         require_memory(configs, device=_device(configs, hardware), side_by_side=side_by_side)

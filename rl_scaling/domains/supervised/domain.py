@@ -56,6 +56,12 @@ class Supervised(Domain[SupervisedConfig]):
         """See `Domain.job_key`: what runs that train together agree in."""
         return config if config.adaptive else kind_of(config)
 
+    def device(self, hardware: Hardware) -> str:
+        """See `Domain.device`."""
+        from rl_scaling.domains.device import choose_device
+
+        return str(choose_device(hardware.device))
+
     def refuse(self, configs: Sequence[SupervisedConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`; the data are read and every kind of model is made, so that `run` begins."""
         if hardware.compute_dtype != "float32" or hardware.alternate:
