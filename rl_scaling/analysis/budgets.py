@@ -33,9 +33,10 @@ def final_values(runs: pd.DataFrame) -> pd.DataFrame:
         runs: rows in the form of `rl_scaling.store.load_runs`; those without a budget are ignored.
 
     Returns:
-        One row per run that is over: task, subject (its problem), optimizer (its algorithm), budget (for people),
-        variant, budget_amount and budget_unit, batch_size, learning_rate, effective_rate (over 1 - momentum, where
-        that is a heavy ball's or Nesterov's), seed, and `QUANTITIES` at its last row; NaN where it diverged.
+        One row per run that is over (runs of one seed share a row with their mean): task, subject (its problem),
+        optimizer (its algorithm), budget (for people), variant, budget_amount and budget_unit, batch_size,
+        learning_rate, effective_rate (over 1 - momentum, where that is a heavy ball's or Nesterov's), seed, and
+        `QUANTITIES` at its last row; NaN where it diverged.
     """
     budgeted = runs["budget_unit"].isin(_UNITS)
     if not budgeted.any():
@@ -53,7 +54,9 @@ def final_values(runs: pd.DataFrame) -> pd.DataFrame:
     )
     for name in QUANTITIES:
         found[name] = found[name].astype(float).where(found["status"] == "done")
-    return found[[*_RATE, "seed", *QUANTITIES]].reset_index(drop=True)
+    # A run that only measured something else is no further seed; the mean of two that agree is NaN if one diverged.
+    grouped = found.groupby([*_RATE, "seed"], as_index=False, sort=False)
+    return grouped.agg({name: lambda values: values.mean(skipna=False) for name in QUANTITIES})
 
 
 def best_rates_of_budgets(runs: pd.DataFrame) -> pd.DataFrame:

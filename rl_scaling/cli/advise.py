@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
-
 from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, goals_of_task
-from rl_scaling.cli.options import Count, Folders, at_least, print_json, say
+from rl_scaling.cli.options import Count, Folders, at_least, print_json, say, unset
 from rl_scaling.config import ConfigError
 from rl_scaling.store import load_runs
 
@@ -31,19 +29,19 @@ class Advise:
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
-    run_id: Annotated[str | None, arg(name="run")] = None
+    run_id: Annotated[str | None, unset("STR", name="run")] = None
     """Rest on this run (its id, or how that begins); by default on the tuned one whose noise scale is known best."""
-    sweep: Annotated[tuple[Path, ...], arg(metavar="DIR")] = ()
+    sweep: Annotated[tuple[Path, ...], unset("DIR")] = ()
     """A sweep of the same task elsewhere, to compare with; one in DIR is found without this."""
     frames: Count = 0
     """Frames of the run to use, as if it had ended there; 0: all."""
-    goals: tuple[float, ...] = ()
+    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Scores whose costs are wanted; by default those kept with the sweep, or the game's own."""
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal."""
     confidence: float = CONFIDENCE
     """Confidence level of the intervals."""
-    probe: tuple[int, ...] = ()
+    probe: Annotated[tuple[int, ...], unset("[INT [INT ...]]")] = ()
     """Measure the time of an update on this machine at these numbers of environments, two or more, instead of taking
     it from the runs."""
     probe_seconds: float = 5.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say
+from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say, unset
 from rl_scaling.config import ConfigError
 from rl_scaling.estimates import Estimate, number
 from rl_scaling.records import RECORD_TYPES, SEALED, Identity, Measure
@@ -128,7 +128,7 @@ class Fit:
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
-    goals: tuple[float, ...] = ()
+    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
-from tyro.conf import arg
 
-from rl_scaling.cli.options import Folders, as_json, print_json, print_line, print_table, say
+from rl_scaling.cli.options import Folders, as_json, print_json, print_line, print_table, say, unset
 from rl_scaling.estimates import DASH, Estimate, interval, number
 from rl_scaling.store import StoreError, load_runs
 
@@ -24,7 +23,7 @@ class Budgets:
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
-    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    figures: Annotated[Path | None, unset("DIR")] = None
     """Write charts here, as SVG, PNG and PDF."""
     json: bool = False
     """Print the tables as JSON on stdout."""

@@ -13,9 +13,8 @@ from typing import Annotated
 
 from rich.progress import Progress
 from rich.table import Table
-from tyro.conf import arg
 
-from rl_scaling.cli.options import Count, as_json, at_least, console, print_json, print_line, print_table
+from rl_scaling.cli.options import Count, as_json, at_least, console, print_json, print_line, print_table, unset
 from rl_scaling.validation.settings import (
     FAST_CALIBRATION,
     LARGEST_BIAS,
@@ -44,7 +43,7 @@ class Calibrate:
 
     fast: bool = False
     """Fewer settings and repeats: seconds instead of minutes."""
-    repeats: Annotated[Count | None, arg(help=_REPEATS)] = None
+    repeats: Annotated[Count | None, unset("COUNT", help=_REPEATS)] = None
     measurements: Count = CalibrationPlan.measurements
     """Measurements in each series."""
     seed: int = CalibrationPlan.seed

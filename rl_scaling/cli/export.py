@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
-from rl_scaling.cli.options import Folders, print_line
+from rl_scaling.cli.options import Folders, print_line, unset
 from rl_scaling.config import ConfigError
 from rl_scaling.store import Store, list_runs
 from rl_scaling.sweeps.trackers import Trackers, require_installed
@@ -20,9 +18,9 @@ class Export:
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
-    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    tensorboard: Annotated[Path | None, unset("DIR")] = None
     """Write TensorBoard event files here, one folder per run."""
-    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    wandb: Annotated[str | None, unset("PROJECT")] = None
     """Log to this project of Weights & Biases; WANDB_MODE=offline keeps it on this machine."""
 
     def run(self) -> int:

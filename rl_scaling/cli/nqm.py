@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from rl_scaling.cli.options import as_json, print_json, print_line, print_table, say
+from rl_scaling.cli.options import as_json, print_json, print_line, print_table, say, unset
 from rl_scaling.config import ConfigError, require
 from rl_scaling.domains.nqm.config import BATCH_SIZES, CONFIDENCE, NQMConfig, OptimizerName, Setting
 
@@ -37,19 +37,21 @@ class NQMSteps:
     """Risk to reach."""
     published: bool = False
     """Take the grids, the floored eigenvalues and the way of counting of the published figures, not the optimum."""
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Learning rates to choose from, instead of all real numbers."""
-    coefficients: tuple[float, ...] = ()
+    coefficients: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Coefficients of the momentum (for ema: of the average) to choose from; with --learning-rates."""
-    spectrum: Annotated[Path | None, arg(metavar="FILE")] = None
+    spectrum: Annotated[Path | None, unset("FILE")] = None
     """Eigenvalues from a text file or .npy instead of 1/i."""
-    exponent: float | None = None
+    exponent: Annotated[float | None, unset("FLOAT")] = None
     """a of eigenvalues i^-a instead of 1/i."""
-    noise_exponent: float | None = None
+    noise_exponent: Annotated[float | None, unset("FLOAT")] = None
     """q of the noise covariance h^q instead of h."""
-    initial_exponent: float | None = None
+    initial_exponent: Annotated[float | None, unset("FLOAT")] = None
     """e of the second moments i^-e of the start, instead of equal ones."""
-    dimension: Annotated[int | None, arg(help=f"Directions: {Setting.dimension:,} by default, 10^8 and more.")] = None
+    dimension: Annotated[
+        int | None, unset("INT", help=f"Directions: {Setting.dimension:,} by default, 10^8 and more.")
+    ] = None
     json: bool = False
     """Print a list of rows as JSON on stdout."""
 
@@ -158,10 +160,10 @@ class NQMFit:
 
     measured: Annotated[Path, Positional, arg(metavar="DIR|CSV")]
     """A store of runs, or a CSV with batch_size, steps and, if not plain SGD, optimizer (sgd or ema) and power."""
-    goal: float | None = None
+    goal: Annotated[float | None, unset("FLOAT")] = None
     """Goal of a store with several; by default the hardest that most batch sizes reached."""
     model: OmitArgPrefixes[Setting] = field(default_factory=Setting)
-    at: tuple[float, ...] = ()
+    at: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Batch sizes to extrapolate to; by default the measured ones and some on either side."""
     confidence: float = CONFIDENCE
     """Confidence level of the intervals."""
@@ -256,7 +258,7 @@ class NQMFigures:
 
     out: Annotated[Path, arg(metavar="FILE")] = Path("nqm.html")
     """The page."""
-    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    figures: Annotated[Path | None, unset("DIR")] = None
     """Also write every chart here, as SVG and PNG, and its numbers as CSV."""
     json: bool = False
     """Print the checks as JSON on stdout."""

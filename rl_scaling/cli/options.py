@@ -73,8 +73,10 @@ def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, onl
     else:
         text = "; ".join(f"{config.kind.upper()}: {help}" for config, help in helps.items())
     if kept and len(set(defaults)) == 1:
-        return Annotated[kind, tyro.conf.arg(help=text)], field(default=defaults[0])
-    metavar = _METAVARS.get(kind)
+        hint = None if kind is bool or defaults[0] else ""  # nothing is to be said of an empty list
+        return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], field(default=defaults[0])
+    choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    metavar = f"{{{','.join(choices)}}}" if choices else _METAVARS.get(kind)
     return Annotated[kind | None, tyro.conf.arg(help=text, help_behavior_hint="", metavar=metavar)], field(default=None)
 
 
@@ -140,7 +142,13 @@ Count = Annotated[
     ),
 ]
 
-Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+
+def unset(metavar: str, **more: Any) -> Any:
+    """An option that is None or empty unless it is given; its help says what happens then."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **more)
+
+
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, unset("DIR")]
 
 
 def at_least(lowest: float, **options: float) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, load_and_fit
-from rl_scaling.cli.options import Folders, as_json, print_json, print_line, say
+from rl_scaling.cli.options import Folders, as_json, print_json, print_line, say, unset
 from rl_scaling.store import RunInfo, StoreError, StoreWarning, list_runs
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Report:
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
-    goals: tuple[float, ...] = ()
+    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
     horizon: float = HORIZON
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
@@ -42,9 +42,9 @@ class Report:
     """Confidence level of the intervals."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
     """File of the page."""
-    figures: Annotated[Path | None, arg(metavar="DIR")] = None
+    figures: Annotated[Path | None, unset("DIR")] = None
     """Also write every chart here, as SVG, PDF and PNG."""
-    tables: Annotated[Path | None, arg(metavar="DIR")] = None
+    tables: Annotated[Path | None, unset("DIR")] = None
     """Also write every table here, as CSV, Parquet and Markdown."""
     curves: bool = False
     """Draw the learning curve and the noise scale of every run also where there are more than 2,000."""

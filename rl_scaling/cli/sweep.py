@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
-from rl_scaling.cli.options import at_least, print_json, say
+from rl_scaling.cli.options import at_least, print_json, say, unset
 from rl_scaling.config import LearningRates
 from rl_scaling.store import Store
 
@@ -25,17 +23,17 @@ if TYPE_CHECKING:
 class SweepOptions:
     """What every sweep takes, whatever its domain."""
 
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Seeds of every combination."""
-    best_seeds: tuple[int, ...] | None = None
+    best_seeds: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished."""
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """These learning rates for every batch size, instead of a grid centred by A.3 and its extensions."""
-    rates: int | None = None
+    rates: Annotated[int | None, unset("INT")] = None
     """Learning rates per batch size that are tried first, centred by A.3."""
     spacing: float = LearningRates.spacing
     """Ratio of neighbouring learning rates."""
-    extensions: int | None = None
+    extensions: Annotated[int | None, unset("INT")] = None
     """Learning rates that may be added on a side where a best one lies on the edge."""
     search: Literal["grid", "sobol"] = "grid"
     """grid, or sobol: quasi-random points of the learning rate and of what else the domain tunes."""
@@ -47,7 +45,7 @@ class SweepOptions:
     """Search: a decay of the learning rate too, where the domain has one."""
     stop_early: bool = False
     """Stop trials that can no longer be the first to reach any goal; says what that saved."""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs."""
     executor: str = "processes"
     """What runs the trials: processes, one per slot, or serial, this process."""
@@ -59,9 +57,9 @@ class SweepOptions:
     """Stop after this time; running trials save themselves and the same command resumes them."""
     dry_run: bool = False
     """Print what the sweep will take in time, memory and disk, and start nothing."""
-    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    tensorboard: Annotated[Path | None, unset("DIR")] = None
     """Write TensorBoard event files here too, while trials run."""
-    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    wandb: Annotated[str | None, unset("PROJECT")] = None
     """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
     json: bool = False
     """Print a summary of the trials (with --dry-run: what they will take) as JSON on stdout."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.agents.config import Network
-from rl_scaling.cli.options import Count, at_least, given, options_of
+from rl_scaling.cli.options import Count, at_least, given, options_of, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
@@ -36,43 +36,43 @@ _AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="At
 class SweepRL(SweepOptions):
     """Games over numbers of environments, learning rates and seeds; the same command resumes."""
 
-    game: Annotated[tuple[str, ...], arg(name="game")] = ()
+    game: Annotated[tuple[str, ...], unset("[STR [STR ...]]")] = ()
     """Atari games, for instance Pong; several have a store each, with their own goals; all: the seven of the paper."""
-    scale: Literal["smoke", "overnight", "paper"] | None = None
+    scale: Annotated[Literal["smoke", "overnight", "paper"] | None, unset("{smoke,overnight,paper}")] = None
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
     algorithm: str = "a2c"
     """Algorithm: a2c, ppo, or one that you registered."""
-    num_envs: tuple[int, ...] | None = None
+    num_envs: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Numbers of environments (default 4 8 16 32 64; scales have their own); a batch is this times --rollout-steps
     (PPO: over --minibatches), in frames."""
-    frames: Count | None = None
+    frames: Annotated[Count | None, unset("COUNT")] = None
     """Frames of every trial, as the agent sees them (2e6 is understood, and the default; smoke 12e3, paper 2e7)."""
-    reference_rate: float | None = None
+    reference_rate: Annotated[float | None, unset("FLOAT")] = None
     """A learning rate that works at the algorithm's usual batch (A2C 80 frames, PPO 256), from which A.3 scales the
     grids; the algorithm's default rate unless given."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Seeds of every combination, by default 0."""
-    best_seeds: tuple[int, ...] | None = None
+    best_seeds: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Further seeds, run only at the learning rates that are best at their batch size once its grid is finished; by
     default none (overnight 1, paper 1 2)."""
-    rates: int | None = None
+    rates: Annotated[int | None, unset("INT")] = None
     """Learning rates per batch size, before extensions; by default 3 (smoke 1)."""
-    extensions: int | None = None
+    extensions: Annotated[int | None, unset("INT")] = None
     """Learning rates that may be added on a side where the best one lies on the edge; by default 2 (smoke 0)."""
-    network: Network | None = None
+    network: Annotated[Network | None, unset("{nature,small,mlp}")] = None
     """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight)."""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
-    goals: tuple[float, ...] = ()
+    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Scores of one game to reach; by default those of the game, see `rl_scaling.envs.games`."""
     agent: OmitArgPrefixes[_AgentOptions] = field(default_factory=_AgentOptions)  # pyright: ignore[reportInvalidTypeForm]
     """Settings of the algorithm; those of another one are refused."""
     played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
     """How a game is played; kept with the runs."""
-    noise_every_updates: int | None = None
+    noise_every_updates: Annotated[int | None, unset("INT")] = None
     """Measure the noise scale at one in N updates (default 20; smoke 1, overnight 4); 0: never."""
-    adaptive: tuple[float, ...] = ()
+    adaptive: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """After the fixed batches, batches that follow the noise scale, B = sqrt(r B_simple), between the smallest and the
     largest of --num-envs: these are r, the price of an update in frames."""
 
@@ -167,20 +167,22 @@ class SweepSupervised(SweepOptions):
     64 units; or one that you added (docs/how-to/add-a-task.md)."""
     optimizers: tuple[OptimizerName, ...] = ("sgd", "momentum", "adam", "rmsprop", "sgd+ema")
     """Optimisers; each is a task of its own."""
-    batch_sizes: tuple[int, ...] | None = None
+    batch_sizes: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Batch sizes in examples, drawn with replacement; by default the task's (digits: 1 2 4 ... 1024)."""
     budget: Literal["target", "epochs", "steps", "unlimited"] = "target"
     """target: until the lowest of --targets. epochs, steps: the same --epochs or --updates at every batch size, with a
     learning rate that is halved again and again in the second half. unlimited: --epochs and its doublings."""
-    targets: Annotated[tuple[float, ...] | None, arg(aliases=["--goals"])] = None
+    targets: Annotated[tuple[float, ...] | None, unset("FLOAT [FLOAT ...]", aliases=["--goals"])] = None
     """Losses to reach at a constant rate, by default the task's (digits: 0.6 0.3 0.2 0.15); a run that has reached the
     lowest stops."""
-    quantity: Literal["validation_loss", "training_loss"] | None = None
+    quantity: Annotated[
+        Literal["validation_loss", "training_loss"] | None, unset("{validation_loss,training_loss}")
+    ] = None
     """Data whose loss is meant, by default the task's (digits: validation_loss)."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, unset("FLOAT")] = None
     """Passes over the data: the budget; or where a run to a target ends, or after --updates if these are more. By
     default the task's (digits: 20)."""
-    updates: int | None = None
+    updates: Annotated[int | None, unset("INT")] = None
     """Updates: the budget in steps; or the fewest of a run that does not reach its lowest target. By default the task's
     (digits: 600)."""
     doublings: int = 4
@@ -191,7 +193,7 @@ class SweepSupervised(SweepOptions):
     """Learning rates per batch size that are tried first, centred by A.3."""
     extensions: int = 2
     """Learning rates that may be added beyond each end on which a best one lies."""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<task>, and runs/<task>-budgets for budgets."""
     noise_every_updates: int = 4
     """Measure the noise scale at one in N updates; 0: never."""

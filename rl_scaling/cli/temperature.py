@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from rl_scaling.cli.options import Count, as_json, print_json, print_line, print_table, say
+from rl_scaling.cli.options import Count, as_json, print_json, print_line, print_table, say, unset
 from rl_scaling.validation.settings import WHATS, TemperatureSettings, What
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Temperature(TemperatureSettings):
     phase_updates: Count = TemperatureSettings.phase_updates
     what: tuple[What, ...] = WHATS
     """What is changed to lower the temperature, one run each. both: each by the root of the factor."""
-    out: Path | None = None
+    out: Annotated[Path | None, unset("DIR")] = None
     """Folder for the chart (PNG and SVG) and the numbers (temperature.json)."""
     json: bool = False
     """Print the numbers as JSON on stdout."""

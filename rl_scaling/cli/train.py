@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say
+from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say, unset
 from rl_scaling.config import ConfigError, RunDescription
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
@@ -60,9 +60,9 @@ class Training:
     """Device: cpu, cuda, or auto, a GPU where there is one."""
     threads: int = 0
     """Threads for torch and for the emulator, each; 0: every core this process may use."""
-    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None
+    tensorboard: Annotated[Path | None, unset("DIR")] = None
     """Write TensorBoard event files here too, while it trains."""
-    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    wandb: Annotated[str | None, unset("PROJECT")] = None
     """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
@@ -153,11 +153,11 @@ def _no_empty_folders(out: Path) -> Generator[None]:
 class TrainRL(Training):
     """What training an agent takes, whatever the algorithm."""
 
-    game: str | None = None
+    game: Annotated[str | None, unset("STR")] = None
     """Atari game, for instance Breakout (this or --env-id)."""
-    env_id: str | None = None
+    env_id: Annotated[str | None, unset("STR")] = None
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
-    num_envs: int | None = None
+    num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
     PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
     played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
@@ -269,7 +269,7 @@ class TrainSupervised(Training):
 
     described: OmitArgPrefixes[_SupervisedOptions] = field(default_factory=_SupervisedOptions)  # pyright: ignore[reportInvalidTypeForm]
     """Data, model and batch."""
-    folder: Annotated[Path | None, arg(metavar="DIR")] = None
+    folder: Annotated[Path | None, unset("DIR")] = None
     """Parquet files of the data set in the hub's layout; without it the hub is asked."""
     optimizer: OptimizerName = "momentum"
     """Optimiser with its customary coefficients: momentum 0.9; sgd+ema: an average of the weights with decay 0.95."""
@@ -287,7 +287,7 @@ class TrainSupervised(Training):
     """Measure the noise scale B_simple at one in N updates; 0: never, or with --adaptive at each."""
     adaptive_batch: OmitArgPrefixes[_AdaptiveExamplesOptions] = field(default_factory=_AdaptiveExamplesOptions)  # pyright: ignore[reportInvalidTypeForm]
     """Off unless --adaptive says what an update is worth; the run then begins with --batch-size."""
-    rate_power: float | None = None
+    rate_power: Annotated[float | None, unset("FLOAT")] = None
     """Adaptive batch: alpha of A.3, by default 1, or 0.5 for Adam and RMSProp; 0 keeps the learning rate."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("runs/supervised")
     """Folder of the run's store; the run has a folder there, named after its configuration."""
@@ -352,6 +352,7 @@ class Train:
     """Train one agent, or one model on images, once."""
 
     algorithm: Trainings  # pyright: ignore[reportInvalidTypeForm]
+    """What is trained."""
 
     def run(self) -> int:
         return self.algorithm.run()

@@ -117,7 +117,7 @@ def _answer(known: pd.DataFrame, frames_each: float) -> list[object]:
     parts.append(
         f". At that size a run takes twice the fewest possible updates and twice the fewest possible {words.unit}. "
         f"Well below it, {words.larger_batches} cut the updates at little cost in {words.unit}; well above it, they "
-        f"mostly burn {words.unit}."
+        f"mostly use up {words.unit}."
     )
     return parts
 

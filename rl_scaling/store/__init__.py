@@ -148,7 +148,7 @@ class Store:
             return None
         check_schema(document, path)
         if not isinstance(document.get("plan"), dict):
-            raise StoreError(f"{path} holds no plan: mend it or move it away")
+            raise StoreError(f"{path} holds no plan: repair it or move it away")
         return document["plan"]
 
     def _lock(self, directory: Path) -> RunLock:

@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise StoreError(f"{path} is not readable JSON ({error}): mend it or move it away") from error
+        raise StoreError(f"{path} is not readable JSON ({error}): repair it or move it away") from error
     if not isinstance(document, dict):
-        raise StoreError(f"{path} holds no JSON object: mend it or move it away")
+        raise StoreError(f"{path} holds no JSON object: repair it or move it away")
     return document

@@ -183,7 +183,9 @@ def check_schema(document: dict[str, Any], path: Path) -> None:
         StoreError: the schema is newer than `SCHEMA_VERSION`, or no number at all.
     """
     schema = document.get("schema")
-    if type(schema) is not int or schema > SCHEMA_VERSION:
+    if type(schema) is not int:
+        raise StoreError(f"{path} does not say its schema: repair it or move it away")
+    if schema > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by schema {schema}, this version reads up to {SCHEMA_VERSION}: upgrade rl-scaling"
         )

@@ -130,7 +130,7 @@ def read_rows_file(path: Path) -> RowsRead:
         except ValueError as error:
             raise StoreError(
                 f"{path} line {number} is not a record ({error}): "
-                "mend or delete that line, or move the run's folder away"
+                "repair or delete that line, or move the run's folder away"
             ) from error
         ends.append(end)
     return RowsRead(records, ends, len(partial))

@@ -136,7 +136,8 @@ class _naming:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, ConfigError | KeyError | TypeError | ValueError | AttributeError):
-            raise StoreError(f"{self._path}: {error}; move it away to continue without it") from error
+            what = f"no field {error}" if isinstance(error, KeyError) else error
+            raise StoreError(f"{self._path}: {what}; move it away to continue without it") from error
 
 
 def _of_schema_2(plain: Mapping[str, Any]) -> dict[str, Any]:

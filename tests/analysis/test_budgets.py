@@ -81,6 +81,16 @@ def test_seeds_are_averaged_and_a_rate_that_diverges_with_one_of_them_does_not_c
     assert (row["rate_low"], row["rate_high"]) == (0.1, 0.2)
 
 
+def test_a_run_that_differs_in_what_it_measured_alone_is_no_further_seed() -> None:
+    first, again, other = (
+        ended(8, 0.1, 0, 1.0, 0.5),
+        ended(8, 0.1, 0, 1.0, 0.5, run_id="again"),
+        ended(8, 0.1, 1, 3.0, 0.5),
+    )
+    once, twice = (best_rates_of_budgets(pd.concat(runs)) for runs in ([first, other], [first, again, other]))
+    pd.testing.assert_frame_equal(once, twice)
+
+
 def test_momentum_is_compared_by_effective_rates() -> None:
     runs = pd.concat([swept(64, [4, 256]), swept(64, [4, 256], optimizer="momentum")], ignore_index=True)
     runs.loc[(runs["optimizer.name"] == "momentum") & (runs["batch_size"] == 256), "training_loss"] -= 0.5

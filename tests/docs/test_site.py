@@ -39,6 +39,8 @@ def test_site_builds_and_has_the_command_reference(tmp_path: Path) -> None:
     for name in ("sweep atari", "nqm steps", "fit", "report"):
         assert f"rl-scaling {name}" in reference
     assert "--learning-rates" in reference
+    for leftover in ("default: None", "{None", "(default: )", "pyright:"):
+        assert leftover not in reference
     loaded = re.findall(
         r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', (tmp_path / "index.html").read_text()
     )

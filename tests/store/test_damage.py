@@ -101,9 +101,9 @@ def flip_table(store: Store) -> None:
 
 
 DAMAGE = [
-    (break_line, r"records\.jsonl line 2 is not a record \(.+\): mend or delete that line, or move the run's folder"),
-    (break_config, r"config\.json is not readable JSON \(.+\): mend it or move it away"),
-    (list_in_config, r"config\.json holds no JSON object: mend it or move it away"),
+    (break_line, r"records\.jsonl line 2 is not a record \(.+\): repair or delete that line, or move the run's folder"),
+    (break_config, r"config\.json is not readable JSON \(.+\): repair it or move it away"),
+    (list_in_config, r"config\.json holds no JSON object: repair it or move it away"),
     (newer_config, rf"config\.json {NEWER}"),
     (nonsense_config, r"config\.json is not a run's config \(.+\): move its folder away"),
     (newer_seal, rf"records\.parquet {NEWER}"),
@@ -199,7 +199,7 @@ def test_a_folder_renamed_to_another_runs_id_is_not_written_to(store: Store) -> 
         ("[]", r"sweep\.json holds no JSON object"),
         ('{"schema": 1}', r"sweep\.json holds no plan"),
         ('{"schema": 7, "plan": {}}', NEWER),
-        ('{"plan": {}}', "written by schema None"),
+        ('{"plan": {}}', "does not say its schema: repair it or move it away"),
     ],
 )
 def test_a_plan_that_cannot_be_used_is_an_error(store: Store, text: str, message: str) -> None:

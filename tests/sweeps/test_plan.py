@@ -75,6 +75,13 @@ def test_a_damaged_plan_is_one_line_that_names_its_file(plain: dict[str, Any], t
     assert "\n" not in str(caught.value)
 
 
+def test_what_an_old_plan_lacks_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save_plan({"base": {}})
+    with pytest.raises(StoreError, match=r"sweep\.json: no field 'agent'; move it away"):
+        read_plan(store)
+
+
 def test_every_batch_size_has_its_rates_once_small_ones_first() -> None:
     rates = LearningRates(reference_rate=1e-3, reference_batch=80, turn=80.0, power=0.5, fixed=(2e-3, 1e-3))
     assert spread(rates, [40, 20, 40]) == [(20, 1e-3), (20, 2e-3), (40, 1e-3), (40, 2e-3)]
