@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 
 from rl_scaling.config.base import Config, require, require_fraction, require_positive
 
+# A grid beyond these is a slip of the hand, and may leave what a float can hold.
+_MOST_RATES, _MOST_DECADES = 1_000, 100
+
 
 def rate_ratio(batch_size: float, reference: float, *, turn: float, power: float) -> float:
     """Learning rate at a batch size over that at a reference: eq. A.3 of McCandlish et al. 2018 without its maximum.
@@ -89,8 +92,11 @@ class LearningRates(Config):
         for rate in (*self.fixed, self.reference_rate):
             require(math.isfinite(rate) and rate > 0, f"learning rate {rate} in the grid: give positive numbers")
         require_positive(self, "reference_batch", "turn")
+        require_fraction(self, "power")
         grid = self.count >= 1 and 1 < self.spacing < math.inf
         require(grid, "the grid of learning rates needs a count of 1 or more and a spacing above 1")
+        few = self.count <= _MOST_RATES and self.count * math.log10(self.spacing) <= _MOST_DECADES
+        require(few, f"{self.count} learning rates a factor {self.spacing:g} apart: give fewer, or closer ones")
         require(self.max_extensions >= 0, f"max_extensions is {self.max_extensions}: give 0 (none) or more")
 
     def centre(self, batch_size: int) -> float:

@@ -53,6 +53,9 @@ def test_grid_grows_only_beyond_the_edge_with_the_best_rate() -> None:
         ({"count": 0}, "count of 1 or more"),
         ({"spacing": 1.0}, "spacing above 1"),
         ({"max_extensions": -1}, r"max_extensions is -1: give 0 \(none\) or more"),
+        ({"count": 10**9, "spacing": 1.1}, "1000000000 learning rates a factor 1.1 apart: give fewer"),
+        ({"count": 5, "spacing": 1e200}, "5 learning rates a factor 1e.200 apart"),
+        ({"power": 1e300}, "give a number from 0 to 1"),
         ({"turn": 0.0}, "turn is 0.0: give a positive number"),
     ],
 )

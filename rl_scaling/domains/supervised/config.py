@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -198,6 +199,7 @@ class SupervisedConfig(RunDescription):
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
         require(self.sampling in ("replacement", "epoch"), f"no sampling {self.sampling!r}: replacement or epoch")
         require(self.quantity in QUANTITIES, f"no targets of {self.quantity!r}: {', '.join(QUANTITIES)}")
+        require(not self.budget or _is_budget(self.budget), f"budget is {self.budget!r}: give for instance '10 epochs'")
         for name in ("noise_every_updates", "b_noise_every_rows"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 (never) or more")
         if self.adaptive is not None:
@@ -272,6 +274,10 @@ class SupervisedConfig(RunDescription):
             exchange_rate=self.adaptive.exchange_rate if self.adaptive else math.nan,
             seed=self.seed,
         )
+
+
+def _is_budget(words: str) -> bool:
+    return re.fullmatch(r"[\d.]+(e[+-]?\d{1,2})? (epochs|steps|updates)", words) is not None
 
 
 def kind_of(config: SupervisedConfig) -> SupervisedConfig:

@@ -121,9 +121,6 @@ def find_problem(name: str) -> Problem:
     return PROBLEMS[name]
 
 
-find_task = find_problem
-
-
 def source_of(part: Literal["model", "dataset"], name: str) -> Callable[..., Any] | None:
     """The function that makes a problem's own model or data set of this name; None where no problem has one."""
     for problem in PROBLEMS.values():

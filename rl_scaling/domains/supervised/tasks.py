@@ -54,7 +54,9 @@ class SupervisedTask(TaskPlan):
         super().check()
         require(min(self.batch_sizes) >= 1, f"batch size {min(self.batch_sizes)}: give 1 or more")
         require_positive(self, "examples", "updates")
-        require(0 <= self.epochs < math.inf, f"epochs is {self.epochs}: give 0 or more")
+        require(
+            self.epochs >= 0 and math.isfinite(self.epochs * self.examples), f"epochs is {self.epochs}: give 0 or more"
+        )
         alone = self.base.adaptive is None
         require(alone, "the batch of a task's base is adaptive: name it as the task's adaptive, beside its fixed ones")
         both = self.adaptive is not None and self.budget is not None

@@ -89,6 +89,7 @@ def test_budgets_cost_the_same_epochs_or_steps_and_double() -> None:
         (lambda: ScheduleConfig(name="linear"), "needs 1 or more"),
         (lambda: _config(quantity="score"), "no targets of 'score'"),
         (lambda: _config(batch_size=0), "batch_size is 0"),
+        (lambda: _config(budget="much"), "budget is 'much': give for instance '10 epochs'"),
         (lambda: _config(noise_every_updates=-1), "noise_every_updates is -1: give 0"),
         (lambda: _config(b_noise_every_rows=-1), "b_noise_every_rows is -1: give 0"),
         (lambda: Budget(0, "epochs"), "a budget of 0 epochs is none"),

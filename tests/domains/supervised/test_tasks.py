@@ -126,6 +126,7 @@ def test_a_base_keeps_its_own_schedule_unless_it_is_tuned() -> None:
         ({"batch_sizes": ()}, "no batch sizes"),
         ({"batch_sizes": (0, 4)}, "batch size 0"),
         ({"epochs": -1}, "epochs is -1"),
+        ({"epochs": 1e307}, "epochs is 1e.307"),
         ({"examples": 0}, "examples is 0"),
         ({"budget": Budget(5, "steps"), "adaptive": AdaptiveExamplesConfig(exchange_rate=5)}, "give no budget"),
     ],
