@@ -159,7 +159,8 @@ def test_how_it_was_run(sweep: pd.DataFrame) -> None:
     runs = sweep.assign(status="stopped")
     machines = [{"machine": {"cores": 2}, "commit": "abc"}] * 3 + [{"machine": {"cores": 8}, "commit": "abc"}]
     read = page(section(runs, [2], command="rl-scaling sweep", notes=["A note."], provenance=machines))
-    for words in ("rl-scaling sweep", "A note.", "12 runs: 12 stopped, nothing left to reach", "36 million in total", "8.33 h", "abc"):
+    stopped = "12 runs: 12 stopped, nothing left to reach"
+    for words in ("rl-scaling sweep", "A note.", stopped, "36 million in total", "8.33 h", "abc"):
         assert words in read.text, words
     assert "2 (3 runs); 8 (1 run)" in read.text
 
