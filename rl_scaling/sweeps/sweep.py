@@ -60,7 +60,9 @@ class Sweep:
         self.domain.refuse([config for _, config in first], self.hardware, side_by_side)
         infos = list_runs(self.store.root) if self.store.root.is_dir() else []
         _refuse_other_problems(self.plan, self.store, infos)
-        self._goals = save_plan(self.store, self.plan)
+        kept = save_plan(self.store, self.plan)
+        # Where runs stop at their goals, only today's count; where they train on, none that a front is drawn of is lost.
+        self._goals = self.plan.goals if self.plan.stop_at_goals else kept
         for place, config in first:
             self._add(place, config)
         said = [note for note in (other_code(infos),) if note]

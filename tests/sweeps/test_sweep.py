@@ -165,6 +165,12 @@ def test_a_folder_of_another_problem_is_refused_and_left_as_it_is(tmp_path: Path
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_goals_of_an_earlier_sweep_do_not_keep_runs_from_stopping_at_todays(tmp_path: Path) -> None:
+    run(tiny("supervised", digits(goals=(1.0,)), stop_at_goals=True), tmp_path)
+    swept = run(tiny("supervised", digits(goals=(2.2,)), seeds=(5,), stop_at_goals=True), tmp_path)
+    assert all(t.status == "stopped" and t.units < t.length for t in swept.trials.values())
+
+
 def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["sweep", "supervised", "--optimizers", "momentum", "--batch-sizes", "128", "--seeds", "0"]
     command += ["--search", "sobol", "--trials", "4", "--decay", "--updates", "20", "--epochs", "1", "--targets", "2.2"]
