@@ -61,7 +61,7 @@ class Sweep:
         infos = list_runs(self.store.root) if self.store.root.is_dir() else []
         _refuse_other_problems(self.plan, self.store, infos)
         kept = save_plan(self.store, self.plan)
-        # Where runs stop at their goals, only today's count; where they train on, none that a front is drawn of is lost.
+        # Where runs stop at their goals, only those of today count; elsewhere, all that a front is drawn of.
         self._goals = self.plan.goals if self.plan.stop_at_goals else kept
         for place, config in first:
             self._add(place, config)
