@@ -71,7 +71,10 @@ def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, onl
         text = next(iter(helps.values()))
         text = f"{only}: {text}" if only else text[:1].upper() + text[1:]
     else:
-        text = "; ".join(f"{config.kind.upper()}: {help}" for config, help in helps.items())
+        same: dict[str, list[str]] = {}
+        for config, help in helps.items():
+            same.setdefault(help, []).append(config.kind.upper())
+        text = "; ".join(f"{', '.join(kinds)}: {help}" for help, kinds in same.items())
     if kept and len(set(defaults)) == 1:
         hint = None if kind is bool or defaults[0] else ""  # nothing is to be said of an empty list
         return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], field(default=defaults[0])

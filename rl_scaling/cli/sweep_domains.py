@@ -42,10 +42,10 @@ class SweepRL(SweepOptions):
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
     algorithm: str = "a2c"
-    """Algorithm: a2c, ppo, or one that you registered."""
+    """Algorithm: a2c, ppo, ppo-ewma, or one that you registered."""
     num_envs: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Numbers of environments (default 4 8 16 32 64; scales have their own); a batch is this times --rollout-steps
-    (PPO: over --minibatches), in frames."""
+    (PPO: over --minibatches, unless --scaling is minibatch), in frames."""
     frames: Annotated[Count | None, unset("COUNT")] = None
     """Frames of every trial, as the agent sees them (2e6 is understood, and the default; smoke 12e3, paper 2e7)."""
     reference_rate: Annotated[float | None, unset("FLOAT")] = None
@@ -91,7 +91,13 @@ class SweepRL(SweepOptions):
             raise ConfigError("name a game: --game Pong, several, or --game all")
         if len(games) > 1 and self.goals:
             raise ConfigError("--goals are scores of one game: leave them out for several, which have their own")
-        return folders_of(self, {f"{game.name.lower()}-{self.algorithm}": self._plan(game) for game in games})
+        return folders_of(self, {f"{game.name.lower()}-{self._family}": self._plan(game) for game in games})
+
+    @property
+    def _family(self) -> str:
+        """The algorithm, and how it scales where that is not as by default: "ppo-minibatch"."""
+        scaling = given(self.agent).get("scaling", "count")
+        return self.algorithm if scaling == "count" else f"{self.algorithm.removesuffix('-ewma')}-{scaling}"
 
     def _plan(self, game: Game) -> SweepPlan:
         from rl_scaling.sweeps.plan import SweepPlan
@@ -136,11 +142,13 @@ class SweepRL(SweepOptions):
         return getattr(SCALES[self.scale or "plain"], name) if chosen is None else chosen
 
     def _agent(self) -> Any:
-        agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
+        agent: Any = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
         options = {"network": self._sized("network"), **given(self.agent)}
+        if hasattr(agent, "scaling") and "scaling" in options:  # may make another algorithm of it
+            agent = dataclasses.replace(agent, scaling=options.pop("scaling")).as_algorithm
         for option in options:
             owners = [name for name in ALGORITHMS if hasattr(find_algorithm(name), option)]
-            if self.algorithm not in owners:
+            if agent.kind not in owners:
                 said, owner = option.replace("_", "-"), owners[0]
                 raise ConfigError(f"--{said} is for {owner.upper()}: add --algorithm {owner}, or leave it out")
         return dataclasses.replace(agent, **options)

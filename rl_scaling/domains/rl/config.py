@@ -102,6 +102,7 @@ class RunConfig(RunDescription):
         """See `Config.check`."""
         require_positive(self, "frames", "record_every_frames")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        object.__setattr__(self, "agent", self.agent.as_algorithm)  # however it was said, it is one question
         self.agent.batch_size(self.environment.num_envs)  # refuses minibatches that do not divide the rollout
         if self.noise_scale.every_updates:
             self.agent.require_groups(self.environment.num_envs)

@@ -63,16 +63,16 @@ def memory_of(config: RunConfig) -> Memory:
     """The estimate for one run; an adaptive batch counts with the most environments it may have."""
     agent = config.agent
     num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
-    batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
+    at_once, frames = agent.frames_at_once(num_envs), num_envs * agent.rollout_steps
     atari = isinstance(config.environment, AtariConfig)
     observation = OBSERVATION_BYTES if atari else 0
-    minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
+    minibatch = observation if agent.updates_per_rollout > 1 or at_once < frames else 0  # else the rollout itself is learned from
     layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,
         environments=num_envs * ENVIRONMENT_BYTES if atari else 0,
         rollout=2 * frames * observation,
-        learning=batch * (minibatch + 4 * observation + layers),
+        learning=at_once * (minibatch + 4 * observation + layers),
     )
 
 
