@@ -89,9 +89,9 @@ _STATISTICS = ("policy_loss", "value_loss", "entropy", "clip_fraction", "approx_
 class PPO(Agent[PPOConfig]):
     """`epochs` passes over every rollout in minibatches; arguments as `Agent`.
 
-    The noise scale is that of the batch. Where the batch is a minibatch, the gradients of a minibatch are measured as it
-    is learned from. Where it is the rollout (`PPOConfig.keeps_minibatch`), the gradient over the whole rollout is, at the
-    weights that acted: the direction in which its outer step sets out.
+    The noise scale is that of the batch. Where the batch is a minibatch, the gradients of a minibatch are measured as
+    it is learned from. Where it is the rollout (`PPOConfig.keeps_minibatch`), the gradient over the whole rollout is,
+    at the weights that acted: the direction in which its outer step sets out.
     """
 
     keeps_layers = False  # the weights move away from those that acted
@@ -236,10 +236,10 @@ class PPO(Agent[PPOConfig]):
     def _rollout_groups(
         self, frames: Frames, num_envs: int, num_groups: int, frame_gradients: int, *, parts: bool
     ) -> dict[str | None, GradientGroups]:
-        """Gradients over a whole rollout at the weights that acted, by groups of whole environments; nothing is learned.
+        """Gradients over a whole rollout at the weights that acted, by groups of whole environments.
 
-        They are taken in passes of a minibatch, whose sums are those of one pass: a rollout may not fit in memory.
-        Advantages are normalised over the rollout.
+        Nothing is learned. They are taken in passes of a minibatch, whose sums are those of one pass: a rollout may not
+        fit in memory. Advantages are normalised over the rollout.
 
         Returns:
             Of the loss under None, and under the names of its terms (`PARTS`) if they are asked for.
@@ -268,7 +268,8 @@ class PPO(Agent[PPOConfig]):
         sums: dict[str | None, Tensor] = dict.fromkeys(names, torch.zeros((), device=self.device))
         for chunk in rows.to(self.device).split(self.config.minibatch_frames):
             few = frames[chunk]
-            losses, _ = self._losses(*self.network(few.observations), few, self.config.clip_range)
+            logits, values = self.network(few.observations)
+            losses, _ = self._losses(logits, values, few, self.config.clip_range)
             terms = self._weighted(losses) if parts else (self._total(losses),)
             for name, term in zip(names, terms, strict=True):
                 gradient = torch.autograd.grad(

@@ -1,10 +1,10 @@
 """PPO-EWMA: PPO kept near an average of its own past weights (Hilton et al. 2021, arXiv 2110.00641).
 
 The old policy of PPO does two things. It is the behaviour policy, which collected the data and by which they are
-weighted; and it is the proximal policy, which the new one is kept near. The second is by its age a matter of updates, so
-that PPO with half the batch, whose old policy is as many updates but half as many frames old, learns differently. Here
-the proximal policy is an exponentially weighted average of the weights, whose age follows the batch size. The settings
-are `rl_scaling.agents.config.PPOEWMAConfig`.
+weighted; and it is the proximal policy, which the new one is kept near. How near depends on its age: with half the batch
+it is as many updates but half as many frames old, and PPO learns differently. Here the proximal policy is an
+exponentially weighted average of the weights, whose age in frames can be kept. The settings are
+`rl_scaling.agents.config.PPOEWMAConfig`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PPOEWMA(PPO):
     Of an update `clip_fraction` and `approx_kl` tell how far the policy is from the proximal one.
     """
 
-    config: PPOEWMAConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # is never set again
+    config: PPOEWMAConfig
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -57,8 +57,7 @@ class PPOEWMA(PPO):
     def _objective(self, log_probs: Tensor, frames: Frames, clip_range: float) -> tuple[Tensor, Tensor]:
         """(m,) min(pi/pi_b A, pi_p/pi_b clip(pi/pi_p) A) of every frame, and log pi/pi_p.
 
-        pi is the policy that learns, pi_b the behaviour policy and pi_p the proximal one (Hilton et al. 2021, section 3).
-        Quotients are taken of logarithms, as those of single policies may be huge.
+        pi is the policy that learns, pi_b the behaviour policy and pi_p the proximal one (Hilton et al. 2021).
         """
         proximal = self._proximal_log_probs(frames)
         log_ratios, advantages = log_probs - proximal, self._advantages(frames)
@@ -104,8 +103,8 @@ class WeightsEWMA:
     def update(self, network: ActorCritic, decay: float) -> None:
         """Count the weights that a network has now."""
         self._weight = decay * self._weight + 1
-        averages, weights = (list(each.parameters()) for each in (self.network, network))
-        torch._foreach_lerp_(averages, weights, 1 / self._weight)
+        for average, weight in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(weight, 1 / self._weight)
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "weight": self._weight}
@@ -118,8 +117,8 @@ class WeightsEWMA:
 class MomentsEWMA:
     """Mean and variance of numbers that come in rollouts, a rollout counting `decay` times less than the one after it.
 
-    Within a rollout all numbers count alike; sums are kept of the weights, the numbers and their squares, so that nothing
-    is biased to the start.
+    Within a rollout all numbers count alike; sums are kept of the weights, the numbers and their squares, so that
+    nothing is biased to the start.
     """
 
     def __init__(self) -> None:

@@ -159,7 +159,7 @@ class TrainRL(Training):
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
-    PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches, unless --scaling is minibatch), in frames."""
+    PPO 8); a batch is this times --rollout-steps, in frames (PPO: over --minibatches, unless --scaling minibatch)."""
     played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
     """How a game is played; kept with the run."""
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rl_scaling.domains.rl.config import RunConfig
-    from rl_scaling.domains.rl.translate import Setting, Translation
+    from rl_scaling.domains.rl.translate import Translation
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _show(translation: Translation, measured: pd.DataFrame | None) -> None:
     before, after = (run.environment.num_envs for run in (translation.before, translation.after))
     shown = Table("", "setting", f"{before:,} environments", f"{after:,} environments", "why", box=None)
     for setting in translation.settings:
-        shown.add_row(setting.how, setting.name, _value(setting, setting.before), _value(setting, setting.after), setting.why)
+        shown.add_row(setting.how, setting.name, _value(setting.before), _value(setting.after), setting.why)
     print_table(shown)
     print_line(f"as options: {_options(translation)}")
     if measured is None or measured.empty:
@@ -190,7 +190,7 @@ def _show(translation: Translation, measured: pd.DataFrame | None) -> None:
         print_line(f"goal {', '.join(unknown)}: not reached at either number of environments, nor at enough others")
 
 
-def _value(setting: Setting, value: float) -> str:
+def _value(value: float) -> str:
     whole = isinstance(value, int) or float(value).is_integer()
     return f"{value:,.0f}" if whole else f"{value:.4g}"
 
@@ -208,7 +208,9 @@ def _about_goal(row: dict[str, Any], translation: Translation) -> str:
     said = [f"goal {row['goal']:g}: {many:,} environments, batches of {size:,} frames, {_place(turn, size)}"]
     frames, updates = (Estimate.of(row, f"{name}_expected") for name in ("frames", "updates"))
     if frames.resolved or turn.low > 0:
-        said.append(f"expect {frames.text()} times the frames of {few:,} environments, {updates.text()} times the updates")
+        said.append(
+            f"expect {frames.text()} times the frames of {few:,} environments, {updates.text()} times the updates"
+        )
     ratios = [row[f"{name}_after"] / row[f"{name}_before"] for name in ("frames", "updates")]
     if all(map(math.isfinite, ratios)):
         said.append(f"measured {number(ratios[0])} and {number(ratios[1])} times")

@@ -89,7 +89,7 @@ def naive_weights_ewma(history: list[list[Tensor]], decay: float) -> list[Tensor
 
 
 def naive_moments(rollouts: list[Tensor], decay: float) -> tuple[float, float]:
-    """Mean and standard deviation of all numbers, those of a rollout counting `decay` times less than the next ones'."""
+    """Mean and deviation of all numbers, those of a rollout counting `decay` times less than the next ones'."""
     numbers = np.concatenate([rollout.numpy() for rollout in rollouts]).astype(np.float64)
     counts = np.concatenate(
         [np.full(len(rollout), decay ** (len(rollouts) - 1 - i)) for i, rollout in enumerate(rollouts)]
@@ -99,7 +99,7 @@ def naive_moments(rollouts: list[Tensor], decay: float) -> tuple[float, float]:
 
 
 def naive_ewma_loss(agent: PPO, proximal: nn.Module, frames: Frames, rows: list[int], clip_range: float) -> Tensor:
-    """Mean loss of PPO-EWMA over some frames, one after the other (Hilton et al. 2021): three policies in its ratios."""
+    """Mean loss of PPO-EWMA over some frames, one by one: three policies in its ratios (Hilton et al. 2021)."""
     c = agent.config
     total, count = torch.zeros(()), 0
     for row in rows:

@@ -96,12 +96,12 @@ def test_gradient_and_norms_of_a_minibatch_equal_naive_ones() -> None:
     assert found == pytest.approx([sq_norm(gradient) for gradient in naive], rel=5e-3, abs=1e-8)
 
 
-PLAIN = {"network": "mlp", "rollout_steps": STEPS, "learning_rate": 1e-2, "normalize_advantages": False}
+PLAIN: dict[str, Any] = {"network": "mlp", "rollout_steps": STEPS, "learning_rate": 1e-2, "normalize_advantages": False}
 
 
 def test_the_first_update_is_that_of_ppo() -> None:
     """Behaviour and proximal policy are one before anything is learned."""
-    agents = [acting(kind(**PLAIN, minibatches=1, epochs=1)) for kind in (PPOConfig, PPOEWMAConfig)]  # pyright: ignore[reportArgumentType]
+    agents = [acting(kind(**PLAIN, minibatches=1, epochs=1)) for kind in (PPOConfig, PPOEWMAConfig)]
     for agent in agents:
         agent.step()
     for plain, other in zip(*(weights(agent.network) for agent in agents), strict=True):
@@ -111,7 +111,7 @@ def test_the_first_update_is_that_of_ppo() -> None:
 def test_without_memory_and_with_one_update_per_rollout_it_is_ppo_for_good() -> None:
     """A proximal policy that is always the newest is the behaviour policy of the next rollout."""
     options = {**PLAIN, "minibatches": 1, "epochs": 1}
-    agents = [acting(PPOConfig(**options)), acting(PPOEWMAConfig(**options, proximal_decay=0.0))]  # pyright: ignore[reportArgumentType]
+    agents = [acting(PPOConfig(**options)), acting(PPOEWMAConfig(**options, proximal_decay=0.0))]
     for _ in range(4):
         losses = [agent.step().policy_loss for agent in agents]
         assert losses[0] == losses[1]

@@ -66,7 +66,9 @@ def memory_of(config: RunConfig) -> Memory:
     at_once, frames = agent.frames_at_once(num_envs), num_envs * agent.rollout_steps
     atari = isinstance(config.environment, AtariConfig)
     observation = OBSERVATION_BYTES if atari else 0
-    minibatch = observation if agent.updates_per_rollout > 1 or at_once < frames else 0  # else the rollout itself is learned from
+    minibatch = (
+        observation if agent.updates_per_rollout > 1 or at_once < frames else 0
+    )  # else the rollout itself is learned from
     layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,

@@ -2,8 +2,8 @@
 
 "Same" is at equal frames, as far as the batch is below the critical one; beyond it more frames are needed whatever the
 settings are. What is changed follows from how the algorithm scales: the learning rate by A.3 of McCandlish et al. 2018,
-or of PPO-EWMA by the square root of the batch size with the averages that go with it (Hilton et al. 2021). The length of
-a rollout stays, for it is how far returns look ahead: the environments alone make the batch.
+or of PPO-EWMA by the square root of the batch size with the averages that go with it (Hilton et al. 2021). The length
+of a rollout stays, for it is how far returns look ahead: the environments alone make the batch.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _settings(before: RunConfig, after: RunConfig) -> Iterator[Setting]:
         yield _kept(agent, "clip_range", "how far the policy may move")
         if agent.keeps_minibatch:
             yield _kept(agent, "minibatch_frames", "the minibatch stays, so that Adam sees the same noise")
-            count = [agent.minibatches_of(n) for n in (few, many)]
+            count = agent.minibatches_of(few), agent.minibatches_of(many)
             yield Setting("minibatches of an epoch", *count, "follows", "their number grows with the rollout")
         else:
             yield _kept(agent, "minibatches", "as many steps of Adam from every rollout; each has a larger minibatch")
@@ -131,7 +131,7 @@ def _averages(agent: PPOEWMAConfig, few: int, many: int) -> Iterator[Setting]:
     """Decays in force: the config's hold at its reference batch, and follow the batch by themselves."""
     units = {"proximal_decay": "steps of Adam", "advantage_decay": "rollouts"}
     for name, unit in units.items():
-        decays = [agent.decay_at(getattr(agent, name), n) for n in (few, many)]
+        decays = (agent.decay_at(getattr(agent, name), few), agent.decay_at(getattr(agent, name), many))
         centres = [decay / (1 - decay) for decay in decays]
         why = f"centre of mass {centres[0]:.3g} {unit} before, {centres[1]:.3g} after: as many frames"
         yield Setting(f"{name} in force", *decays, "follows", why)
@@ -162,8 +162,8 @@ def beside_measured(
 ) -> pd.DataFrame:
     """What a sweep of the task found at both batch sizes, and what its critical batch size has to say.
 
-    With E = E_min (1 + B / B_crit) and S = S_min (1 + B_crit / B) (McCandlish et al. 2018, eq. 2.11) the frames to a goal
-    grow from one batch to the other by (1 + B' / B_crit) / (1 + B / B_crit), the updates by
+    With E = E_min (1 + B / B_crit) and S = S_min (1 + B_crit / B) (McCandlish et al. 2018, eq. 2.11) the frames to a
+    goal grow from one batch to the other by (1 + B' / B_crit) / (1 + B / B_crit), the updates by
     (1 + B_crit / B') / (1 + B_crit / B), at the best learning rate of each.
 
     Args:

@@ -194,7 +194,7 @@ def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
         ),
         (
             lambda: ppo_run(5, scaling="minibatch"),
-            "5 environments of 128 steps do not divide into minibatches of 256 frames: give num_envs 4 or 6, or another",
+            "5 environments of 128 steps do not divide into minibatches of 256 frames: give num_envs 4 or 6, or",
         ),
         (lambda: ppo_run(1, scaling="minibatch", minibatch_frames=64), "one environment gives no groups to compare"),
         (lambda: PPOConfig(scaling="minibatch", minibatches=8), "minibatches says nothing with scaling minibatch"),

@@ -117,9 +117,7 @@ def test_what_a_sweep_found_stands_beside_the_rule() -> None:
 
     translation = translate(run_of(A2CConfig(network="mlp", learning_rate=1e-3)), 64)
     runs = steady_sweep(updates_per_point, batch_sizes=[20, 80, 320, 1280], rates=[1e-3, 2e-3])
-    table = beside_measured(
-        translation, runs.assign(task=translation.before.task), [5.0], horizon=1.0, confidence=0.95
-    )
+    table = beside_measured(translation, runs.assign(task=translation.before.task), [5.0], horizon=1.0, confidence=0.95)
     (row,) = table.to_dict("records")
     assert (row["rate_before"], row["rate_after"]) == (1e-3, 2e-3)
     assert row["rate_by_rule"] == pytest.approx(1e-3 * translation.rate_ratio)
