@@ -1,7 +1,7 @@
 """PPO-EWMA: PPO kept near an average of its own past weights (Hilton et al. 2021, arXiv 2110.00641).
 
 The old policy of PPO does two things. It is the behaviour policy, which collected the data and by which they are
-weighted; and it is the proximal policy, which the new one is kept near. How near depends on its age: with half the batch
+weighted; and it is the proximal policy, which the new one is kept near. How near depends on its age: with half a batch
 it is as many updates but half as many frames old, and PPO learns differently. Here the proximal policy is an
 exponentially weighted average of the weights, whose age in frames can be kept. The settings are
 `rl_scaling.agents.config.PPOEWMAConfig`.

@@ -169,7 +169,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _options(translation: Translation) -> str:
     """What changes, as the options of `train`."""
     changes = [setting for setting in translation.settings if setting.how == "change"]
-    return " ".join(f"--{setting.name.replace('_', '-')} {setting.after:.10g}" for setting in changes)
+    return " ".join(f"--{setting.name.replace('_', '-')} {setting.after:.6g}" for setting in changes)
 
 
 def _show(translation: Translation, measured: pd.DataFrame | None) -> None:
