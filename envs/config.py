@@ -64,6 +64,7 @@ class AtariConfig(EnvironmentConfig):
     def check(self) -> None:
         """See `Config.check`."""
         super().check()
+        require(not self.game.lower().startswith("minatar/"), f"{self.game} is a game of MinAtar: give one of Atari")
         require_positive(self, "frame_skip")
         require_fraction(self, "sticky_action_probability")
         require(self.max_start_steps >= 0, f"max_start_steps is {self.max_start_steps}: give 0 or more")

@@ -56,6 +56,8 @@ from tests.cli.commands import run
             "--max-episode-steps is for MinAtar: leave it",
         ),
         ("sweep rl --game minatar/all --network nature", 2, "network 'nature' does not fit minatar/asterix"),
+        ("bench atari --game minatar/breakout", 2, "minatar/breakout is a game of MinAtar: give one of Atari"),
+        ("bench noise --game minatar/breakout", 2, "minatar/breakout is a game of MinAtar: give one of Atari"),
         ("temperature --factor 1", 2, "factor is 1.0: give a number above 1"),
         ("temperature --batch-size 60", 2, "batch size 60 does not divide into 8 groups"),
         ("temperature --learning-rate nan", 2, "learning_rate is nan"),
