@@ -65,8 +65,9 @@ GAMES: dict[str, Game] = {
     )
 }
 # Random scores: `python scripts/random_scores.py --games minatar/all --num-envs 10 --games-each 100`, 1,000 games each;
-# standard errors 0.03, 0.02, 0.02, 0.01 and 0.10. The goals go beyond what PPO (64 environments, learning rate 1e-3) reached
-# in 1.5 million frames and was still improving on: 14 in Breakout, 48 in Space Invaders.
+# standard errors 0.03, 0.02, 0.02, 0.01 and 0.10. The goals go beyond what PPO (64 environments, learning rate 1e-3)
+# reached and was still improving on: 5 in Asterix after 1.05 million frames, 14 in Breakout (1.5), 42 in Freeway (0.8),
+# 3 in Seaquest (0.8), 48 in Space Invaders (1.5).
 MINATAR_GAMES: dict[str, Game] = {
     game.name: game
     for game in (
