@@ -73,7 +73,7 @@ def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, onl
     else:
         same: dict[str, list[str]] = {}
         for config, help in helps.items():
-            same.setdefault(help, []).append(config.kind.upper())
+            same.setdefault(help, []).append(getattr(config, "family", config.kind.upper()))
         text = "; ".join(f"{', '.join(kinds)}: {help}" for help, kinds in same.items())
     if kept and len(set(defaults)) == 1:
         hint = None if kind is bool or defaults[0] else ""  # nothing is to be said of an empty list
