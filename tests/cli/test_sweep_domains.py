@@ -265,7 +265,7 @@ def test_families_of_ppo_have_stores_and_batches_of_their_own(
 ) -> None:
     words = ["--game", "pong", "--algorithm", "ppo", "--scaling", scaling, "--num-envs", "8", "32"]
     ((path, plan),) = tyro.cli(SweepRL, args=words, config=(OmitArgPrefixes,)).plans().items()
-    (task,) = plan.tasks
+    task: Any = plan.tasks[0]
     assert (path.name, task.base.agent.kind, task.batch_sizes) == (folder, kind, sizes)
     assert num_envs_of(task) == (8, 32)
 
@@ -273,7 +273,8 @@ def test_families_of_ppo_have_stores_and_batches_of_their_own(
 def test_options_of_ppo_ewma_go_with_either_of_its_names() -> None:
     def agent_of(*words: str) -> Any:
         found = tyro.cli(SweepRL, args=["--game", "pong", *words, "--proximal-decay", "0.9"], config=(OmitArgPrefixes,))
-        return next(iter(found.plans().values())).tasks[0].base.agent
+        task: Any = next(iter(found.plans().values())).tasks[0]
+        return task.base.agent
 
     by_scaling, by_name = agent_of("--algorithm", "ppo", "--scaling", "ewma"), agent_of("--algorithm", "ppo-ewma")
     assert by_scaling == by_name
