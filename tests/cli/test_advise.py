@@ -47,6 +47,37 @@ def test_tables_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fastest" in out
 
 
+def test_other_tasks_correct_and_widen(capsys: pytest.CaptureFixture[str]) -> None:
+    """This sweep is left out of what corrects it."""
+    turns = {}
+    for option in ("--correct", "--no-correct"):
+        code, out, _ = run(capsys, "advise", SHIPPED, option, "--json")
+        assert code == 0
+        found = json.loads(out)
+        turns[option] = found["critical_batch"]
+        assert (found["correction"] is None) == (option == "--no-correct")
+        if found["correction"]:
+            assert found["correction"]["left_out"]["tasks"] > found["correction"]["tasks"]
+    assert turns["--no-correct"]["value"] == pytest.approx(142, rel=0.01)
+    assert turns["--correct"]["low"] < turns["--no-correct"]["low"]
+    assert turns["--correct"]["high"] > turns["--no-correct"]["high"]
+
+
+def test_the_table_over_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "advise", "--table", SHIPPED)
+    assert code == 0
+    assert "too few" in out, "one task has no others"
+    assert "all that is trained, 1 tasks" in out.replace("\n", " ")
+    code, out, _ = run(capsys, "advise", "--table", SHIPPED, "--json")
+    assert code == 0
+    (task,) = json.loads(out)["tasks"]
+    assert task["run_id"] == "cac04310bf0a"
+    assert task["swept_low"] < task["swept"] < task["swept_high"]
+    code, out, err = run(capsys, "advise", "--table", SHIPPED.parent / "pong-a2c")
+    assert (code, out) == (2, "")
+    assert "no task has both a swept B_crit and a run with a noise scale" in err.replace("\n", " ")
+
+
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("short")
