@@ -14,7 +14,18 @@ set -u
 
 # step NAME STORE COMMAND...: a name, the folder whose runs tell how far it is, and the command.
 campaign() {
-  step noise noise-frozen rl-scaling measure --game all --algorithm a2c --network small --num-envs 64 --out noise-frozen
+  # Noise scales of weights that are kept: of seven games at the start, of three at a goal and at the end of a run.
+  step noise-start noise-frozen rl-scaling measure --game all --algorithm a2c --network small --num-envs 64 \
+    --out noise-frozen
+  step noise-breakout noise-goals/breakout rl-scaling train a2c --game Breakout --network small \
+    --no-rmsprop-epsilon-inside-root --num-envs 8 --learning-rate 1.43e-3 --frames 3e5 --measure-at goals --goals 2 6 \
+    --out noise-goals/breakout
+  step noise-spaceinvaders noise-goals/spaceinvaders rl-scaling train a2c --game SpaceInvaders --network small \
+    --no-rmsprop-epsilon-inside-root --num-envs 8 --learning-rate 1.43e-3 --frames 4e5 --measure-at goals --goals 225 \
+    --out noise-goals/spaceinvaders
+  step noise-qbert noise-goals/qbert rl-scaling train a2c --game Qbert --network small \
+    --no-rmsprop-epsilon-inside-root --num-envs 8 --learning-rate 1.43e-3 --frames 4e5 --measure-at goals --goals 300 \
+    --out noise-goals/qbert
 
   # MinAtar: batches of 20 to 20,480 frames (PPO: 64 to 20,480), five rates, three seeds at every point.
   step minatar-a2c minatar-a2c rl-scaling sweep rl --game minatar/all --algorithm a2c \
@@ -33,10 +44,10 @@ campaign() {
 
   # PPO's other two families; the first, a fixed count of minibatches, is minatar-ppo.
   step minatar-ppo-minibatch minatar-ppo-minibatch rl-scaling sweep rl --game minatar/breakout minatar/asterix \
-    --algorithm ppo --scaling minibatch --num-envs 2 6 20 64 200 640 --rates 5 --extensions 1 --seeds 0 1 2 \
+    --algorithm ppo --scaling minibatch --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 \
     --frames 1e6 --noise-every-updates 4 --out minatar-ppo-minibatch
   step minatar-ppo-ewma minatar-ppo-ewma rl-scaling sweep rl --game minatar/breakout minatar/asterix \
-    --algorithm ppo --scaling ewma --num-envs 2 6 20 64 200 640 --rates 5 --extensions 1 --seeds 0 1 2 \
+    --algorithm ppo --scaling ewma --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 \
     --frames 1e6 --noise-every-updates 4 --out minatar-ppo-ewma
 
   # The published protocol: Nature network, the zoo's settings; PPO's are annealed over ten million frames.
