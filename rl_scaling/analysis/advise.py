@@ -34,6 +34,8 @@ _FEWEST_MEASUREMENTS = 50
 # A learning rate that takes this many times the updates of the best one tried is no basis for a prediction.
 _OFF = 1.25
 _GREW = 1.5
+# Weights are kept at the record after a goal, which may be a little later than the score, smoothed, says.
+_SOON = 1.1
 TRAINING, KEPT_WEIGHTS = "training", "kept weights"
 
 
@@ -50,14 +52,18 @@ class ChosenRun:
         paths: the same to each goal that it reached.
         rates: the learning rates tried at its batch size: learning_rate and updates (to the same goal; NaN where it was
             not reached).
-        source: where the noise scale comes from: TRAINING, a meter while it trained, or KEPT_WEIGHTS.
+        kept: goals on whose way the noise scale is that of kept weights, not of a meter while it trained.
     """
 
     run: dict[str, Any]
     path: NoisePath
     paths: dict[float, NoisePath]
     rates: pd.DataFrame
-    source: str = TRAINING
+    kept: frozenset[float] = frozenset()
+
+    def source_of(self, goal: float) -> str:
+        """Where the noise scale on the way to a goal comes from."""
+        return KEPT_WEIGHTS if goal in self.kept else TRAINING
 
 
 def choose_run(
@@ -139,14 +145,14 @@ def with_kept_weights(chosen: ChosenRun, frozen: pd.DataFrame | None) -> ChosenR
     paths = {}
     for goal, path in chosen.paths.items():
         updates = float(path.updates.sum(axis=1).mean())
-        there = own[(own["of_updates"] <= 1.01 * updates) & (own["noise_scale_low"] > 0)]
+        there = own[(own["of_updates"] <= _SOON * updates) & (own["noise_scale_low"] > 0)]
         if len(there) and there["of_updates"].max() > updates / 2:
             measured = pd.concat([start, there], ignore_index=True)
             paths[goal] = path_of_kept_weights(updates, chosen.run["batch_size"], measured)
     if not paths:
         return chosen
-    goal = chosen.run["goal"]
-    return replace(chosen, path=paths.get(goal, chosen.path), paths={**chosen.paths, **paths}, source=KEPT_WEIGHTS)
+    path = paths.get(chosen.run["goal"], chosen.path)
+    return replace(chosen, path=path, paths={**chosen.paths, **paths}, kept=frozenset(paths))
 
 
 def _asked(run: pd.DataFrame, name: str) -> Any:
@@ -350,7 +356,7 @@ def _prediction(
         **{name: str(rows[name].iloc[0]) for name in ("task", "domain", "algorithm", "unit")},
         goal=goal,
         run_id=str(chosen.run["run_id"]),
-        source=chosen.source,
+        source=chosen.source_of(goal),
         swept=swept[goal],
         predicted=value if math.isfinite(value.high) else Estimate(math.nan, value.low, math.inf),
         path=path,

@@ -69,15 +69,24 @@ class Advise:
             raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
         if self.table:
             return self._over_tasks()
-        from rl_scaling.analysis.advise import choose_run
+        from rl_scaling.analysis.advise import choose_run, measured_run, with_kept_weights
         from rl_scaling.cli.advise_table import advice_as_json, show_advice
 
-        runs = load_runs(*self.folders, *self.sweep, allow_empty=False)
+        loaded = load_runs(*self.folders, *self.sweep, allow_empty=False)
+        runs = loaded
         task = self._task(runs)
+        kept = kept_weights(loaded, task)
         runs = runs[runs["task"] == task].reset_index(drop=True)
         goals = self.goals or goals_of_task(task, runs)
         try:
-            chosen = choose_run(runs, goals, run_id=self.run_id, examples=self.frames or math.inf, horizon=self.horizon)
+            chosen = choose_run(
+                runs,
+                goals,
+                run_id=self.run_id or measured_run(kept, runs),
+                examples=self.frames or math.inf,
+                horizon=self.horizon,
+            )
+            chosen = with_kept_weights(chosen, kept)
             model = self._cost_model(chosen, self._throughput(chosen, runs), self._error(runs))
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -112,7 +121,8 @@ class Advise:
         from rl_scaling.cli.advise_table import show_tasks, tasks_as_json
 
         runs, fit = load_and_fit((*self.folders, *self.sweep), self.goals, self.horizon, self.confidence)
-        known = predict_tasks(runs, fit.fits, confidence=self.confidence, horizon=self.horizon)
+        frozen = getattr(fit, "frozen", None)
+        known = predict_tasks(runs, fit.fits, frozen=frozen, confidence=self.confidence, horizon=self.horizon)
         if not known:
             raise ConfigError("no task has both a swept B_crit and a run with a noise scale: see rl-scaling fit")
         if self.json:
@@ -174,3 +184,14 @@ class Advise:
             threads=self.threads or available_cpus(),
             say=say,
         )
+
+
+def kept_weights(loaded: pd.DataFrame, task: str) -> pd.DataFrame | None:
+    """Noise scales of a task that were measured with the weights kept; None where there are none."""
+    from rl_scaling import analysis
+
+    measure = getattr(analysis, "frozen_noise_scales", None)
+    if measure is None:
+        return None
+    found = measure(loaded)
+    return found[found["task"] == task]

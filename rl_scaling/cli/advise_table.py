@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from rl_scaling.analysis.advise import KEPT_WEIGHTS, TRAINING
 from rl_scaling.analysis.predictions import (
     TRAINED,
     PredictedTask,
@@ -56,6 +57,7 @@ def advice_as_json(chosen: ChosenRun, model: CostModel, runs: pd.DataFrame, *, h
         }
     return {
         "run": as_json(chosen.run),
+        "source": chosen.source_of(chosen.run["goal"]),
         "confidence": model.confidence,
         "steps_min": _estimate(model.steps_min),
         "examples_min": _estimate(model.examples_min),
@@ -88,11 +90,11 @@ def show_advice(found: dict[str, Any]) -> None:
         f"{run['task']}, run {run['run_id']}: batch {run['batch_size']:,} {unit}, learning rate "
         f"{run['learning_rate']:g}; {run['updates']:,.0f} updates and {run['examples']:,.0f} {unit} {target}."
     )
-    times = found["throughput"]
+    times, kept = found["throughput"], _SOURCES[found["source"]]
     names = ("steps_min", "examples_min", "critical_batch")
     steps_min, examples_min, critical_batch = (_text(found[name]) for name in names)
     print_line(
-        f"By its noise scale: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
+        f"By its noise scale{kept}: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
         f"({100 * found['confidence']:g} % intervals)."
     )
     if times:
@@ -226,3 +228,4 @@ def _text(plain: Mapping[str, float | None]) -> str:
 
 
 _ENDS = ("value", "low", "high")
+_SOURCES = {TRAINING: "", KEPT_WEIGHTS: ", measured with the weights kept"}

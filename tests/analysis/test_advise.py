@@ -144,7 +144,7 @@ def test_kept_weights_say_what_the_meter_says() -> None:
     chosen = choose_run(run, GOALS)
     measured = kept_weights(run, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     found = with_kept_weights(chosen, measured)
-    assert found.source == KEPT_WEIGHTS
+    assert found.source_of(GOALS[-1]) == KEPT_WEIGHTS
     exact, kept = CostModel(chosen.path).critical_batch, CostModel(found.path).critical_batch
     assert kept.value == pytest.approx(exact.value, rel=0.05)
     assert 1 < kept.high / kept.low < 1.05
@@ -156,7 +156,7 @@ def test_kept_weights_of_the_start_alone_or_of_another_run_are_not_used() -> Non
     for measured in (None, kept_weights(run, []), kept_weights(run, [0.0]), kept_weights(run, [0.0, 0.1])):
         assert with_kept_weights(chosen, measured).path is chosen.path
     other = kept_weights(run, [0.0, 0.5, 1.0]).assign(of_run="other")
-    assert with_kept_weights(chosen, other).source == TRAINING
+    assert with_kept_weights(chosen, other).source_of(GOALS[-1]) == TRAINING
     assert measured_run(other, run) is None
     assert measured_run(kept_weights(run, [0.0, 0.5]), run) == run["run_id"].iloc[0]
     open_above = kept_weights(run, [0.0, 0.9]).assign(noise_scale=np.nan, noise_scale_high=np.inf)
