@@ -94,8 +94,8 @@ def show_advice(found: dict[str, Any]) -> None:
     names = ("steps_min", "examples_min", "critical_batch")
     steps_min, examples_min, critical_batch = (_text(found[name]) for name in names)
     print_line(
-        f"By its noise scale{kept}: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
-        f"({100 * found['confidence']:g} % intervals)."
+        f"By its noise scale{kept}: S_min {steps_min} updates, E_min {examples_min} {unit}, "
+        f"B_crit {critical_batch} {unit} ({100 * found['confidence']:g} % intervals)."
     )
     if times:
         per = 1000 * times[f"seconds_per_{unit.removesuffix('s')}"]
