@@ -2,7 +2,7 @@
 
     python scripts/batch_size_invariance.py --game minatar/breakout             # hours; resumes where it was
     python scripts/batch_size_invariance.py --game minatar/breakout --frames 100000 --seeds 0 1 --num-envs 4 8 16
-    python scripts/batch_size_invariance.py --game minatar/breakout --read      # only what is there
+    python scripts/batch_size_invariance.py --read runs/minatar-ppo-ewma   # train nothing: of sweeps, rates by rule
 
 PPO-EWMA with the rule of Hilton et al. 2021 should learn the same from the same frames with every batch below the
 critical one; a fixed count of minibatches, or a fixed minibatch, need not. Each family is a sweep with one learning
@@ -18,6 +18,7 @@ apart: small where the batch size matters, anything from 0 to 1 where it does no
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,10 @@ from numpy.typing import NDArray
 
 from rl_scaling.cli import main as rl_scaling
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.rl.config import run_config_from_dict
+from rl_scaling.domains.rl.task import learning_rates_of
 from rl_scaling.envs import find_game
-from rl_scaling.store import StoreError, load_runs
+from rl_scaling.store import RunInfo, StoreError, list_runs, load_runs
 
 FAMILIES = ("count", "minibatch", "ewma")
 PARTS = 10
@@ -43,6 +46,17 @@ def commands(args: argparse.Namespace, more: Sequence[str]) -> list[list[str]]:
     shared += ["--workers", str(args.workers), "--out", str(args.out)]
     shared += ["--reference-rate", str(args.reference_rate)] if args.reference_rate else []
     return [[*shared, "--scaling", family, *more] for family in args.families]
+
+
+def by_rule(infos: Sequence[RunInfo], reference_rate: float | None) -> list[str]:
+    """Ids of the runs whose learning rate is what the rule of their family makes of the rate at 8 environments."""
+    kept = []
+    for info in infos:
+        config = run_config_from_dict(info.config)
+        rate = learning_rates_of(config.agent, reference_rate=reference_rate).centre(config.batch_size)
+        if math.isclose(config.learning_rate, rate, rel_tol=0.01):  # grids have three digits
+            kept.append(info.run_id)
+    return kept
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +128,7 @@ def as_markdown(table: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of every family, then compare what is there; exit as `rl-scaling` does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--game", required=True)
+    parser.add_argument("--game", help="game to train on")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--num-envs", nargs="+", type=int, default=[2, 4, 8, 16, 32])
     parser.add_argument("--frames", type=int, default=1_000_000)
@@ -122,19 +136,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference-rate", type=float, help="rate at 8 environments; by default the algorithm's")
     parser.add_argument("--workers", type=int, default=0, help="trials side by side; 0: one per core (default)")
     parser.add_argument("--out", type=Path, help="store (default runs/invariance/<game>)")
-    parser.add_argument("--read", action="store_true", help="train nothing")
+    parser.add_argument("--read", nargs="+", type=Path, metavar="DIR", help="train nothing: compare the runs in here")
     words = list(sys.argv[1:] if arguments is None else arguments)
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     args = parser.parse_args(own)
     code = 0
     try:
-        name = find_game(args.game).name.lower().replace("/", "-")
-        args.out = args.out or Path("runs") / "invariance" / name
-        for command in [] if args.read else commands(args, more):
-            code = max(code, rl_scaling(command))
-            if code == 2:
-                return code
-        print(as_markdown(curves(load_runs(args.out, allow_empty=False))))
+        if not args.read:
+            name = find_game(args.game or "").name.lower().replace("/", "-")
+            args.out = args.out or Path("runs") / "invariance" / name
+            for command in commands(args, more):
+                code = max(code, rl_scaling(command))
+                if code == 2:
+                    return code
+        stores = args.read or [args.out]
+        runs = load_runs(*stores, allow_empty=False)
+        print(as_markdown(curves(runs[runs["run_id"].isin(by_rule(list_runs(*stores), args.reference_rate))])))
     except (ConfigError, StoreError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from rl_scaling.agents.config import PPOConfig
+from rl_scaling.config import to_dict
+from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.task import RLTask, learning_rates_of
+from rl_scaling.envs.config import GymnasiumConfig
 from tests.analysis.made_runs import made_run
 from tests.scripts.loading import load_script
 
@@ -49,6 +55,21 @@ def test_curves_that_coincide_are_told_from_those_that_do_not(script: Any) -> No
     assert "| Made a2c | 64 | 0.001 | 4 | " in alike
 
 
+def test_of_a_sweep_the_rates_of_the_rule_are_compared(script: Any) -> None:
+    """A grid of five rates for each number of environments: the one in the middle of each, wherever it was extended."""
+    for scaling in ("count", "minibatch", "ewma"):
+        base = RunConfig(
+            environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=4),
+            agent=PPOConfig(network="mlp", scaling=scaling),
+        )
+        sizes = tuple(base.agent.batch_size(count) for count in (4, 16, 64))
+        task = RLTask(base=base, batch_sizes=sizes, learning_rates=learning_rates_of(base.agent, count=5))
+        grids = [[task.config(size, rate, 0) for rate in task.learning_rates.grid(size)] for size in sizes]
+        infos = [SimpleNamespace(run_id=run.run_id, config=to_dict(run)) for grid in grids for run in grid]
+        assert script.by_rule(infos, None) == [grid[2].run_id for grid in grids]
+        assert script.by_rule(infos, 2 * base.agent.at_defaults.learning_rate) == [grid[3].run_id for grid in grids]
+
+
 @pytest.mark.statistical
 def test_the_share_is_a_p_value(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 200 sets of runs that are alike about one in ten is called unlike at 0.1 (4 to 17 %: beyond 3 sigma)."""
@@ -71,12 +92,15 @@ def test_every_family_is_a_sweep_by_its_own_rule_into_one_store(
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(script, "rl_scaling", lambda words: ran.append(words) or 0)
-    monkeypatch.setattr(script, "load_runs", lambda *_, **__: sweep(dict.fromkeys(SIZES, 1.0)))
+    made = sweep(dict.fromkeys(SIZES, 1.0))
+    monkeypatch.setattr(script, "load_runs", lambda *_, **__: made)
+    monkeypatch.setattr(script, "list_runs", lambda *_: [])
+    monkeypatch.setattr(script, "by_rule", lambda *_: made["run_id"].tolist())
     assert script.main(["--game", "pong", "--seeds", "0", "1", "--out", str(tmp_path), "--", "--network", "small"]) == 0
     assert [words[words.index("--scaling") + 1] for words in ran] == ["count", "minibatch", "ewma"]
     assert all(words[-2:] == ["--network", "small"] for words in ran)
     assert {words[words.index("--out") + 1] for words in ran} == {str(tmp_path)}
     assert "Made a2c: apart " in capsys.readouterr().out
-    assert script.main(["--game", "pong", "--read"]) == 0
+    assert script.main(["--read", str(tmp_path)]) == 0
     assert len(ran) == 3
     assert script.main(["--game", "pnog"]) == 2
