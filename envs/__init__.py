@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rl_scaling.envs.games import GAMES, Game, find_game
     from rl_scaling.envs.grouped import AlternatingVector, GroupedVector, join_transitions
     from rl_scaling.envs.gymnasium_vector import GymnasiumVector
-    from rl_scaling.envs.make import available_cpus, make_vector
+    from rl_scaling.envs.make import available_cpus, example_observation, make_vector
     from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "VectorSource",
     "available_cpus",
     "check_actions",
+    "example_observation",
     "find_game",
     "join_transitions",
     "make_vector",
@@ -37,7 +38,7 @@ _HOMES = {
     "GymnasiumVector": "gymnasium_vector",
     **dict.fromkeys(("GAMES", "Game", "find_game"), "games"),
     **dict.fromkeys(("AlternatingVector", "GroupedVector", "join_transitions"), "grouped"),
-    **dict.fromkeys(("available_cpus", "make_vector"), "make"),
+    **dict.fromkeys(("available_cpus", "example_observation", "make_vector"), "make"),
     **dict.fromkeys(("EpisodeTally", "Transition", "VectorSource", "check_actions"), "vector"),
 }
 

@@ -95,7 +95,7 @@ def _run(
         learner = make_agent(
             config.agent,
             source.observation_shape,
-            source.num_actions,
+            source.num_actions or source.action_space,
             total_updates=config.updates,
             seed=config.seed,
             device=device,
