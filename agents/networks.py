@@ -146,8 +146,22 @@ def suited_network(name: str, observation_shape: tuple[int, ...]) -> str:
     return next(network for network in (name, "small", "mlp") if fits(network, observation_shape))
 
 
+def _require_fit(name: str, observation_shape: tuple[int, ...]) -> None:
+    if not fits(name, observation_shape):
+        side = _fewest_pixels(name)
+        raise ConfigError(
+            f"network {name!r} needs images of {side} x {side} pixels or more, not observations of shape"
+            f" {observation_shape}; use {suited_network(name, observation_shape)}"
+        )
+
+
 def layer_units(name: str, observation_shape: tuple[int, ...]) -> int:
-    """Numbers that the layers of a network's bodies give for one observation."""
+    """Numbers that the layers of a network's bodies give for one observation.
+
+    Raises:
+        ConfigError: the network does not fit the observations.
+    """
+    _require_fit(name, observation_shape)
     if name == "mlp":
         return 4 * _MLP_UNITS
     return sum(map(math.prod, _convolved(name, observation_shape))) + _CONVOLUTIONS[name][1]
@@ -159,15 +173,10 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
     Raises:
         ConfigError: the network does not fit the observations.
     """
+    _require_fit(name, observation_shape)
     if name == "mlp":
         inputs = math.prod(observation_shape)
         return ActorCritic(_mlp(inputs), _mlp(inputs), _MLP_UNITS, num_actions)
-    if not fits(name, observation_shape):
-        side = _fewest_pixels(name)
-        raise ConfigError(
-            f"network {name!r} needs images of {side} x {side} pixels or more, not observations of shape"
-            f" {observation_shape}; use {suited_network(name, observation_shape)}"
-        )
     return ActorCritic(_convolutional(name, observation_shape), None, _CONVOLUTIONS[name][1], num_actions)
 
 

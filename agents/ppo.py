@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rl_scaling.agents.actions import Actions
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.replay import Tape
@@ -41,13 +40,13 @@ class Frames:
     valid: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, actions: Actions, discount: float, gae_lambda: float) -> Frames:
+    def of(cls, rollout: Rollout, discount: float, gae_lambda: float) -> Frames:
         """All frames of a rollout, environment by environment."""
         advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
         return cls(
             observations=rollout.observations,
             actions=rollout.actions.flatten(0, 1),
-            log_probs=actions.judge(rollout.logits, rollout.actions)[0].flatten(),
+            log_probs=rollout.log_probs.flatten(),
             values=rollout.values.flatten(),
             advantages=advantages.flatten(),
             returns=(advantages + rollout.values).flatten(),
@@ -93,7 +92,7 @@ class PPO(Agent[PPOConfig]):
         """
         c = self.config
         rollout = self._roll_out()
-        frames = Frames.of(rollout, self.network.actions, c.discount, c.gae_lambda)
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
         learning_rate = self._learning_rate()
         clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
         first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)

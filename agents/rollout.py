@@ -27,7 +27,8 @@ class Rollout:
     Attributes:
         observations: (n * steps, *shape) what was acted on, all steps of the first environment, then of the second,
             and so on; the tape's own, so the next rollout overwrites it.
-        actions: (n, steps, ...) what was done, as the network's `actions` has it.
+        distribution: what kind of actions these are, and what the logits say of them.
+        actions: (n, steps, *shape) what was done.
         logits, values: (n, steps, num_parameters) and (n, steps) what the network gave for them, without gradient.
         last_values: (n,) values of the observations after the rollout.
         frames: valid frames in all.
@@ -36,6 +37,7 @@ class Rollout:
     """
 
     observations: Tensor
+    distribution: Actions
     actions: Tensor
     logits: Tensor
     values: Tensor
@@ -47,6 +49,11 @@ class Rollout:
     valid: Tensor
     episode_scores: np.ndarray
     episode_frames: np.ndarray
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(n, steps) of the actions that were taken."""
+        return self.distribution.judge(self.logits, self.actions)[0]
 
     @property
     def rewards_and_values(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -158,6 +165,7 @@ class Actor:
         )
         return Rollout(
             observations=self.tape.observations,
+            distribution=self.network.actions,
             actions=actions,
             logits=logits,
             values=values,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+from contextlib import nullcontext
+from importlib.metadata import entry_points
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import namespace
 from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -88,10 +92,12 @@ class GymnasiumVector(VectorSource):
 
 
 def _make(config: GymnasiumConfig) -> VectorEnv:
-    module, _, name = config.env_id.rpartition(":")
+    module, colon, name = config.env_id.rpartition(":")
     try:
-        if module:
-            _register(module, name)
+        if colon:
+            _import_environments(module, name)
+        elif name not in gymnasium.registry:
+            _load_plug_ins()
         spec = gymnasium.spec(name)
         mode = "sync" if spec.entry_point is not None else "vector_entry_point"
         return gymnasium.make_vec(name, num_envs=config.num_envs, vectorization_mode=mode)
@@ -99,21 +105,30 @@ def _make(config: GymnasiumConfig) -> VectorEnv:
         raise ConfigError(f"no environment {config.env_id!r}: {' '.join(str(error).split())}") from error
 
 
-def _register(module: str, name: str) -> None:
-    """Import the module that registers an environment, and ask it to where importing is not enough, as for MinAtar.
-
-    Plug-ins, which register themselves by an entry point, have been loaded with Gymnasium.
-    """
+def _import_environments(module: str, name: str) -> None:
+    """Import what registers an environment, and call its `register_envs()` where importing is not enough (MinAtar)."""
     try:
         imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, ValueError, TypeError) as error:
+        missing = getattr(error, "name", None) or module
         raise ConfigError(
-            f"no environment '{module}:{name}': there is no module {error.name!r}; install it, or name its folder in"
+            f"no environment '{module}:{name}': there is no module {missing!r}; install it, or name its folder in"
             " PYTHONPATH"
         ) from error
     hook = getattr(imported, "register_envs", None)
     if name not in gymnasium.registry and callable(hook) and hook is not gymnasium.register_envs:
         hook()
+
+
+@functools.cache
+def _load_plug_ins() -> None:
+    """Call what installed distributions give as entry points, as Gymnasium did before version 1."""
+    for plug_in in entry_points(group="gymnasium.envs"):
+        with nullcontext() if plug_in.name == "__root__" else namespace(plug_in.name):
+            try:  # inside: an error would leave Gymnasium in the namespace
+                plug_in.load()()
+            except Exception as error:  # of somebody else's package, and perhaps not of the one that is wanted
+                gymnasium.logger.warn(f"{plug_in.value} did not register its environments: {error}")
 
 
 def _require_next_step(env: VectorEnv) -> None:

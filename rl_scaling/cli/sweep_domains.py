@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 from rl_scaling.agents.config import Network
 from rl_scaling.cli.options import Count, at_least, given, options_of, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
+from rl_scaling.cli.train import environment_config, suited_agent
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
@@ -22,7 +23,7 @@ from rl_scaling.domains.rl.task import SCALES, RLTask, learning_rates_of
 from rl_scaling.domains.supervised.config import Budget, doubled
 from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
 from rl_scaling.domains.supervised.tasks import SupervisedTask
-from rl_scaling.envs.config import AtariConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
 
 if TYPE_CHECKING:
     from rl_scaling.envs import Game
@@ -38,6 +39,9 @@ class SweepRL(SweepOptions):
 
     game: Annotated[tuple[str, ...], unset("[STR [STR ...]]")] = ()
     """Atari games, for instance Pong; several have a store each, with their own goals; all: the seven of the paper."""
+    env_id: Annotated[str | None, unset("STR", aliases=["--env"])] = None
+    """Gymnasium environment instead, for instance CartPole-v1, with --goals; module:EnvId imports the module that
+    registers it. Where observations are no images that --network takes, the network is mlp (or small)."""
     scale: Annotated[Literal["smoke", "overnight", "paper"] | None, unset("{smoke,overnight,paper}")] = None
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
@@ -85,30 +89,42 @@ class SweepRL(SweepOptions):
         """See `SweepOptions.plans`."""
         from rl_scaling.envs import GAMES, find_game
 
+        if self.env_id is not None:
+            return self._gymnasium_plan(self.env_id)
         names = list(GAMES) if self.game == ("all",) else self.game
         games = list({(game := find_game(name)).name: game for name in names}.values())
         if not games:
-            raise ConfigError("name a game: --game Pong, several, or --game all")
+            raise ConfigError("name a game: --game Pong, several, or --game all; or --env-id CartPole-v1")
         if len(games) > 1 and self.goals:
             raise ConfigError("--goals are scores of one game: leave them out for several, which have their own")
-        return folders_of(self, {f"{game.name.lower()}-{self.algorithm}": self._plan(game) for game in games})
+        return folders_of(self, {f"{game.name.lower()}-{self.algorithm}": self._game_plan(game) for game in games})
 
-    def _plan(self, game: Game) -> SweepPlan:
+    def _game_plan(self, game: Game) -> SweepPlan:
+        return self._plan(AtariConfig(game=game.name, **given(self.played)), self.goals or game.goals)
+
+    def _gymnasium_plan(self, env_id: str) -> Mapping[Path, SweepPlan]:
+        if self.game:
+            raise ConfigError("name games or an environment: leave --game or --env-id out")
+        environment = environment_config(None, env_id, GymnasiumConfig.num_envs, given(self.played))
+        name = env_id.rpartition(":")[2].replace("/", "-").lower()
+        return folders_of(self, {f"{name}-{self.algorithm}": self._plan(environment, self.goals)})
+
+    def _plan(self, environment: EnvironmentConfig, goals: tuple[float, ...]) -> SweepPlan:
         from rl_scaling.sweeps.plan import SweepPlan
 
-        goals = self.goals or game.goals
         if not goals:
             raise ConfigError(
-                f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
+                f"{environment.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
             )
         agent, num_envs = self._agent(), self.num_envs
+        if self.network is None:
+            agent = suited_agent(agent, environment)
         if num_envs is None:
             num_envs = agent.num_envs_of_scale[self.scale or "plain"]
         if not num_envs:
             raise ConfigError("no batch sizes: give for instance --num-envs 4 8 16 32")
-        played = AtariConfig(game=game.name, num_envs=num_envs[0], **given(self.played))
         base = RunConfig(
-            environment=played,
+            environment=dataclasses.replace(environment, num_envs=num_envs[0]),
             agent=agent,
             noise_scale=NoiseScaleConfig(every_updates=self._sized("noise_every_updates")),
             frames=self._sized("frames"),

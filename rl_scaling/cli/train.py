@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -155,8 +156,9 @@ class TrainRL(Training):
 
     game: Annotated[str | None, unset("STR")] = None
     """Atari game, for instance Breakout (this or --env-id)."""
-    env_id: Annotated[str | None, unset("STR")] = None
-    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
+    env_id: Annotated[str | None, unset("STR", aliases=["--env"])] = None
+    """Gymnasium environment, for instance CartPole-v1 (this or --game); module:EnvId imports the module that registers
+    it. Where its observations are no images that --network takes, the network is mlp (or small)."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
     PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
@@ -177,9 +179,10 @@ class TrainRL(Training):
     def config(self) -> RunConfig:
         """See `Training.config`."""
         num_envs = type(self.agent).reference_num_envs if self.num_envs is None else self.num_envs
+        environment = environment_config(self.game, self.env_id, num_envs, given(self.played))
         return RunConfig(
-            environment=environment_config(self.game, self.env_id, num_envs, given(self.played)),
-            agent=self.agent,
+            environment=environment,
+            agent=suited_agent(self.agent, environment),
             noise_scale=self.noise,
             frames=self.frames,
             seed=self.seed,
@@ -222,6 +225,24 @@ def environment_config(
     from rl_scaling.envs import find_game
 
     return AtariConfig(game=find_game(game or "").name, num_envs=num_envs, **options)
+
+
+def suited_agent(agent: Any, environment: EnvironmentConfig) -> Any:
+    """The agent, with a network that takes the observations of a Gymnasium environment; what is changed is said.
+
+    Raises:
+        ConfigError: there is no such environment, or it cannot be learned from.
+    """
+    if not isinstance(environment, GymnasiumConfig):
+        return agent
+    from rl_scaling.agents.networks import suited_network
+    from rl_scaling.envs import example_observation
+
+    shape = example_observation(environment).shape
+    network = suited_network(agent.network, shape)
+    if network != agent.network:
+        say(f"observations of {environment.name} have the shape {shape}: the network is {network}")
+    return dataclasses.replace(agent, network=network)
 
 
 def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:

@@ -10,23 +10,19 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 
+from rl_scaling.agents.networks import layer_units
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.envs import example_observation
 from rl_scaling.envs.config import AtariConfig
 
 # Python with torch, its libraries' own buffers included.
 PROCESS_BYTES = 360e6
 ENVIRONMENT_BYTES = 1.8e6
-OBSERVATION_BYTES = 4 * 84 * 84
-# Numbers that the layers of a network give for one frame (see `rl_scaling.agents.networks`).
-LAYER_UNITS = {
-    "nature": 32 * 20 * 20 + 64 * 9 * 9 + 64 * 7 * 7 + 512,
-    "small": 16 * 20 * 20 + 32 * 9 * 9 + 256,
-    "mlp": 4 * 64,
-}
 # What layers give is kept as such and after the ReLUs, and again as a gradient.
 _COPIES_OF_LAYERS = 3.5
 
@@ -38,7 +34,7 @@ class Memory:
     Attributes:
         process: the program itself.
         environments: the emulators.
-        rollout: observations of all frames of a rollout, as bytes: where they are made and where they are learned from.
+        rollout: observations of all frames of a rollout: where they are made and where they are learned from.
         learning: the network's inputs and layers for the frames of one update, and their gradients.
     """
 
@@ -60,19 +56,24 @@ class Memory:
 
 
 def memory_of(config: RunConfig) -> Memory:
-    """The estimate for one run; an adaptive batch counts with the most environments it may have."""
+    """The estimate for one run; an adaptive batch counts with the most environments it may have.
+
+    Raises:
+        ConfigError: an environment that does not exist or cannot be learned from.
+    """
     agent = config.agent
     num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
     batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
     atari = isinstance(config.environment, AtariConfig)
-    observation = OBSERVATION_BYTES if atari else 0
-    minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
-    layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
+    observation = example_observation(config.environment)
+    minibatch = observation.nbytes if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
+    inputs = 4 * observation.size if observation.dtype == np.uint8 else 0  # others are learned from as they are
+    layers = 4 * layer_units(agent.network, observation.shape) * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,
         environments=num_envs * ENVIRONMENT_BYTES if atari else 0,
-        rollout=2 * frames * observation,
-        learning=batch * (minibatch + 4 * observation + layers),
+        rollout=2 * frames * observation.nbytes,
+        learning=batch * (minibatch + inputs + layers),
     )
 
 
