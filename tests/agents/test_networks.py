@@ -1,18 +1,26 @@
-"""Layers that compute in bfloat16: how far the gradient goes from float32's, and that replay and norms follow it."""
+"""Networks for images of any size; layers that compute in bfloat16: how far the gradient goes from float32's, and that
+replay and norms follow it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network
+from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network, suited_network
 from rl_scaling.agents.rollout import Rollout
+from rl_scaling.config import ConfigError
 from tests.agents.reference import TapeSource, sq_norm
 
 
@@ -93,3 +101,46 @@ def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
 def gradient_of(agent: A2C, rollout: Rollout) -> list[Tensor]:
     logits, values = agent.network(rollout.observations)
     return list(torch.autograd.grad(agent._total(agent._losses(logits, values, rollout)), agent._parameters))
+
+
+@pytest.mark.parametrize("side", [(84, 84), (36, 36), (64, 96), (210, 160)])
+def test_nature_equals_stable_baselines3_for_images_of_any_size(side: tuple[int, int]) -> None:
+    space = gymnasium.spaces.Box(0, 255, (3, *side), np.uint8)
+    theirs = NatureCNN(space)
+    ours = make_network("nature", space.shape, 4)
+    with torch.no_grad():
+        for mine, other in zip(ours.policy_body.parameters(), theirs.parameters(), strict=True):
+            mine.copy_(other)
+    pixels = torch.rand(2, *space.shape)
+    torch.testing.assert_close(ours.policy_body(pixels), theirs(pixels))
+
+
+@given(name=st.sampled_from(["nature", "small"]), height=st.integers(1, 60), width=st.integers(1, 60))
+@settings(max_examples=40)
+def test_convolutions_take_what_leaves_something_and_refuse_the_rest(name: str, height: int, width: int) -> None:
+    fewest, shape = {"nature": 36, "small": 20}[name], (2, height, width)
+    if min(height, width) >= fewest:
+        logits, values = make_network(name, shape, 3)(torch.zeros(2, *shape))
+        assert (logits.shape, values.shape) == ((2, 3), (2,))
+        assert suited_network(name, shape) == name
+    else:
+        other = "small" if min(height, width) >= 20 else "mlp"
+        with pytest.raises(ConfigError, match=f"'{name}' needs images of {fewest} x {fewest} pixels or more.*use {other}"):
+            make_network(name, shape, 3)
+        assert suited_network(name, shape) == other
+
+
+@pytest.mark.parametrize("shape", [(4,), (), (4, 84), (2, 4, 84, 84)])
+def test_what_is_no_image_is_for_an_mlp(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="needs images.*use mlp"):
+        make_network("small", shape, 3)
+    assert suited_network("nature", shape) == "mlp"
+
+
+def test_a_gaussians_deviations_begin_at_1_and_are_the_same_for_all_observations() -> None:
+    network = make_network("mlp", (3,), Box(-1, 1, (2,)))
+    parameters, _ = network(torch.randn(5, 3))
+    assert parameters.shape == (5, 4)
+    assert not parameters[:, 2:].any()
+    assert [name for name, _ in network.named_parameters()][-1] == "log_std.weight"
+    assert "log_std.weight" not in make_network("mlp", (3,), 2).state_dict()
