@@ -136,7 +136,7 @@ class Bernoulli(Actions):
 
 @dataclass(frozen=True)
 class DiagonalGaussian(Actions):
-    """A vector of independent normal numbers, as it is: neither squashed nor clipped, which the environment's side does.
+    """A vector of independent normal numbers, neither squashed nor clipped: a source clips what it steps with.
 
     Parameters are the means, which depend on the observation, and the logarithms of the standard deviations, which do
     not: they are learned from 0 on, as in Stable-Baselines3.
@@ -170,7 +170,7 @@ class DiagonalGaussian(Actions):
         return log_densities.sum(-1), (log_stds + half_log + 0.5).sum(-1)
 
 
-def actions_of(space: int | Space[Any]) -> Actions:
+def actions_of(space: int | np.integer[Any] | Space[Any]) -> Actions:
     """The distribution over the actions of a space.
 
     Args:
@@ -196,6 +196,6 @@ def actions_of(space: int | Space[Any]) -> Actions:
         case Box() if len(space.shape) == 1 and space.dtype.kind == "f":
             return DiagonalGaussian(space.shape[0])
     raise ConfigError(
-        f"actions are {space}: an agent takes a number of actions, or Discrete, MultiDiscrete, MultiBinary or Box in one"
-        " dimension that begin at 0; GymnasiumVector makes them of others"
+        f"actions are {space}: give their number, or a Discrete, MultiDiscrete, MultiBinary or Box of one dimension"
+        " that begins at 0, as GymnasiumVector has it"
     )

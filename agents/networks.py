@@ -94,8 +94,8 @@ def pixel_layout(observations: Tensor) -> torch.memory_format:
     return torch.channels_last if pixels else torch.contiguous_format
 
 
-# Convolutions as (filters, side of a filter, stride), and the units of the layer after them: Mnih et al. 2015 (Nature) and
-# Mnih et al. 2016 (A3C), on 84 x 84 pixels there.
+# Convolutions as (filters, side of a filter, stride), and the units of the layer after them: Mnih et al. 2015 (Nature)
+# and Mnih et al. 2016 (A3C), on 84 x 84 pixels there.
 _CONVOLUTIONS: dict[str, tuple[tuple[tuple[int, int, int], ...], int]] = {
     "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
     "small": (((16, 8, 4), (32, 4, 2)), 256),

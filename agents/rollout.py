@@ -198,7 +198,9 @@ class _Passes:
             torch.zeros(steps, num_envs, *each, device=device)
             for each in ((actions.num_outputs,), (actions.num_parameters,), ())
         )
-        return cls(noise, torch.zeros(steps, num_envs, *actions.shape, dtype=actions.dtype, device=device), logits, values)
+        return cls(
+            noise, torch.zeros(steps, num_envs, *actions.shape, dtype=actions.dtype, device=device), logits, values
+        )
 
 
 class PipelinedActor(Actor):

@@ -1,6 +1,6 @@
 """What an environment's observations and actions are to a learner: arrays of one plain form each, whatever the spaces.
 
-Images become (channels, height, width), everything that is made of parts becomes one vector; actions are numbers from 0,
+Images become (channels, height, width), and what is made of parts becomes one vector; actions are a number from 0 on,
 several of them, or a vector of floating-point numbers.
 """
 
@@ -57,7 +57,7 @@ class Observations:
         """(n, *shape) of the observations of n environments; a copy."""
         if not self._flatten:
             return np.array(self._channels_first(np.asarray(observations)), self.dtype, order="C")
-        flat = np.stack([flatten(self._single, one) for one in iterate(self._batch, observations)])
+        flat = np.stack([np.asarray(flatten(self._single, one)) for one in iterate(self._batch, observations)])
         return flat if self.dtype == np.uint8 else (flat / self._divisors).astype(self.dtype)
 
     def _channels_first(self, images: np.ndarray) -> np.ndarray:

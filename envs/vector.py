@@ -118,9 +118,7 @@ def check_actions(actions: object, num_envs: int, space: int | Space[Any]) -> No
         raise ValueError(f"actions are {given}: give a numpy array of {numbers}")
     if actions.shape != (num_envs, *shape):
         each = "one" if not shape else str(shape[0])
-        raise ValueError(
-            f"actions have the shape {actions.shape}: give {each} per environment, {(num_envs, *shape)}"
-        )
+        raise ValueError(f"actions have the shape {actions.shape}: give {each} per environment, {(num_envs, *shape)}")
     if isinstance(space, Box):
         return
     counts = np.broadcast_to(_counts(space), actions.shape)

@@ -134,7 +134,7 @@ def test_the_kind_of_a_space(space: Any, kind: Actions) -> None:
     "space",
     [
         Discrete(3, start=1),
-        MultiDiscrete([[2, 2]]),
+        MultiDiscrete(np.array([[2, 2]])),
         MultiDiscrete([2, 2], start=[0, 1]),
         MultiBinary([2, 2]),
         Box(-1, 1, (2, 2)),

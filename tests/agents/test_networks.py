@@ -125,14 +125,16 @@ def test_convolutions_take_what_leaves_something_and_refuse_the_rest(name: str, 
         assert suited_network(name, shape) == name
     else:
         other = "small" if min(height, width) >= 20 else "mlp"
-        with pytest.raises(ConfigError, match=f"'{name}' needs images of {fewest} x {fewest} pixels or more.*use {other}"):
+        with pytest.raises(
+            ConfigError, match=f"'{name}' needs images of {fewest} x {fewest} pixels or more.*use {other}"
+        ):
             make_network(name, shape, 3)
         assert suited_network(name, shape) == other
 
 
 @pytest.mark.parametrize("shape", [(4,), (), (4, 84), (2, 4, 84, 84)])
 def test_what_is_no_image_is_for_an_mlp(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="needs images.*use mlp"):
+    with pytest.raises(ConfigError, match=r"needs images.*use mlp"):
         make_network("small", shape, 3)
     assert suited_network("nature", shape) == "mlp"
 

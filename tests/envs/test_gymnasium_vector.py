@@ -212,7 +212,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     """Writes a module that can be imported; what it registers is forgotten afterwards."""
     known = dict(gymnasium.registry)
     monkeypatch.syspath_prepend(tmp_path)
-    yield lambda name, text: (tmp_path / f"{name}.py").write_text(text) and None
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+
+    yield write
     gymnasium.registry.clear()
     gymnasium.registry.update(known)
 
@@ -247,7 +251,9 @@ def test_plug_ins_are_known_without_a_module(package: Callable[[str, str], None]
     metadata = tmp_path / "plugged-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[gymnasium.envs]\nBroken = nowhere:f\nPlugged = plugged:register_envs\n")
+    (metadata / "entry_points.txt").write_text(
+        "[gymnasium.envs]\nBroken = nowhere:f\nPlugged = plugged:register_envs\n"
+    )
     _load_plug_ins.cache_clear()
     with pytest.warns(UserWarning, match="nowhere:f did not register its environments: No module named 'nowhere'"):
         source = make_vector(GymnasiumConfig(env_id="Plugged/Short-v0", num_envs=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -59,12 +58,12 @@ def sampled(space: Space[Any], count: int) -> list[Any]:
 @given(space=NESTED, count=st.integers(1, 3))
 def test_what_is_made_of_parts_is_flattened_as_by_gymnasium(space: Space[Any], count: int) -> None:
     samples = sampled(space, count)
-    expected = np.stack([flatten(space, sample) for sample in samples])
+    expected = np.stack([np.asarray(flatten(space, sample)) for sample in samples])
     np.testing.assert_array_equal(converted(space, samples), expected.astype(np.float32))
 
 
 def test_pixels_among_other_numbers_are_from_0_to_1() -> None:
-    space = Dict(OrderedDict(camera=Box(0, 255, (2, 2, 3), np.uint8), inner=Tuple((Box(-9, 9, (2,)), Discrete(3)))))
+    space = Dict([("camera", Box(0, 255, (2, 2, 3), np.uint8)), ("inner", Tuple((Box(-9, 9, (2,)), Discrete(3))))])
     sample = {"camera": np.full((2, 2, 3), 51, np.uint8), "inner": (np.array([7, -7], np.float32), 1)}
     assert converted(space, [sample])[0].tolist() == pytest.approx([0.2] * 12 + [7, -7, 0, 1, 0])
 
@@ -75,7 +74,7 @@ def test_nothing_but_pixels_stay_bytes() -> None:
     assert (found.dtype, found.tolist()) == (np.uint8, [[3, 200, 255]])
 
 
-def image(height: int, width: int, channels: int, dtype: type = np.uint8) -> np.ndarray:
+def image(height: int, width: int, channels: int, dtype: Any = np.uint8) -> np.ndarray:
     return np.arange(height * width * channels).reshape(channels, height, width).astype(dtype)
 
 
@@ -83,11 +82,12 @@ def image(height: int, width: int, channels: int, dtype: type = np.uint8) -> np.
 @pytest.mark.parametrize(
     ("height", "width", "channels"), [(9, 7, 3), (7, 9, 1), (8, 8, 3), (6, 6, 11), (6, 7, 4), (84, 84, 4)]
 )
-def test_channels_come_first_wherever_they_were(height: int, width: int, channels: int, dtype: type) -> None:
+def test_channels_come_first_wherever_they_were(height: int, width: int, channels: int, dtype: Any) -> None:
     """Boards with more planes than squares on a side are told from pixels by their square."""
     first = image(height, width, channels, dtype)
     for given_image in (first, np.moveaxis(first, 0, -1)):
-        found = converted(Box(0, 1 if dtype is bool else 255, given_image.shape, dtype), [given_image, given_image])
+        space = Box(0, 1 if dtype is bool else 255, given_image.shape, dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        found = converted(space, [given_image, given_image])
         np.testing.assert_array_equal(found[1], first.astype(np.uint8 if dtype is np.uint8 else np.float32))
 
 
@@ -164,7 +164,8 @@ def test_an_environment_is_given_actions_of_its_own_space(native: Space[Any], se
     own = actions(chosen)
     assert all(native.contains(action if isinstance(native, Discrete) else np.asarray(action)) for action in own)
     if isinstance(native, Box):
-        np.testing.assert_allclose(own.reshape(3, -1), np.clip(chosen, space.low, space.high), rtol=1e-6)  # pyright: ignore
+        assert isinstance(space, Box)
+        np.testing.assert_allclose(own.reshape(3, -1), np.clip(chosen, space.low, space.high), rtol=1e-6)
     else:
         own_first = native.start if isinstance(native, Discrete | MultiDiscrete) else 0
         np.testing.assert_array_equal((own - own_first).reshape(shape), chosen)

@@ -309,7 +309,7 @@ def test_continuous_actions_are_learned(agent: A2CConfig | PPOConfig) -> None:
 
     One seed of each, fixed: it fails by chance in none of its repetitions on one version of torch.
     """
-    gymnasium.register("Aim-v0", entry_point=Aim, max_episode_steps=8)
+    gymnasium.register("Aim-v0", entry_point=lambda **_: Aim(), max_episode_steps=8)
     try:
         config = RunConfig(
             environment=GymnasiumConfig(env_id="Aim-v0", num_envs=16),
