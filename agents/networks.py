@@ -62,7 +62,7 @@ class ActorCritic(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """What `actions` and values are judged by, for observations (n, *shape); uint8 pixels are scaled to 0..1.
+        """Parameters of `actions`, and values, for observations (n, *shape); uint8 pixels are scaled to 0..1.
 
         Returns:
             (n, num_parameters) logits, or means and log standard deviations, and (n,) values.
