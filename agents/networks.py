@@ -95,10 +95,11 @@ def pixel_layout(observations: Tensor) -> torch.memory_format:
 
 
 # Convolutions as (filters, side of a filter, stride), and the units of the layer after them: Mnih et al. 2015 (Nature)
-# and Mnih et al. 2016 (A3C), on 84 x 84 pixels there.
+# and Mnih et al. 2016 (A3C), on 84 x 84 pixels there, and Young & Tian 2019 (MinAtar), on 10 x 10 cells.
 _CONVOLUTIONS: dict[str, tuple[tuple[tuple[int, int, int], ...], int]] = {
     "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
     "small": (((16, 8, 4), (32, 4, 2)), 256),
+    "minatar": (((16, 3, 1),), 128),
 }
 _MLP_UNITS = 64
 
@@ -142,8 +143,8 @@ def fits(name: str, observation_shape: tuple[int, ...]) -> bool:
 
 
 def suited_network(name: str, observation_shape: tuple[int, ...]) -> str:
-    """The network itself where it fits the observations, else the first of "small" and "mlp" that does."""
-    return next(network for network in (name, "small", "mlp") if fits(network, observation_shape))
+    """The network itself where it fits the observations, else the first of "small", "minatar" and "mlp" that does."""
+    return next(network for network in (name, "small", "minatar", "mlp") if fits(network, observation_shape))
 
 
 def _require_fit(name: str, observation_shape: tuple[int, ...]) -> None:
@@ -168,7 +169,7 @@ def layer_units(name: str, observation_shape: tuple[int, ...]) -> int:
 
 
 def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int | Space[Any]) -> ActorCritic:
-    """A freshly initialised network: "nature" and "small" for (channels, height, width) pixels, "mlp" for any numbers.
+    """A freshly initialised network: "mlp" for any numbers, the others for (channels, height, width) pixels or cells.
 
     Raises:
         ConfigError: the network does not fit the observations.

@@ -10,11 +10,19 @@ import math
 import os
 from contextlib import closing
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.config import require
+from rl_scaling.envs.config import (
+    MINATAR_CHANNELS,
+    AtariConfig,
+    EnvironmentConfig,
+    GymnasiumConfig,
+    MinAtarConfig,
+)
 from rl_scaling.envs.vector import Progress, VectorSource
 
 ATARI_OBSERVATION = (4, 84, 84)
@@ -39,9 +47,10 @@ def make_vector(
         alternate: make an `AlternatingVector`, whose halves are acted on in turns.
 
     Raises:
-        ConfigError: an environment that does not exist or cannot be learned from, or a number of
+        ConfigError: an environment that does not exist, is not installed or cannot be learned from, or a number of
             them that cannot be grouped so.
     """
+    require_installed(config)
     from rl_scaling.envs.atari import AtariVector
     from rl_scaling.envs.grouped import AlternatingVector, GroupedVector
     from rl_scaling.envs.gymnasium_vector import GymnasiumVector
@@ -53,18 +62,24 @@ def make_vector(
         return AlternatingVector(config, make, progress=progress)
     if isinstance(config, AtariConfig):
         return AtariVector(config, num_threads=num_threads, progress=progress)
+    if isinstance(config, MinAtarConfig):
+        from rl_scaling.envs.minatar import MinAtarVector
+
+        return MinAtarVector(config)
     assert isinstance(config, GymnasiumConfig)
     return GymnasiumVector(config)
 
 
 def example_observation(config: EnvironmentConfig) -> np.ndarray:
-    """One observation of the environment, for its shape, type and size; zeros for Atari, of which they are known.
+    """One observation of the environment, for its shape, type and size; zeros where they are known.
 
     Raises:
         ConfigError: an environment that does not exist or cannot be learned from.
     """
     if isinstance(config, AtariConfig):
         return np.zeros(ATARI_OBSERVATION, np.uint8)
+    if isinstance(config, MinAtarConfig):
+        return np.zeros((MINATAR_CHANNELS[config.game], 10, 10), np.float32)
     return _first_observation(dataclasses.replace(config, num_envs=1))
 
 
@@ -72,6 +87,16 @@ def example_observation(config: EnvironmentConfig) -> np.ndarray:
 def _first_observation(config: EnvironmentConfig) -> np.ndarray:
     with closing(make_vector(config)) as source:
         return source.reset(0)[0]
+
+
+def require_installed(config: EnvironmentConfig) -> None:
+    """Refuse an environment whose package is not there.
+
+    Raises:
+        ConfigError: how to get it.
+    """
+    if isinstance(config, MinAtarConfig):
+        require(find_spec("minatar") is not None, f"{config.name} needs MinAtar: pip install 'rl-scaling[minatar]'")
 
 
 def available_cpus(cgroups: Path = _CGROUPS) -> int:

@@ -1,10 +1,11 @@
-"""Networks for images of any size; layers that compute in bfloat16: how far the gradient goes from float32's, and that
-replay and norms follow it."""
+"""Networks for images of any size; in bfloat16: how far the gradient goes from float32's, and what follows it."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -115,16 +116,16 @@ def test_nature_equals_stable_baselines3_for_images_of_any_size(side: tuple[int,
     torch.testing.assert_close(ours.policy_body(pixels), theirs(pixels))
 
 
-@given(name=st.sampled_from(["nature", "small"]), height=st.integers(1, 60), width=st.integers(1, 60))
+@given(name=st.sampled_from(["nature", "small", "minatar"]), height=st.integers(1, 60), width=st.integers(1, 60))
 @settings(max_examples=40)
 def test_convolutions_take_what_leaves_something_and_refuse_the_rest(name: str, height: int, width: int) -> None:
-    fewest, shape = {"nature": 36, "small": 20}[name], (2, height, width)
+    fewest, shape = {"nature": 36, "small": 20, "minatar": 3}[name], (2, height, width)
     if min(height, width) >= fewest:
         logits, values = make_network(name, shape, 3)(torch.zeros(2, *shape))
         assert (logits.shape, values.shape) == ((2, 3), (2,))
         assert suited_network(name, shape) == name
     else:
-        other = "small" if min(height, width) >= 20 else "mlp"
+        other = next(n for n, side in (("small", 20), ("minatar", 3), ("mlp", 0)) if min(height, width) >= side)
         with pytest.raises(
             ConfigError, match=f"'{name}' needs images of {fewest} x {fewest} pixels or more.*use {other}"
         ):
@@ -146,3 +147,41 @@ def test_a_gaussians_deviations_begin_at_1_and_are_the_same_for_all_observations
     assert not parameters[:, 2:].any()
     assert [name for name, _ in network.named_parameters()][-1] == "log_std.weight"
     assert "log_std.weight" not in make_network("mlp", (3,), 2).state_dict()
+
+
+@pytest.mark.parametrize("shape", [(4, 10, 10), (10, 10, 10), (1, 3, 3), (3, 5, 9)])
+def test_the_network_of_minatar_is_the_published_one(shape: tuple[int, int, int]) -> None:
+    """Young & Tian 2019: 16 filters of 3 x 3, then 128 units; by hand."""
+    network = make_network("minatar", shape, 6)
+    channels, rows, columns = shape
+    body: Any = network.policy_body
+    assert body[0].weight.shape == (16, channels, 3, 3)
+    assert body[3].weight.shape == (128, 16 * (rows - 2) * (columns - 2))
+    observations = torch.rand(5, *shape)
+    features = torch.relu(nn.functional.conv2d(observations, body[0].weight, body[0].bias))
+    features = torch.relu(features.flatten(1) @ body[3].weight.T + body[3].bias)
+    logits, values = network(observations)
+    assert torch.allclose(logits, network.policy_head(features), atol=1e-6)
+    assert torch.allclose(values, network.value_head(features)[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "nature",
+            (4, 10, 10),
+            "needs images of 36 x 36 pixels or more, not observations of shape (4, 10, 10); use minatar",
+        ),
+        ("small", (4,), "needs images of 20 x 20 pixels or more, not observations of shape (4,); use mlp"),
+        (
+            "minatar",
+            (4, 2, 10),
+            "needs images of 3 x 3 pixels or more, not observations of shape (4, 2, 10); use mlp",
+        ),
+        ("minatar", (4,), "needs images of 3 x 3 pixels or more, not observations of shape (4,); use mlp"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_network(name, shape, 4)

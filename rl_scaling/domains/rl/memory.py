@@ -18,11 +18,13 @@ from rl_scaling.agents.networks import layer_units
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import example_observation
-from rl_scaling.envs.config import AtariConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, MinAtarConfig
 
 # Python with torch, its libraries' own buffers included.
 PROCESS_BYTES = 360e6
 ENVIRONMENT_BYTES = 1.8e6
+# The package loads what it could draw with.
+MINATAR_BYTES, MINATAR_ENVIRONMENT_BYTES = 150e6, 8e3
 # What layers give is kept as such and after the ReLUs, and again as a gradient.
 _COPIES_OF_LAYERS = 3.5
 
@@ -64,17 +66,22 @@ def memory_of(config: RunConfig) -> Memory:
     agent = config.agent
     num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
     batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
-    atari = isinstance(config.environment, AtariConfig)
     observation = example_observation(config.environment)
     minibatch = observation.nbytes if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
     inputs = 4 * observation.size if observation.dtype == np.uint8 else 0  # others are learned from as they are
     layers = 4 * layer_units(agent.network, observation.shape) * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,
-        environments=num_envs * ENVIRONMENT_BYTES if atari else 0,
+        environments=_environment_bytes(config.environment, num_envs),
         rollout=2 * frames * observation.nbytes,
         learning=batch * (minibatch + inputs + layers),
     )
+
+
+def _environment_bytes(environment: EnvironmentConfig, num_envs: int) -> float:
+    if isinstance(environment, MinAtarConfig):
+        return MINATAR_BYTES + num_envs * MINATAR_ENVIRONMENT_BYTES
+    return num_envs * ENVIRONMENT_BYTES if isinstance(environment, AtariConfig) else 0
 
 
 def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_by_side: int = 1) -> None:

@@ -18,7 +18,7 @@ from rl_scaling.agents.networks import layer_units
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig
 from rl_scaling.domains.rl.memory import ENVIRONMENT_BYTES, memory_of, require_memory
-from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 
 CPU = torch.device("cpu")
 
@@ -65,9 +65,11 @@ for _ in range(2):
 print(1024 * int(peak.split()[1]))
 """
 FEW = AtariConfig(game="Pong", num_envs=4, max_start_steps=0)
+GRIDS = MinAtarConfig(game="seaquest", num_envs=800)
 CONFIGS = {
     "a2c": RunConfig(environment=FEW, agent=A2CConfig(network="small", rollout_steps=200)),
     "ppo": RunConfig(environment=FEW, agent=PPOConfig(network="small", rollout_steps=400, epochs=1)),
+    "minatar": RunConfig(environment=GRIDS, agent=A2CConfig(network="minatar", rollout_steps=20)),
 }
 
 
@@ -90,7 +92,7 @@ def test_the_estimate_is_what_a_process_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 84, 84), (3, 40, 64)], ids=str)
-@pytest.mark.parametrize("name", ["nature", "small", "mlp"])
+@pytest.mark.parametrize("name", ["nature", "small", "minatar", "mlp"])
 def test_layers_give_as_many_numbers_as_is_said(name: str, shape: tuple[int, ...]) -> None:
     network = make_network(name, shape, 4)
     units = []
