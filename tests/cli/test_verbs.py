@@ -30,6 +30,7 @@ from tests.cli.commands import run
         ("train a2c", 2, "name one environment"),
         ("train a2c --game Pong --device cuda:0 --frames 100", 2, "no GPU is to be seen"),
         ("train a2c --env-id NoSuchThing-v0 --network mlp", 2, "no environment 'NoSuchThing-v0'"),
+        ("train a2c --env-id CartPole-v1 --network nature --frames 100", 2, "'nature' needs images of 36 x 36 pixels"),
         ("train a2c --env-id nowhere:CartPole-v1", 2, "there is no module 'nowhere'"),
         ("sweep rl --env CartPole-v1 --goals 9 --network small", 2, "'small' needs images of 20 x 20 pixels or more"),
         ("train a2c --game Pong --learning-rate -1", 2, "learning_rate is -1.0: give a positive number"),
