@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.config import PPOEWMAConfig
 from rl_scaling.agents.networks import ActorCritic
@@ -72,7 +71,7 @@ class PPOEWMA(PPO):
         network = self._proximal.network
         network.compute_dtype = self.network.compute_dtype
         logits, _ = network(frames.observations)
-        return log_softmax(logits, dim=-1).gather(-1, frames.actions.unsqueeze(-1)).squeeze(-1)
+        return network.actions.judge(logits, frames.actions)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """See `Agent.state_dict`."""

@@ -24,7 +24,6 @@ MODULES = {
 # Why a module is shorter than 50 lines; faces of packages (`__init__.py`, `__main__.py`) may be.
 SMALL = {
     "domains/device.py": "of every domain that learns with torch, and the only one of them that imports it",
-    "domains/rl/registry.py": "a registry",
     "noise/batch_rule.py": "a rule that stands alone: numbers in, a batch size out",
     "nqm.py": "a face: the public name of the model",
     "report/charts/algorithms.py": "one file per chart",
