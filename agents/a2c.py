@@ -6,9 +6,6 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +14,7 @@ from torch.nn.functional import log_softmax
 from rl_scaling.agents.agent import Agent, Losses, Update
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.networks import gradient_error
+from rl_scaling.agents.optimizers import RMSprop
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
 from rl_scaling.noise.clusters import cluster_slices
@@ -94,31 +92,10 @@ class A2C(Agent[A2CConfig]):
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config
-        if c.rmsprop_epsilon_inside_root:
-            return RMSpropInsideRoot(self._parameters, c.learning_rate, c.rmsprop_decay, c.rmsprop_epsilon)
-        return torch.optim.RMSprop(self._parameters, c.learning_rate, alpha=c.rmsprop_decay, eps=c.rmsprop_epsilon)
-
-
-class RMSpropInsideRoot(torch.optim.Optimizer):
-    """RMSProp as TensorFlow computes it, which the Baselines' A2C was tuned with.
-
-    v <- decay v + (1 - decay) g^2 from v = 1; theta <- theta - lr g / sqrt(v + epsilon).
-    torch.optim.RMSprop starts at v = 0 and adds epsilon outside the root, which makes its first steps far larger.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float, decay: float, epsilon: float):
-        super().__init__(params, {"lr": lr, "decay": decay, "epsilon": epsilon})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for group in self.param_groups:
-            decay, epsilon, lr = group["decay"], group["epsilon"], group["lr"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["square_mean"] = torch.ones_like(p)
-                square_mean = state["square_mean"]
-                square_mean.mul_(decay).addcmul_(p.grad, p.grad, value=1 - decay)
-                p.addcdiv_(p.grad, (square_mean + epsilon).sqrt_(), value=-lr)
+        return RMSprop(
+            self._parameters,
+            c.learning_rate,
+            c.rmsprop_decay,
+            c.rmsprop_epsilon,
+            inside_root=c.rmsprop_epsilon_inside_root,
+        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.optimizers import clipped_step
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
 from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
@@ -196,10 +197,9 @@ class Agent(ABC, Generic[Config]):
         self._total(losses).backward()
         gradient = [p.grad for p in self._parameters if p.grad is not None]
         groups = self._gradient_groups(valid, norms, gradient) if norms else None
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        grad_norm = clipped_step(self._optimizer, gradient, self.config.max_grad_norm)
         self.updates += 1
         return Descent(grad_norm, groups, parts)
 

@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
+from rl_scaling.agents.optimizers import Adam
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, generalized_advantages
 from rl_scaling.noise.clusters import cluster_slices
@@ -219,7 +220,7 @@ class PPO(Agent[PPOConfig]):
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
+        return Adam(self._parameters, self.config.learning_rate, self.config.adam_epsilon)
 
 
 def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
