@@ -6,6 +6,8 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,6 @@ from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses, Update
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import gradient_error
 from rl_scaling.agents.optimizers import RMSprop
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
@@ -75,20 +76,8 @@ class A2C(Agent[A2CConfig]):
         groups = cluster_slices(np.arange(num_envs + 1) * steps, num_groups)
         return GroupSqNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), device=self.device)
 
-    def gradient_error(self, dtype: torch.dtype) -> float:
-        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
-
-        The rollout is acted but not learned from. See `rl_scaling.agents.networks.gradient_error`.
-
-        Raises:
-            RuntimeError: `begin` was not called.
-        """
-        rollout = self._roll_out()
-
-        def loss(logits: Tensor, values: Tensor) -> Tensor:
-            return self._total(self._losses(logits, values, rollout))
-
-        return gradient_error(self.network, loss, rollout.observations, dtype)
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda logits, values: self._total(self._losses(logits, values, rollout))
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.optimizers import clipped_step
+from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
 from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
@@ -143,6 +144,10 @@ class Agent(ABC, Generic[Config]):
         """
 
     @abstractmethod
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of all of a rollout's frames, of the logits and values of its observations."""
+
+    @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
@@ -155,6 +160,26 @@ class Agent(ABC, Generic[Config]):
             )
         else:
             self._actor = Actor(network, source, observations, device, keep_layers=keep_layers)
+
+    def rollout_and_loss(self) -> tuple[Rollout, Callable[[Tensor, Tensor], Tensor]]:
+        """A rollout that is acted but not learned from, and its loss of logits and values, for checks of the gradient.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout = self._roll_out()
+        return rollout, self._loss_of(rollout)
+
+    def gradient_error(self, dtype: torch.dtype) -> float:
+        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
+
+        The rollout is acted but not learned from. See `rl_scaling.agents.precision.gradient_error`.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout, loss = self.rollout_and_loss()
+        return gradient_error(self.network, loss, rollout.observations, dtype)
 
     @property
     def _acting(self) -> Actor:

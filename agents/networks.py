@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from rl_scaling.config import ConfigError
-
-# Of the gradient in half precision: adds its square, 1 %, to a relative variance that is 100 % in a batch as large as
-# the noise scale.
-MOST_GRADIENT_ERROR = 0.1
 
 
 class ActorCritic(nn.Module):
@@ -25,7 +22,8 @@ class ActorCritic(nn.Module):
         num_actions: number of discrete actions.
 
     Attributes:
-        compute_dtype: layers compute in this type under autocast (torch.bfloat16); None, the default: in their own.
+        compute_dtype: layers of the bodies compute in this type under autocast (torch.bfloat16); None, the default: in
+            their own. The heads always do.
     """
 
     compute_dtype: torch.dtype | None = None
@@ -50,17 +48,32 @@ class ActorCritic(nn.Module):
         """Logits (n, num_actions) and values (n,) for observations (n, *shape); uint8 pixels are scaled to 0..1."""
         inputs = observations
         if observations.dtype == torch.uint8:
-            inputs = observations.to(torch.float32, memory_format=pixel_layout(observations)).div_(255)
+            # 0 to 255 are exact in bfloat16 as well, and the quotient is rounded once, as it is from float32.
+            inputs = observations.to(self.compute_dtype or torch.float32, memory_format=pixel_layout(observations))
+            inputs = inputs.div_(255)
         if self.compute_dtype is None:
-            return self._heads(inputs)
+            return self._heads(*self._bodies(inputs))
         with torch.autocast(inputs.device.type, self.compute_dtype):
-            logits, values = self._heads(inputs)
-        return logits.float(), values.float()
+            features, value_features = self._bodies(inputs)
+        # In float32: a value of three digits would be an error of its return.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._heads(features.float(), value_features.float())
 
-    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _bodies(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.policy_body(inputs)
-        value_features = features if self.value_body is None else self.value_body(inputs)
+        return features, features if self.value_body is None else self.value_body(inputs)
+
+    def _heads(self, features: Tensor, value_features: Tensor) -> tuple[Tensor, Tensor]:
         return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+    @contextmanager
+    def unchanged(self) -> Generator[None]:
+        """Inside, where nothing is differentiated and the weights stay, they are rounded to `compute_dtype` once."""
+        if self.compute_dtype is None:
+            yield
+            return
+        with torch.autocast(self.policy_head.weight.device.type, self.compute_dtype):
+            yield
 
 
 def pixel_layout(observations: Tensor) -> torch.memory_format:
@@ -72,13 +85,15 @@ def pixel_layout(observations: Tensor) -> torch.memory_format:
     return torch.channels_last if pixels else torch.contiguous_format
 
 
+# Flattened before the last ReLU, whose backward pass is several times slower where the gradient of the flat features
+# meets features with their channels last.
 def _nature(channels: int) -> nn.Sequential:
     """Mnih et al. 2015 (Nature): three convolutions on 84 x 84 pixels."""
     return nn.Sequential(
         nn.Conv2d(channels, 32, 8, stride=4), nn.ReLU(),
         nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
-        nn.Conv2d(64, 64, 3, stride=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=1), nn.Flatten(), nn.ReLU(),
+        nn.Linear(64 * 7 * 7, 512), nn.ReLU(),
     )  # fmt: skip
 
 
@@ -86,8 +101,8 @@ def _small(channels: int) -> nn.Sequential:
     """Mnih et al. 2016 (A3C): two convolutions on 84 x 84 pixels."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, 8, stride=4), nn.ReLU(),
-        nn.Conv2d(16, 32, 4, stride=2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(32 * 9 * 9, 256), nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2), nn.Flatten(), nn.ReLU(),
+        nn.Linear(32 * 9 * 9, 256), nn.ReLU(),
     )  # fmt: skip
 
 
@@ -110,28 +125,3 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
         )
     body, num_features = (_nature, 512) if name == "nature" else (_small, 256)
     return ActorCritic(body(observation_shape[0]), None, num_features, num_actions)
-
-
-def gradient_error(
-    network: ActorCritic, loss: Callable[[Tensor, Tensor], Tensor], observations: Tensor, dtype: torch.dtype
-) -> float:
-    """|g - g32| / |g32|, the relative error of a gradient whose layers compute in `dtype` under autocast.
-
-    Args:
-        network: is left as it was.
-        loss: of its logits and values.
-        observations: (m, *shape) what both gradients are taken on.
-        dtype: torch.bfloat16, usually.
-    """
-
-    def gradient(of: torch.dtype | None) -> Tensor:
-        network.compute_dtype = of
-        parts = torch.autograd.grad(loss(*network(observations)), list(network.parameters()), materialize_grads=True)
-        return torch.cat([part.flatten() for part in parts]).double()
-
-    before = network.compute_dtype
-    try:
-        exact, rounded = gradient(None), gradient(dtype)
-    finally:
-        network.compute_dtype = before
-    return float((rounded - exact).norm() / exact.norm())

@@ -5,7 +5,7 @@ As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advanta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -149,6 +149,10 @@ class PPO(Agent[PPOConfig]):
             clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
+
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        frames = Frames.of(rollout, self.config.discount, self.config.gae_lambda)
+        return lambda logits, values: self._total(self._losses(logits, values, frames, self.config.clip_range)[0])
 
     def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
         """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,6 +149,10 @@ class Actor:
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        with self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         taken, logits, values, transitions = [], [], [], []
         with self.tape.recording(steps):
             for _ in range(steps):
@@ -241,6 +246,11 @@ class PipelinedActor(Actor):
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        # Graphs round the weights whenever they are replayed.
+        with nullcontext() if self.capture_graphs else self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         passes = self._prepare(steps)
         for exponential in passes.exponential:  # step by step, as an `Actor` draws them
             exponential.exponential_(generator=generator)

@@ -21,7 +21,7 @@ import torch
 from rl_scaling import run
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR
 from rl_scaling.cli.live import Interruptible
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Hardware
