@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -161,14 +161,31 @@ class Agent(ABC, Generic[Config]):
         else:
             self._actor = Actor(network, source, observations, device, keep_layers=keep_layers)
 
-    def rollout_and_loss(self) -> tuple[Rollout, Callable[[Tensor, Tensor], Tensor]]:
-        """A rollout that is acted but not learned from, and its loss of logits and values, for checks of the gradient.
+    def sampled_loss(self) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """A rollout, acted but not learned from, as a loss for checks of the gradient.
+
+        Returns:
+            (m, *shape) observations of the rollout and those after it, and the loss of the network's (m, num_actions)
+            logits and (m,) values for them. What the loss takes from acting is taken from these too, so that all of it
+            is as it would be if the network had acted in the arithmetic that it computes them in.
 
         Raises:
             RuntimeError: `begin` was not called.
         """
         rollout = self._roll_out()
-        return rollout, self._loss_of(rollout)
+        after = self._acting.current
+
+        def loss(logits: Tensor, values: Tensor) -> Tensor:
+            frames = len(rollout.observations)
+            acted = replace(
+                rollout,
+                logits=logits[:frames].detach().view_as(rollout.logits),
+                values=values[:frames].detach().view_as(rollout.values),
+                last_values=values[frames:].detach(),
+            )
+            return self._loss_of(acted)(logits[:frames], values[:frames])
+
+        return torch.cat([rollout.observations, after]), loss
 
     def gradient_error(self, dtype: torch.dtype) -> float:
         """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
@@ -178,8 +195,8 @@ class Agent(ABC, Generic[Config]):
         Raises:
             RuntimeError: `begin` was not called.
         """
-        rollout, loss = self.rollout_and_loss()
-        return gradient_error(self.network, loss, rollout.observations, dtype)
+        observations, loss = self.sampled_loss()
+        return gradient_error(self.network, loss, observations, dtype)
 
     @property
     def _acting(self) -> Actor:

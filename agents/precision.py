@@ -5,6 +5,7 @@ Weights, optimiser, heads and losses are float32 in either case; see `rl_scaling
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,17 +24,17 @@ MOST_GRADIENT_ERROR = 0.1
 # Less is within what such a short measurement can tell.
 LEAST_GAIN = 1.1
 _ROUNDS = 5
+_ROLLOUTS = 4
 # As torch names them: Intel, AMD, Arm.
 _CPU_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 
-Precision = Literal["float32", "bfloat16"]
 DTYPES: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Verdict(NamedTuple):
     """What layers should compute in, and why, in words."""
 
-    precision: Precision
+    precision: Literal["float32", "bfloat16"]
     reason: str
 
 
@@ -48,9 +49,10 @@ def lacks_bfloat16(device: torch.device) -> str:
 
 
 def judge_bfloat16(agent: Agent[Any]) -> Verdict:
-    """Whether an agent's layers should compute in bfloat16, from one rollout, which is acted but not learned from.
+    """Whether an agent's layers should compute in bfloat16, from a few rollouts, which are acted but not learned from.
 
-    The gradient may be off by `MOST_GRADIENT_ERROR`, and forward and backward passes must be `LEAST_GAIN` times as
+    The gradient may be off by `MOST_GRADIENT_ERROR`, over the rollouts together, as that of a single one may be small
+    by chance; and forward and backward passes must be `LEAST_GAIN` times as
     fast as in float32; both are measured here and now.
 
     Args:
@@ -58,11 +60,15 @@ def judge_bfloat16(agent: Agent[Any]) -> Verdict:
     """
     if lack := lacks_bfloat16(agent.device):
         return Verdict("float32", lack)
-    rollout, loss = agent.rollout_and_loss()
-    error = gradient_error(agent.network, loss, rollout.observations, torch.bfloat16)
+    squares = []
+    for _ in range(_ROLLOUTS):
+        observations, loss = agent.sampled_loss()
+        squares.append(_squares(agent.network, loss, observations, torch.bfloat16))
+    of_errors, of_gradients = (sum(column) for column in zip(*squares, strict=True))
+    error = math.sqrt(of_errors / of_gradients) if of_gradients else 0.0
     if not error <= MOST_GRADIENT_ERROR:
         return Verdict("float32", f"bfloat16's gradient is {error:.0%} off, more than {MOST_GRADIENT_ERROR:.0%}")
-    gain = speed_gain(agent.network, rollout.observations, torch.bfloat16)
+    gain = speed_gain(agent.network, observations, torch.bfloat16)
     if gain < LEAST_GAIN:
         return Verdict("float32", f"bfloat16 is only {gain:.1f} times as fast here")
     return Verdict("bfloat16", f"{gain:.1f} times as fast as float32 here, its gradient {error:.1%} off")
@@ -79,13 +85,21 @@ def gradient_error(
         observations: (m, *shape) what both gradients are taken on.
         dtype: torch.bfloat16, usually.
     """
+    of_error, of_gradient = _squares(network, loss, observations, dtype)
+    return math.sqrt(of_error / of_gradient)
+
+
+def _squares(
+    network: ActorCritic, loss: Callable[[Tensor, Tensor], Tensor], observations: Tensor, dtype: torch.dtype
+) -> tuple[float, float]:
+    """|g - g32|^2 and |g32|^2."""
 
     def gradient() -> Tensor:
         parts = torch.autograd.grad(loss(*network(observations)), list(network.parameters()), materialize_grads=True)
         return torch.cat([part.flatten() for part in parts]).double()
 
     exact, rounded = (_computing_in(network, each, gradient) for each in (None, dtype))
-    return float((rounded - exact).norm() / exact.norm())
+    return float((rounded - exact).square().sum()), float(exact.square().sum())
 
 
 def speed_gain(network: ActorCritic, observations: Tensor, dtype: torch.dtype) -> float:

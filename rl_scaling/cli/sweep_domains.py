@@ -15,6 +15,7 @@ from rl_scaling.agents.config import Network
 from rl_scaling.cli.options import Count, at_least, given, options_of, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Precision
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
@@ -25,6 +26,7 @@ from rl_scaling.domains.supervised.tasks import SupervisedTask
 from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:
+    from rl_scaling.domains.base import Hardware
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
 
@@ -62,6 +64,9 @@ class SweepRL(SweepOptions):
     """Learning rates that may be added on a side where the best one lies on the edge; by default 2 (smoke 0)."""
     network: Annotated[Network | None, unset("{nature,small,mlp}")] = None
     """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight)."""
+    precision: Precision = "float32"
+    """Arithmetic of the layers in every trial: float32, bfloat16, or auto, bfloat16 where the hardware has it, its
+    gradient agrees and it is faster. Kept as provenance, and no part of a run's id."""
     out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
     goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
@@ -75,6 +80,11 @@ class SweepRL(SweepOptions):
     adaptive: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """After the fixed batches, batches that follow the noise scale, B = sqrt(r B_simple), between the smallest and the
     largest of --num-envs: these are r, the price of an update in frames."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """See `SweepOptions.hardware`."""
+        return dataclasses.replace(super().hardware, compute_dtype=self.precision)
 
     @property
     def shows_forecast(self) -> bool:
