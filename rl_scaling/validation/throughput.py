@@ -237,7 +237,7 @@ def _ours(s: Settings, *, alternate: bool = False) -> AbstractContextManager[Upd
 
 
 def _noise_overhead(update: Updates, s: Settings) -> float:
-    """From updates with and without measuring in turns: the difference of their medians, one in `every_updates`."""
+    """From rollouts with and without measuring in turns: the difference of their medians, at the default cadence."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     begun = time.perf_counter()
     while time.perf_counter() - begun < max(2 * s.seconds, 1.0):
@@ -246,7 +246,8 @@ def _noise_overhead(update: Updates, s: Settings) -> float:
             update(measured=measured)
             seconds[measured].append(time.perf_counter() - before)
     plain, with_noise = (statistics.median(seconds[measured]) for measured in (False, True))
-    return (with_noise - plain) / (NoiseScaleConfig().every_updates * plain)
+    share = min(1.0, s.agent.updates_per_rollout / NoiseScaleConfig().every_updates)
+    return share * (with_noise - plain) / plain
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def test_steps_equal_the_plain_formula(
         whole = torch.cat([part.flatten() for part in gradient]).double()
         assert float(norm) == pytest.approx(float(whole.norm()), rel=1e-5)
         factor = min(1.0, 0.5 / (float(whole.norm()) + 1e-6))
-        for w, v, g in zip(naive, means, gradient, strict=True):
-            g = factor * g.double()
+        for w, v, part in zip(naive, means, gradient, strict=True):
+            g = factor * part.double()
             v.mul_(DECAY).add_((1 - DECAY) * g**2)
-            w -= LR * g / ((v + EPSILON).sqrt() if inside else v.sqrt() + EPSILON)
+            w.sub_(LR * g / ((v + EPSILON).sqrt() if inside else v.sqrt() + EPSILON))
     for found, expected in zip(weights, naive, strict=True):
         torch.testing.assert_close(found.detach().double(), expected, rtol=1e-6, atol=1e-6)
 
@@ -129,7 +130,7 @@ def test_a_gradient_that_is_not_finite_shows() -> None:
     assert all(w.isnan().all() for w in weights)
 
 
-def continued(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], state: dict) -> list[nn.Parameter]:
+def continued(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], state: dict[str, Any]) -> list[nn.Parameter]:
     optimizer.load_state_dict(state)
     for gradient in gradients(12)[6:]:
         give(weights, gradient)
@@ -150,7 +151,7 @@ def test_a_checkpoint_continues_as_if_nothing_had_been(inside: bool) -> None:
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
 
 
-def old_inside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> dict:
+def old_inside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> dict[str, Any]:
     """What versions up to 0.1 saved, after the steps by their formula."""
     means = [torch.ones_like(w) for w in weights]
     with torch.no_grad():
@@ -162,7 +163,7 @@ def old_inside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> d
     return {"state": {i: {"square_mean": v} for i, v in enumerate(means)}, "param_groups": [group]}
 
 
-def old_outside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> dict:
+def old_outside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> dict[str, Any]:
     optimizer = torch.optim.RMSprop(weights, LR, alpha=DECAY, eps=EPSILON)
     for gradient in steps:
         give(weights, gradient)
@@ -171,7 +172,7 @@ def old_outside_root(weights: list[nn.Parameter], steps: list[list[Tensor]]) -> 
 
 
 @pytest.mark.parametrize("old", [old_inside_root, old_outside_root])
-def test_checkpoints_of_earlier_versions_continue(old: Callable[..., dict]) -> None:
+def test_checkpoints_of_earlier_versions_continue(old: Callable[..., dict[str, Any]]) -> None:
     steps, inside = gradients(12), old is old_inside_root
     straight, halfway = weights_of(), weights_of()
     old(straight, steps)
@@ -192,6 +193,7 @@ def test_adam_in_one_pass_equals_torchs_and_goes_on_from_its_checkpoints() -> No
 
 
 def test_agents_take_these() -> None:
-    for agent, config, optimizer in ((A2C, A2CConfig, RMSprop), (PPO, PPOConfig, Adam)):
-        made = agent(config(network="mlp"), (3,), 2, total_updates=10)
-        assert isinstance(made._optimizer, optimizer)
+    a2c = A2C(A2CConfig(network="mlp"), (3,), 2, total_updates=10)
+    ppo = PPO(PPOConfig(network="mlp"), (3,), 2, total_updates=10)
+    assert isinstance(a2c._optimizer, RMSprop)
+    assert isinstance(ppo._optimizer, Adam)
