@@ -55,8 +55,10 @@ class RMSprop(torch.optim.Optimizer):
             if not weights:
                 continue
             roots = [self._under_root(p, group) for p in weights]
-            step = _fused_step if _fuses(weights, group["decay"]) else _plain_step
-            step(weights, roots, group, factor, self._late)
+            if _fuses(weights, group["decay"]):
+                _fused_step(weights, roots, group, factor, self._late)
+            else:
+                _plain_step(weights, roots, group, factor)
 
     def _under_root(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[weight]
@@ -67,7 +69,8 @@ class RMSprop(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also what was saved by earlier versions, which kept v, and by torch.optim.RMSprop; all settings but the
-        learning rate stay as here."""
+        learning rate stay as here.
+        """
         groups = [
             {**own, "params": saved["params"], "lr": saved["lr"]}
             for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
@@ -110,9 +113,7 @@ def _fused_step(
     )
 
 
-def _plain_step(
-    weights: list[Tensor], roots: list[Tensor], group: dict[str, Any], factor: Tensor | None, late: Tensor
-) -> None:
+def _plain_step(weights: list[Tensor], roots: list[Tensor], group: dict[str, Any], factor: Tensor | None) -> None:
     gradients: Any = [w.grad for w in weights]
     decay, epsilon, inside = group["decay"], group["epsilon"], group["inside_root"]
     if factor is not None:

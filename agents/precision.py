@@ -60,8 +60,9 @@ def judge_bfloat16(agent: Agent[Any]) -> Verdict:
     """
     if lack := lacks_bfloat16(agent.device):
         return Verdict("float32", lack)
-    squares = []
-    for _ in range(_ROLLOUTS):
+    observations, loss = agent.sampled_loss()
+    squares = [_squares(agent.network, loss, observations, torch.bfloat16)]
+    for _ in range(1, _ROLLOUTS):
         observations, loss = agent.sampled_loss()
         squares.append(_squares(agent.network, loss, observations, torch.bfloat16))
     of_errors, of_gradients = (sum(column) for column in zip(*squares, strict=True))

@@ -204,9 +204,7 @@ class TrainRL(Training):
     def hardware(self, threads: int) -> Hardware:
         from rl_scaling.domains.base import Hardware
 
-        return Hardware(
-            device=self.device, threads=threads, alternate=self.alternate, compute_dtype=self.precision
-        )
+        return Hardware(device=self.device, threads=threads, alternate=self.alternate, compute_dtype=self.precision)
 
     def measured(self, rows: Sequence[Record], config: Any) -> dict[str, Any]:
         """See `Training.measured`."""

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from rl_scaling.config import Config, LearningRates, RunDescription, parse, require
 from rl_scaling.records import Record
 
-
 Precision = Literal["auto", "float32", "bfloat16"]
 
 

@@ -231,9 +231,7 @@ def agent_updates(
 
 
 def _ours(s: Settings, *, alternate: bool = False) -> AbstractContextManager[Updates]:
-    return agent_updates(
-        s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate, dtype=s.dtype
-    )
+    return agent_updates(s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate, dtype=s.dtype)
 
 
 def _noise_overhead(update: Updates, s: Settings) -> float:

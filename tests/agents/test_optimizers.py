@@ -40,9 +40,7 @@ def assert_close(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> None:
 @pytest.mark.parametrize("size", [1e-3, 1.0])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("inside", [True, False])
-def test_steps_equal_the_plain_formula(
-    inside: bool, fused: bool, size: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_equal_the_plain_formula(inside: bool, fused: bool, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clipping included, in float64, for gradients that are clipped and that are not."""
     if not fused:
         monkeypatch.setattr(module, "_fuses", lambda *_: False)
@@ -123,14 +121,14 @@ def test_a_gradient_that_is_not_finite_shows() -> None:
     (gradient,) = gradients(1)
     gradient[1][0] = float("nan")
     give(weights, gradient)
-    norm = clipped_step(
-        RMSprop(weights, LR, DECAY, EPSILON), [w.grad for w in weights if w.grad is not None], 0.5
-    )
+    norm = clipped_step(RMSprop(weights, LR, DECAY, EPSILON), [w.grad for w in weights if w.grad is not None], 0.5)
     assert norm.isnan()
     assert all(w.isnan().all() for w in weights)
 
 
-def continued(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], state: dict[str, Any]) -> list[nn.Parameter]:
+def continued(
+    optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], state: dict[str, Any]
+) -> list[nn.Parameter]:
     optimizer.load_state_dict(state)
     for gradient in gradients(12)[6:]:
         give(weights, gradient)
