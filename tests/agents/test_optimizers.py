@@ -140,9 +140,12 @@ def continued(
 def test_a_checkpoint_continues_as_if_nothing_had_been(inside: bool) -> None:
     straight = weights_of()
     optimizer = RMSprop(straight, LR, DECAY, EPSILON, inside_root=inside)
-    for number, gradient in enumerate(gradients(12)):
-        if number == 6:
-            state, halfway = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(straight)
+    steps = gradients(12)
+    for gradient in steps[:6]:
+        give(straight, gradient)
+        optimizer.step()
+    state, halfway = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(straight)
+    for gradient in steps[6:]:
         give(straight, gradient)
         optimizer.step()
     resumed = continued(RMSprop(halfway, LR, DECAY, EPSILON, inside_root=inside), halfway, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,7 +12,7 @@ from rl_scaling import run
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.precision import Verdict
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import Hardware, Precision
+from rl_scaling.domains.base import Hardware
 from rl_scaling.domains.rl import precision as module
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.precision import settle_precision
@@ -67,7 +68,7 @@ def test_one_kind_of_run_that_may_not_is_enough(with_bfloat16: None, monkeypatch
 
 @pytest.mark.parametrize("taken", ["float32", "bfloat16"])
 def test_what_was_taken_is_provenance(
-    taken: Precision, with_bfloat16: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    taken: Literal["float32", "bfloat16"], with_bfloat16: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "judge_bfloat16", lambda _: Verdict(taken, "so it is"))
     assert run(CARTPOLE, tmp_path, hardware=AUTO) == "done"
