@@ -105,7 +105,7 @@ def test_gain_is_of_the_fastest_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.append(clock[-1] + (next(spent) if len(clock) % 2 == 0 else 0.0))
         return clock[-1]
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=None, process_time=now))
     agent = acting("a2c")
     assert speed_gain(agent.network, agent._acting.current, torch.bfloat16) == pytest.approx(2.0)
     assert agent.network.compute_dtype is None
