@@ -16,6 +16,7 @@ from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.optimizers import clipped_step
 from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from rl_scaling.records import PARTS
@@ -142,6 +143,16 @@ class Agent(ABC, Generic[Config]):
         Raises:
             RuntimeError: `begin` was not called.
         """
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """From the network's outputs for all rows of a rollout to its loss's terms as they are weighted (`PARTS`).
+
+        Each is a sum of what every row gives by itself: what rows share, as returns and normalised advantages, is data.
+
+        Raises:
+            ConfigError: the algorithm does not say them.
+        """
+        raise ConfigError(f"{self.config.kind} cannot be measured at weights that are kept: it has no loss_terms")
 
     @abstractmethod
     def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:

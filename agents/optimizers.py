@@ -73,7 +73,6 @@ class RMSprop(torch.optim.Optimizer):
         """Also what was saved by earlier versions, which kept v, and by torch.optim.RMSprop; all settings but the
         learning rate stay as here.
         """
-
         groups = [
             {**own, "params": saved["params"], "lr": saved["lr"]}
             for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)

@@ -108,6 +108,13 @@ class PPO(Agent[PPOConfig]):
             )
         return self._told(rollout, done, learning_rate)
 
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """Those of the first epoch, before anything is learned; advantages are normalised over the whole rollout."""
+        c = self.config
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        return lambda logits, values: self._weighted(self._losses(logits, values, frames, clip_range)[0])
+
     def _learn(
         self,
         minibatch: Frames,
