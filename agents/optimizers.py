@@ -70,9 +70,7 @@ class RMSprop(torch.optim.Optimizer):
         return state["under_root"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also what was saved by earlier versions, which kept v, and by torch.optim.RMSprop; all settings but the
-        learning rate stay as here.
-        """
+        """Also what earlier versions saved, which kept v, or torch.optim.RMSprop; settings but the rate stay as here."""
         groups = [
             {**own, "params": saved["params"], "lr": saved["lr"]}
             for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
