@@ -70,7 +70,7 @@ class RMSprop(torch.optim.Optimizer):
         return state["under_root"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also what earlier versions saved, which kept v, or torch.optim.RMSprop; settings but the rate stay as here."""
+        """Also what earlier versions saved, which kept v, or torch.optim.RMSprop; settings but the rate stay."""
         groups = [
             {**own, "params": saved["params"], "lr": saved["lr"]}
             for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
