@@ -37,8 +37,8 @@ class Budgets:
         beyond = unlimited(best)
         tables = {"best": best, "unlimited": beyond, "turns": turns(best), "against_sgd": against_sgd(best)}
         if self.figures is not None:
+            from rl_scaling.report.figures import draw_all
             from rl_scaling.report.page import export_figure
-            from rl_scaling.report.registry import draw_all
 
             for figure in draw_all("budgets", best):
                 for path in export_figure(figure, self.figures / figure.name):

@@ -264,7 +264,7 @@ class NQMFigures:
     """Print the checks as JSON on stdout."""
 
     def run(self) -> int:
-        from rl_scaling.report.gallery import write_gallery
+        from rl_scaling.validation.gallery import write_gallery
         from rl_scaling.validation.published_figures import exhibits
 
         shown = exhibits()

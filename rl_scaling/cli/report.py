@@ -58,7 +58,7 @@ class Report:
 
     def run(self) -> int:
         from rl_scaling.report import write_report
-        from rl_scaling.report.table_files import tables_of, write_tables
+        from rl_scaling.report.page import tables_of, write_tables
 
         choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
         choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []

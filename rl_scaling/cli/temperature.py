@@ -104,7 +104,7 @@ def _write(runs: list[TemperatureRun], numbers: dict[str, Any], folder: Path) ->
     import json
 
     from rl_scaling.report.page import export_figure
-    from rl_scaling.validation.temperature_chart import temperature_figure
+    from rl_scaling.validation.temperature import temperature_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "temperature.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")

@@ -1,25 +1,26 @@
-"""The report as one HTML file that needs no network, and its charts as SVG and PNG."""
+"""The report as one HTML file that needs no network, its charts as SVG, PDF and PNG, and its tables as files."""
 
 from __future__ import annotations
 
 import functools
+import io
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import pandas as pd
 import vl_convert
 
-from rl_scaling.report.data import Columns, rows_of
-from rl_scaling.report.html import Html, json_script, tag
+from rl_scaling.report.figures import SCOPES, Columns, Figure, charts_of, draw_all, rows_of
+from rl_scaling.report.html import SCRIPT, Html, json_script, style_sheet, tag
 from rl_scaling.report.overview import OVERVIEW, Overview, overview_html
-from rl_scaling.report.registry import draw_all
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
-from rl_scaling.report.style import SCRIPT, style_sheet
-from rl_scaling.report.theme import Figure, config, with_plain_colours
+from rl_scaling.report.theme import config, with_plain_colours
 
 CHART_HEIGHT = 330
 WIDE_CHART_HEIGHT = 400
@@ -209,3 +210,46 @@ def write_report(
             export_figure(figure, Path(figures) / figure.name)
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target
+
+
+def tables_of(overview: Overview) -> dict[str, pd.DataFrame]:
+    """Every table behind the charts of a page that has rows, by the name of its file."""
+    tables: dict[str, pd.DataFrame] = {}
+    for scope in SCOPES:
+        for one in charts_of(scope):
+            tables |= one.tables(overview)
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Every table as NAME.csv, NAME.parquet and NAME.md; replaces files of these names.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    written = []
+    for name, table in tables.items():
+        parquet = io.BytesIO()
+        table.to_parquet(parquet, index=False)
+        contents = {"csv": table.to_csv(index=False).encode(), "parquet": parquet.getvalue(), "md": _markdown(table)}
+        for ending, content in contents.items():
+            write_file(path := folder / f"{name}.{ending}", content)
+            written.append(path)
+    return written
+
+
+def _markdown(table: pd.DataFrame) -> bytes:
+    lines = [_line(table.columns), _line("---" for _ in table.columns)]
+    lines += [_line(map(_cell, row)) for row in table.itertuples(index=False)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _cell(value: object) -> str:
+    """A cell that cannot end its column or its line."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")

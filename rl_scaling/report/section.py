@@ -11,8 +11,8 @@ import pandas as pd
 from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, TaskView
 from rl_scaling.analysis.views import task_views
 from rl_scaling.estimates import count_of, duration, number
+from rl_scaling.report.figures import Figure, draw_all
 from rl_scaling.report.html import Html, join, tag
-from rl_scaling.report.registry import draw_all
 from rl_scaling.report.tables import (
     STATUS_WORDS,
     compared_table,
@@ -24,8 +24,7 @@ from rl_scaling.report.tables import (
     throughput_table,
     verdict,
 )
-from rl_scaling.report.theme import Figure
-from rl_scaling.report.words import Words, words_of
+from rl_scaling.report.theme import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from rl_scaling.analysis.throughput import throughput_by_batch_size
 from rl_scaling.analysis.views import goals_in_common
 from rl_scaling.estimates import MINUS, Estimate, count_of, duration, interval, number
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.words import Words, bounded, percent, words_of
+from rl_scaling.report.theme import Words, bounded, percent, words_of
 
 STATUS_WORDS = {
     "done": "finished",

@@ -1,4 +1,4 @@
-"""Colours, axes and legends that every chart shares.
+"""What every chart shares: words for what a task counts, colours, axes and legends.
 
 Charts name their colours as CSS variables (`var(--ramp-4-0)`), so one drawing serves light, dark and printed pages;
 where no style sheet is at hand (SVG and PNG files) `with_plain_colours` puts the light values in their place.
@@ -15,8 +15,83 @@ from typing import Any, TypeVar
 import altair as alt
 import pandas as pd
 
-from rl_scaling.report.data import Tables
-from rl_scaling.report.words import Words
+from rl_scaling.analysis.fronts import measure_of
+from rl_scaling.estimates import Estimate
+from rl_scaling.records import Direction, Measure
+
+_COUNTED_AS = {"frames": "agent steps"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words for one task."""
+
+    measure: Measure
+
+    @property
+    def unit(self) -> str:
+        """What batches and totals are counted in: frames or examples."""
+        return self.measure.unit
+
+    @property
+    def counted(self) -> str:
+        """The unit with what it is, for an axis of totals."""
+        return f"{self.unit} ({_COUNTED_AS[self.unit]})" if self.unit in _COUNTED_AS else self.unit
+
+    @property
+    def batch_steps(self) -> str:
+        """What a batch size that changes is a multiple of."""
+        return "in steps of whole groups of environments" if self.unit == "frames" else f"in whole {self.unit}"
+
+    @property
+    def larger_batches(self) -> str:
+        """What larger batches come from."""
+        return "more environments" if self.unit == "frames" else "larger batches"
+
+    @property
+    def log_scale(self) -> str:
+        """What the unit is, and that an axis is logarithmic."""
+        return ", ".join([*filter(None, [_COUNTED_AS.get(self.unit)]), "log scale"])
+
+    @property
+    def quantity(self) -> str:
+        """What is compared with goals: score, loss, validation loss."""
+        return self.measure.words
+
+    @property
+    def goal(self) -> str:
+        """A goal with its quantity."""
+        return f"goal ({self.quantity})"
+
+    @property
+    def curve(self) -> str:
+        """What learning curves show."""
+        return f"smoothed {self.quantity}" if self.measure.over_episodes else self.quantity
+
+    @property
+    def direction(self) -> Direction:
+        """Where goals are reached from."""
+        return self.measure.direction
+
+
+def percent(fits: pd.DataFrame) -> str:
+    """The confidence of the intervals in `SweepFit.fits`, with a space that does not break."""
+    return f"{100 * fits['confidence'].iloc[0]:g}\N{NO-BREAK SPACE}%"
+
+
+def bounded(estimate: Estimate, digits: int = 3) -> str:
+    """An estimate for a sentence or a table of the page."""
+    return estimate.text(digits, above="at least ", below="at most ")
+
+
+def words_of(table: pd.DataFrame) -> Words:
+    """The words for rows of one task that have the columns unit and quantity.
+
+    >>> words_of(pd.DataFrame({"unit": ["frames"], "quantity": ["score"]})).counted
+    'frames (agent steps)'
+    """
+    return Words(measure_of(table))
+
 
 # Both ramps run through the hues of "plasma", whose lightness is monotone: they keep their order for colour-blind
 # readers and in grey. The light one leaves out the pale end, the dark one the deep end.
@@ -46,27 +121,6 @@ _INKS = {  # name: (light, dark)
 }
 _Channel = TypeVar("_Channel", alt.X, alt.Y)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One chart with the words around it.
-
-    Attributes:
-        name: what the exported files are called, without their ending.
-        title: one line that says what the chart shows.
-        caption: what the marks mean and how many runs are in it.
-        chart: the chart itself, without a title.
-        tables: the data the chart refers to by name.
-        wide: takes a whole row of the page.
-    """
-
-    name: str
-    title: str
-    caption: str
-    chart: alt.LayerChart | alt.FacetChart | alt.Chart
-    tables: Tables
-    wide: bool = False
 
 
 def _mix(stops: Sequence[str], place: float) -> str:

@@ -16,8 +16,7 @@ from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.schedules import PiecewiseSchedule, final_risk, piecewise_steps_to_target
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.domains.nqm.tuning import as_table, steps_to_target
-from rl_scaling.report.gallery import Check, Exhibit
-from rl_scaling.validation.published_chart import Axis, line_figure
+from rl_scaling.validation.gallery import Axis, Check, Exhibit, line_figure
 
 BATCH_SIZES = 4.0 ** np.arange(1, 11)
 POWERS = (0.0, 0.25, 0.5, 0.75)

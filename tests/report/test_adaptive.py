@@ -11,8 +11,8 @@ import pytest
 from rl_scaling.analysis import SweepFit, fit_runs
 from rl_scaling.analysis.views import task_views
 from rl_scaling.report import Section
-from rl_scaling.report.charts.adaptive_batch import adaptive_batch_figure
-from rl_scaling.report.data import rows_of
+from rl_scaling.report.charts.noise_scale import adaptive_batch_figure
+from rl_scaling.report.figures import rows_of
 from rl_scaling.report.page import page_of
 from rl_scaling.report.section import TaskPart, task_parts
 from tests.analysis.made_runs import adaptive_run_along, run_along

@@ -20,12 +20,11 @@ from rl_scaling.analysis.tradeoff import tradeoff_curve
 from rl_scaling.analysis.views import batch_sizes_by_goal
 from rl_scaling.report.charts.critical_batch import critical_batch_figure
 from rl_scaling.report.charts.fronts import front_figure
-from rl_scaling.report.data import rows_of
+from rl_scaling.report.figures import Figure, rows_of
 from rl_scaling.report.page import specification
 from rl_scaling.report.section import Section, TaskPart, task_parts
 from rl_scaling.report.theme import (
     LONGEST_RAMP,
-    Figure,
     colour_variables,
     log_ticks,
     ramp,

@@ -6,10 +6,8 @@ import altair as alt
 
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import goal_of_most_tasks, goals_in_common
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, legend, log_axis, series_colours, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, legend, log_axis, series_colours, tooltips
 
 
 @chart("task")

@@ -6,9 +6,8 @@ import altair as alt
 import pandas as pd
 
 from rl_scaling.analysis.budgets import QUANTITIES, of_epochs, with_bars
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, legend, log_axis
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import legend, log_axis
 
 _RATE = "effective learning rate, rate / (1 - momentum), log scale"
 _DASHES = ([1, 0], [6, 4], [2, 3], [8, 3, 2, 3])

@@ -11,10 +11,8 @@ import pandas as pd
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import Series, thin
 from rl_scaling.estimates import count_of
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, log_axis, ordered_colour, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, count_axis, log_axis, ordered_colour, tooltips
 
 HOVER_POINTS = 48
 MANY_LINES = 12

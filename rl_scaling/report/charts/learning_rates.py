@@ -11,10 +11,8 @@ from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.learning_rates import curve_of_hardest_goal, final_values_by_rate, rates_to_goals
 from rl_scaling.estimates import count_of
 from rl_scaling.report.charts.learning_curves import batch_colour, value_axis
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, log_axis, ordered_colour, tooltips
 
 _TOO_SCATTERED = math.log(2)
 
