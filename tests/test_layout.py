@@ -26,7 +26,6 @@ SMALL = {
     "cli/export.py": "one file per verb",
     "domains/device.py": "of every domain that learns with torch, and the only one of them that imports it",
     "domains/rl/registry.py": "a registry",
-    "noise/batch_rule.py": "a rule that stands alone: numbers in, a batch size out",
     "nqm.py": "a face: the public name of the model",
     "report/charts/algorithms.py": "one file per chart",
 }
@@ -39,7 +38,6 @@ TESTED_IN = {
     "noise/__init__.py": "test_imports.py: a face that loads what is asked for",
     "cli/advise_table.py": "cli/test_advise.py: its only caller",
     "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",
-    "domains/nqm/domain.py": "sweeps/test_every_domain.py: one suite that every domain passes",
     "records.py": "store/test_rows.py: records are what rows are made of",
     "report/charts/*": "report/test_charts.py: all are drawn from the same runs",
     "report/section.py": "report/test_page.py: a part of it",

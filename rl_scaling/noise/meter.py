@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 
-from rl_scaling.noise.estimate import FloatArray, NoiseScaleEstimate, estimate_noise_scale
-from rl_scaling.noise.moments import moments_from_groups
+from rl_scaling.noise.estimate import FloatArray, NoiseScaleEstimate, estimate_noise_scale, moments_from_groups
 
 # Measurements older than this many time constants weigh less than e^-8 of the newest and are dropped.
 _KEPT_TIME_CONSTANTS = 8

@@ -40,8 +40,6 @@ class Supervised(Domain[SupervisedConfig]):
 
     def together(self, configs: Sequence[SupervisedConfig]) -> list[list[SupervisedConfig]]:
         """Runs that differ in what is tuned and in the seed train together where a short trial shows that it pays."""
-        from rl_scaling.domains.supervised.runs import trains_together
-
         groups: dict[Hashable, list[SupervisedConfig]] = {}
         for config in configs:
             groups.setdefault(self.job_key(config), []).append(config)
@@ -102,6 +100,23 @@ class Supervised(Domain[SupervisedConfig]):
         program = SingleRun(configs[0], data) if len(configs) == 1 else StackedRuns(configs, data)
         program.resume(resume)
         yield from train(program, control)
+
+
+def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
+    """Whether runs like this one can train together in one batched program.
+
+    Raises:
+        ConfigError: there is no such model, or it does not fit the images.
+    """
+    from rl_scaling.domains.supervised.batched import require_stackable
+    from rl_scaling.domains.supervised.models import model_of
+
+    model = model_of(config, data)
+    try:
+        require_stackable(model)
+    except ConfigError:
+        return False
+    return not config.augment and config.adaptive is None and not config.b_noise_every_rows
 
 
 def _pays(config: SupervisedConfig, data: Dataset, trials: int) -> bool:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.batched.forward import example_losses
 from rl_scaling.domains.supervised.config import SupervisedConfig
-from rl_scaling.domains.supervised.data.augmentation import augment, draw_augmentation
-from rl_scaling.domains.supervised.data.dataset import Dataset, Split
+from rl_scaling.domains.supervised.data.dataset import Dataset, Split, augment, draw_augmentation
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of, project_channels
 from rl_scaling.domains.supervised.noise import b_noise

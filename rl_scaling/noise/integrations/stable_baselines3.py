@@ -35,9 +35,8 @@ except ImportError as error:
     raise ImportError("NoiseScaleCallback needs Stable-Baselines3: pip install stable-baselines3") from error
 
 from rl_scaling.noise.clusters import cluster_slices
-from rl_scaling.noise.estimate import NoiseScaleEstimate
+from rl_scaling.noise.estimate import NoiseScaleEstimate, example_trace, moments_from_groups
 from rl_scaling.noise.meter import NoiseScaleMeter
-from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.torch.adapter import fingerprint
 from rl_scaling.noise.torch.group_gradients import ModuleGradients, Rows
 

@@ -23,8 +23,8 @@ from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of
 from rl_scaling.domains.supervised.recipe import ExampleStream
+from rl_scaling.noise.estimate import moments_from_groups
 from rl_scaling.noise.meter import Measurement
-from rl_scaling.noise.moments import moments_from_groups
 
 
 class StackedRuns(Program):

@@ -12,8 +12,14 @@ from torch import nn
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import SupervisedConfig
 from rl_scaling.domains.supervised.data.dataset import Dataset
-from rl_scaling.domains.supervised.models.deep import resnet8, resnet32, vgg11, wide_resnet, wide_resnet_skip_init
-from rl_scaling.domains.supervised.models.norms import project_channels
+from rl_scaling.domains.supervised.models.deep import (
+    project_channels,
+    resnet8,
+    resnet32,
+    vgg11,
+    wide_resnet,
+    wide_resnet_skip_init,
+)
 from rl_scaling.domains.supervised.models.small import ImageShape, autoencoder, mlp, simple_cnn
 from rl_scaling.domains.supervised.problems import source_of
 
