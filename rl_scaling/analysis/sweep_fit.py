@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, adaptive_table, gamma_of_runs
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -23,7 +22,13 @@ from rl_scaling.analysis.fronts import (
     split_runs,
 )
 from rl_scaling.analysis.goals import Goals, goals_of
-from rl_scaling.analysis.noise_path import mean_noise_scale, path_to_goal
+from rl_scaling.analysis.noise_path import (
+    ADAPTIVE_COLUMNS,
+    adaptive_table,
+    gamma_of_runs,
+    mean_noise_scale,
+    path_to_goal,
+)
 from rl_scaling.analysis.noise_scale import NOTHING, NoiseRows, noise_columns, phase_rows
 from rl_scaling.analysis.profile import (
     FAILED,

@@ -29,7 +29,7 @@ class Budgets:
     """Print the tables as JSON on stdout."""
 
     def run(self) -> int:
-        from rl_scaling.analysis.budgets import against_sgd, best_rates_of_budgets, turns, unlimited
+        from rl_scaling.analysis.learning_rates import against_sgd, best_rates_of_budgets, turns, unlimited
 
         best = best_rates_of_budgets(load_runs(*self.folders, allow_empty=False))
         if best.empty:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from rl_scaling.config import AdaptiveConfig
 from rl_scaling.estimates import digits_apart, number
 from rl_scaling.noise.clusters import design_effect, effective_sample_size
-from rl_scaling.statistics.block_length import MOST_BLOCKS
-from rl_scaling.statistics.jackknife import invert, ratio_of_means
+from rl_scaling.statistics.jackknife import MOST_BLOCKS, invert, ratio_of_means
 
 FloatArray = NDArray[np.float64]
 

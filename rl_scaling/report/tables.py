@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis.agreement import easiest_first
-from rl_scaling.analysis.throughput import throughput_by_batch_size
+from rl_scaling.analysis.costs import throughput_by_batch_size
 from rl_scaling.analysis.views import goals_in_common
 from rl_scaling.estimates import MINUS, Estimate, count_of, duration, interval, number
 from rl_scaling.report.html import Html, join, table, tag

@@ -1,11 +1,11 @@
-"""Charts of what a fixed budget buys at each batch size (`rl_scaling.analysis.budgets`)."""
+"""Charts of what a fixed budget buys at each batch size (`rl_scaling.analysis.learning_rates`)."""
 
 from __future__ import annotations
 
 import altair as alt
 import pandas as pd
 
-from rl_scaling.analysis.budgets import QUANTITIES, of_epochs, with_bars
+from rl_scaling.analysis.learning_rates import QUANTITIES, of_epochs, with_bars
 from rl_scaling.report.figures import Figure, Tables, chart
 from rl_scaling.report.theme import legend, log_axis
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.batched.optimizers import (
+from rl_scaling.domains.supervised.batched.forward import (
     StackedAdam,
     StackedAverage,
     StackedOptimizer,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.domains.supervised.batched.optimizers import StackedSGD
+from rl_scaling.domains.supervised.batched.forward import StackedSGD
 from rl_scaling.domains.supervised.batched.training import StackedTraining
 from rl_scaling.domains.supervised.data.dataset import Dataset
 from rl_scaling.domains.supervised.models import make_model

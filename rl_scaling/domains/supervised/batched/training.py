@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.domains.supervised.batched.forward import example_losses, stacked_forward
-from rl_scaling.domains.supervised.batched.optimizers import StackedAverage, StackedOptimizer
+from rl_scaling.domains.supervised.batched.forward import (
+    StackedAverage,
+    StackedOptimizer,
+    example_losses,
+    stacked_forward,
+)
 from rl_scaling.domains.supervised.data.dataset import Split
 
 
