@@ -12,9 +12,9 @@ import pandas as pd
 
 from rl_scaling.analysis.costs import CostModel, Throughput, measured_throughput
 from rl_scaling.analysis.fronts import Run, reaches, split_runs
+from rl_scaling.analysis.goals import DEFAULT_HORIZON
 from rl_scaling.analysis.noise_path import NoisePath, path_of_run, path_to_goal
 from rl_scaling.analysis.noise_scale import NoiseRows
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.sweep_fit import fit_runs
 from rl_scaling.estimates import Estimate
 from rl_scaling.records import Measure

@@ -58,7 +58,6 @@ def rate_curve(
     Args:
         batch_sizes: (n,) in the task's unit.
         rates: (n,) the best learning rate at each, positive.
-        power: see `RateCurve`.
 
     Returns:
         The curve; None for fewer than three different batch sizes.
@@ -103,8 +102,6 @@ def curve_of_hardest_goal(
 
     Args:
         front: the task's rows of `SweepFit.fronts`.
-        power: see `RateCurve`.
-        direction: where goals are reached from.
 
     Returns:
         The goal, batch_size and learning_rate along the curve, and the curve; None where no goal has three.
@@ -146,7 +143,6 @@ def final_values_by_rate(runs: pd.DataFrame, direction: Direction) -> pd.DataFra
 
     Args:
         runs: one row per run of one task, `Series.runs`.
-        direction: which end is better.
 
     Returns:
         batch_size, learning_rate, setting, score (mean over seeds), seeds, examples.

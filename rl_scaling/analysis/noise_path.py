@@ -214,7 +214,6 @@ def _finest(noise: NoiseRows, runs: list[Run], marked: list[FloatArray]) -> Nois
     """The most phases that are resolved; one where there are none.
 
     Args:
-        runs: to be pooled.
         marked: for each run (m, 3) updates, examples and row at moments in which all runs are equally far.
     """
     path = None
@@ -262,8 +261,6 @@ def path_of_run(noise: NoiseRows, run: Run, updates: FloatArray) -> NoisePath:
     """The noise scale over all of a run, in phases of equally many rows.
 
     Args:
-        noise: of the run's table.
-        run: one run.
         updates: (rows of the table,) total updates at each row.
     """
     marks = np.stack([updates[run.rows], run.examples, np.arange(len(run.rows), dtype=np.float64)], axis=1)

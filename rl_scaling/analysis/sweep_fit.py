@@ -21,7 +21,7 @@ from rl_scaling.analysis.fronts import (
     seed_table,
     split_runs,
 )
-from rl_scaling.analysis.goals import Goals, goals_of
+from rl_scaling.analysis.goals import DEFAULT_HORIZON, Goals, goals_of
 from rl_scaling.analysis.noise_path import (
     ADAPTIVE_COLUMNS,
     adaptive_table,
@@ -39,7 +39,6 @@ from rl_scaling.analysis.profile import (
     residual_interval,
     seed_interval,
 )
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.tradeoff import (
     TradeoffFit,
     describe,
@@ -96,8 +95,8 @@ class SweepFit:
             noise_scale_reuse is noise_scale where examples are used again, NaN where they are not;
             gamma_predicted is what an adaptive batch could gain (M18, D.5) by the noise scale of the front's runs,
             NaN where examples are used again.
-        adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
-            in none of the other tables.
+        adaptive: one row for each goal that runs with an adaptive batch reached: `noise_path.ADAPTIVE_COLUMNS`. They
+            are in none of the other tables.
     """
 
     fronts: pd.DataFrame
@@ -116,7 +115,6 @@ def fit_runs(
     goals: Goals,
     *,
     horizon: float = DEFAULT_HORIZON,
-    minimum: float | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> SweepFit:
@@ -126,8 +124,6 @@ def fit_runs(
         runs: rows in the form of `rl_scaling.store.load_runs`.
         goals: goals for all tasks, or a sequence for each task.
         horizon: of the smoothing of scores, in episodes; losses are not smoothed.
-        minimum: episodes before there is a smoothed score; None: half the horizon.
-        confidence: of all intervals.
         resamples: draws of the bootstrap over seeds; the result is the same each time.
 
     Raises:
@@ -138,7 +134,7 @@ def fit_runs(
         raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
-    split = split_runs(runs, horizon=horizon, minimum=minimum)
+    split = split_runs(runs, horizon=horizon)
     everything = reaches(split, goals)
     followed = everything["run"].map([run.adaptive for run in split].__getitem__).astype(bool)
     reached = everything[~followed]
@@ -198,7 +194,6 @@ def fits_to_json(fits: pd.DataFrame, adaptive: pd.DataFrame | None = None) -> li
     """The rows of `SweepFit.fits` as plain data for strict JSON: what is not a finite number becomes None.
 
     Args:
-        fits: `SweepFit.fits`.
         adaptive: `SweepFit.adaptive`: its rows are listed under "adaptive" of their goal.
     """
     rows = [{str(name): _plain(value) for name, value in row.items()} for row in fits.to_dict("records")]

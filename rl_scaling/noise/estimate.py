@@ -178,8 +178,6 @@ def estimate_noise_scale(
         weights: (n,), positive; None: all alike.
         example_traces: (n,) unbiased estimates of the trace of single examples; NaN where there is none.
         blocks: the largest number of jackknife blocks.
-        confidence: of the interval.
-        skipped: measurements that could not be used, passed on to the result.
 
     Raises:
         ValueError: as `ratio_of_means`.

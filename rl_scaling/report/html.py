@@ -58,8 +58,6 @@ def table(heads: Sequence[object], rows: Iterable[Sequence[object]], *, words: S
     """A table that scrolls sideways where it does not fit.
 
     Args:
-        heads: the column heads.
-        rows: the cells.
         words: columns (counted from 0) that hold words and are aligned left; the others hold numbers.
     """
     kinds = ["words" if i in words else None for i in range(len(heads))]

@@ -14,11 +14,12 @@ import pandas as pd
 
 from rl_scaling.analysis import Agreement, SweepFit, pairs_of
 from rl_scaling.analysis.agreement import ALL, DOMAINS, SCALES, Farthest, agreements, farthest_task, scales
-from rl_scaling.estimates import DASH, UNKNOWN, Estimate, count_of, interval, number
+from rl_scaling.estimates import DASH, Estimate, count_of, interval, number
 from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.theme import bounded, percent
 
 SOURCE = "McCandlish et al. 2018, Table 1"
+NAN = math.nan
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,24 @@ class PublishedScale:
     noise_mean: Estimate
 
 
-def _exact(value: float) -> Estimate:
-    return Estimate(value, value, value)
-
-
-def _range(low: float, high: float = math.inf) -> Estimate:
-    """Without a value: a range, or a lower bound."""
-    return Estimate(math.nan, low, high)
-
-
-def _scale(task: str, unit: str, critical: tuple[float, float], noise: tuple[float, float]) -> PublishedScale:
-    return PublishedScale(task, unit, _exact(critical[0]), _exact(critical[1]), _exact(noise[0]), _exact(noise[1]))
+def _scale(task: str, unit: str, *values: float | tuple[float, float]) -> PublishedScale:
+    """A pair is a range without a value, or a lower bound."""
+    return PublishedScale(
+        task, unit, *(Estimate(NAN, *v) if isinstance(v, tuple) else Estimate(v, v, v) for v in values)
+    )
 
 
 PUBLISHED = (
-    _scale("MNIST", "examples", (20, 200), (50, 900)),
-    _scale("SVHN", "examples", (50, 500), (300, 4_000)),
-    _scale("CIFAR-10", "examples", (300, 900), (400, 2_000)),
-    _scale("ImageNet", "examples", (1_000, 15_000), (4_000, 30_000)),
-    _scale("SVHN autoencoder", "examples", (10, 40), (2, 2)),
-    _scale("SVHN VAE", "examples", (10, 200), (10, 10)),
-    _scale("Billion Word", "tokens", (700, 100_000), (1_000, 150_000)),
-    PublishedScale(
-        "Atari", "frames", _range(100, 1_000), _range(400, 8_000), _range(100, 1_000), _range(1_000, 20_000)
-    ),
-    _scale("Dota 1v1", "frames", (50_000, 3_000_000), (100_000, 300_000)),
-    PublishedScale("Dota 5v5", "frames", UNKNOWN, _range(8_000_000), _exact(100_000), _exact(24_000_000)),
+    _scale("MNIST", "examples", 20, 200, 50, 900),
+    _scale("SVHN", "examples", 50, 500, 300, 4_000),
+    _scale("CIFAR-10", "examples", 300, 900, 400, 2_000),
+    _scale("ImageNet", "examples", 1_000, 15_000, 4_000, 30_000),
+    _scale("SVHN autoencoder", "examples", 10, 40, 2, 2),
+    _scale("SVHN VAE", "examples", 10, 200, 10, 10),
+    _scale("Billion Word", "tokens", 700, 100_000, 1_000, 150_000),
+    _scale("Atari", "frames", (100, 1_000), (400, 8_000), (100, 1_000), (1_000, 20_000)),
+    _scale("Dota 1v1", "frames", 50_000, 3_000_000, 100_000, 300_000),
+    _scale("Dota 5v5", "frames", (NAN, NAN), (8_000_000, math.inf), 100_000, 24_000_000),
 )
 
 
@@ -183,12 +176,7 @@ def _left_out(overview: Overview) -> Html:
 
 
 def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> Html:
-    """The question of the page, answered in a few sentences with numbers.
-
-    Args:
-        found: `Overview.agreements`.
-        farthest: `Overview.farthest`.
-    """
+    """The question of the page, answered in a few sentences with numbers."""
     everything = found[ALL]
     if not everything.pairs:
         words: list[object] = ["No task has both a critical batch size and a noise scale yet; the parts below say why."]

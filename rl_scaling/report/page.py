@@ -80,20 +80,16 @@ def _navigation(headings: Sequence[str]) -> Html:
     return tag("nav", tag("ul", *links), aria_label="Parts of this page")
 
 
-def page_html(sections: Sequence[Section], *, title: str, lead: str = "", overview: Overview | None = None) -> str:
-    """The whole page as text; see `write_report`."""
-    return page_of(sections, [task_parts(section) for section in sections], title=title, lead=lead, overview=overview)
-
-
-def page_of(
+def page_html(
     sections: Sequence[Section],
-    parts: Sequence[Sequence[TaskPart]],
     *,
     title: str,
     lead: str = "",
     overview: Overview | None = None,
+    parts: Sequence[Sequence[TaskPart]] | None = None,
 ) -> str:
-    """The page of sections whose figures are drawn: `parts` has the `task_parts` of each."""
+    """The whole page as text, see `write_report`; `parts` has the `task_parts` of each section where they are drawn."""
+    parts = [task_parts(section) for section in sections] if parts is None else parts
     drawn = Drawn()
     headings = [section.heading for section in sections]
     bodies = []
@@ -113,7 +109,6 @@ def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, t
         bodies: its parts; the id of each is "part-0", "part-1" and so on.
         headings: their headings, for the links at the top.
         drawn: the charts in them.
-        lead: a sentence or two below it.
     """
     head = [
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
@@ -189,7 +184,6 @@ def write_report(
     Args:
         sections: the parts of the page, in order; each has its own runs and fits.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        lead: a sentence or two below it.
         overview: what is compared over all sections, at the top of the page; None for pages of one task.
         figures: a folder for every chart as SVG, PDF and PNG; None writes none.
 
@@ -204,7 +198,7 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, page_of(sections, parts, title=title, lead=lead, overview=overview).encode())
+    write_file(target, page_html(sections, title=title, lead=lead, overview=overview, parts=parts).encode())
     if figures is not None:
         for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)

@@ -254,7 +254,6 @@ def compared_table(fits: pd.DataFrame, problems: Mapping[str, str]) -> Html | No
 
     Args:
         fits: `SweepFit.fits` of all tasks.
-        problems: of every task.
     """
     parts = goals_in_common(fits[fits["status"] != "not reached"], problems)
     if not parts:

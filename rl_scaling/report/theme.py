@@ -213,7 +213,6 @@ def tooltips(words: Words, table: pd.DataFrame, *columns: str, **titles: str) ->
     """What hovering over a mark says: columns in order, a setting only where there is any.
 
     Args:
-        words: of the task.
         table: its rows are the marks.
         columns: names in `_TIPS`.
         titles: what to call a column here instead.
@@ -222,10 +221,9 @@ def tooltips(words: Words, table: pd.DataFrame, *columns: str, **titles: str) ->
     said = {name: titles.get(name, _TIPS[name][0]) for name in shown}
     known = {"unit": words.unit, "goal": words.goal, "curve": words.curve, "quantity": words.quantity}
     return [
-        alt.Tooltip(f"{name}:{'N' if _TIPS[name][1] is None else 'Q'}", title=title.format(**known))
-        if not _TIPS[name][1]
-        else alt.Tooltip(f"{name}:Q", title=title.format(**known), format=str(_TIPS[name][1]))
+        alt.Tooltip(f"{name}:{'N' if form is None else 'Q'}", title=title.format(**known), format=form or alt.Undefined)
         for name, title in said.items()
+        for form in [_TIPS[name][1]]
     ]
 
 
@@ -239,6 +237,28 @@ def ordered_colour(field: str, values: Sequence[float], title: str, *, shown: bo
     scale = alt.Scale(domain=list(values), range=ramp(len(values)))
     key = legend(title, labelExpr="format(datum.value, ',')") if shown else None
     return alt.Color(f"{field}:O", scale=scale, legend=key)
+
+
+def named_colour(field: str, names: Iterable[str], colours: Iterable[str], key: alt.Legend) -> alt.Color:
+    """Colour for a field of words, a colour for each."""
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(names), range=list(colours)), legend=key)
+
+
+def dimmed(chosen: alt.Parameter, strength: float, faint: float = 0.1) -> Any:
+    """The opacity of marks: their strength where they are chosen in the legend, faint elsewhere."""
+    return alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(faint))
+
+
+def goal_choice(goals: Sequence[float], start: float, words: Words) -> alt.Parameter:
+    """A menu of goals, for charts that show one at a time."""
+    return alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
+
+
+def on_same_axis(axis: alt.Y, field: str) -> alt.Y:
+    """Another field on an axis that is there."""
+    other = axis.copy()
+    other.shorthand = f"{field}:Q"
+    return other
 
 
 SERIES_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -265,9 +285,6 @@ def log_axis(
     """A logarithmic axis around the values it has to show, with round ticks.
 
     Args:
-        channel: `alt.X` or `alt.Y`.
-        field: the field it shows.
-        title: quantity and unit.
         values: everything that will be drawn on it; what is not positive and finite is passed over.
         format: d3's format of the labels.
     """

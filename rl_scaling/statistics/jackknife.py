@@ -67,7 +67,6 @@ def choose_blocks(deviations: FloatArray, weights: FloatArray, most: int = MOST_
     Args:
         deviations: (n,), weighted deviations of the measurements from their mean, in order of time.
         weights: (n,), positive.
-        most: the largest number of blocks.
 
     >>> rng = np.random.default_rng(0)
     >>> independent = rng.standard_normal(640)
@@ -91,7 +90,6 @@ def block_starts(weights: FloatArray, blocks: int) -> NDArray[np.intp]:
 
     Args:
         weights: (n,), positive.
-        blocks: the largest number of blocks.
 
     >>> block_starts(np.ones(7), 3)
     array([0, 2, 5])
@@ -189,7 +187,7 @@ def ratio_of_means(
     """The ratio of two weighted means over a series of measurements, and its interval.
 
     The series is cut into contiguous blocks of about equal weight, as long as the dependence between its measurements
-    asks for (`block_length`). With W the sum of the weights, w_j the weight of block j and theta_(-j) the ratio
+    asks for (`choose_blocks`). With W the sum of the weights, w_j the weight of block j and theta_(-j) the ratio
     without that block, the influence of the block is
 
         d_j = (1 - w_j / W) (theta - theta_(-j)),

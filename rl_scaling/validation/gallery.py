@@ -19,7 +19,7 @@ from rl_scaling.estimates import number
 from rl_scaling.report.figures import Figure, Tables
 from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.page import Drawn, document, export_figure, write_file
-from rl_scaling.report.theme import legend, log_axis, ordered_colour, ramp
+from rl_scaling.report.theme import legend, log_axis, named_colour, ordered_colour, ramp
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,13 @@ class Exhibit:
     numbers: pd.DataFrame
 
 
-def gallery_html(exhibits: Sequence[Exhibit], *, title: str, lead: str = "") -> str:
-    """The whole page as text; see `write_gallery`."""
-    drawn = Drawn()
-    bodies = [_exhibit_html(exhibit, f"part-{place}", drawn) for place, exhibit in enumerate(exhibits)]
-    return document(bodies, [exhibit.heading for exhibit in exhibits], drawn, title=title, lead=lead)
-
-
 def write_gallery(
     exhibits: Sequence[Exhibit], path: Path | str, *, title: str, lead: str = "", figures: Path | str | None = None
 ) -> Path:
     """Writes one HTML file with every figure, its checks and its numbers.
 
     Args:
-        exhibits: the figures, in order.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        lead: a sentence or two below it.
         figures: a folder for every chart as SVG and PNG and every table as CSV; None writes none.
 
     Returns:
@@ -78,7 +69,10 @@ def write_gallery(
     Raises:
         OSError: the page or a figure cannot be written.
     """
-    write_file(Path(path), gallery_html(exhibits, title=title, lead=lead).encode())
+    drawn = Drawn()
+    bodies = [_exhibit_html(exhibit, f"part-{place}", drawn) for place, exhibit in enumerate(exhibits)]
+    page = document(bodies, [exhibit.heading for exhibit in exhibits], drawn, title=title, lead=lead)
+    write_file(Path(path), page.encode())
     if figures is not None:
         for exhibit in exhibits:
             stem = Path(figures) / exhibit.figure.name
@@ -149,14 +143,11 @@ def line_figure(
         words: name of exported files; title, what the chart shows; caption, what the marks mean.
         frame: one row per point, with the columns of both axes, `colour` (numbers or words), "line" (words), and for
             rows that stand apart from the colours, such as a bound, NaN in `colour`.
-        x: the horizontal axis.
-        y: the vertical axis.
         colour: the column of the colours; it has a legend where it has two values or more.
-        colour_title: what it is.
-        points: whether points are marked.
         band: the value of "line" that is drawn wide and pale beneath the others, where lines lie on each other.
     """
-    tables = Tables()
+    columns = [x.column, y.column, colour, "line"]
+    frame, tables = frame[columns], Tables()
     kinds = sorted(dict.fromkeys(frame["line"]), key=lambda kind: kind != band)
     shared = {
         "x": _axis(alt.X, x, frame),
@@ -164,7 +155,6 @@ def line_figure(
         "tooltip": _tooltip(frame),
         "order": f"{x.column}:Q",
     }
-    columns = [str(column) for column in frame.columns]
     hue = _colour(frame[colour], colour, colour_title)
     own, apart = frame[frame[colour].notna()], frame[frame[colour].isna()]
     layers: list[alt.Chart] = []
@@ -208,7 +198,7 @@ def _colour(values: pd.Series, field: str, title: str) -> alt.Color:
         numbers = sorted(known.unique())
         return ordered_colour(field, numbers, title, shown=len(numbers) > 1)
     names = list(dict.fromkeys(known))
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=ramp(len(names))), legend=legend(title))
+    return named_colour(field, names, ramp(len(names)), legend(title))
 
 
 def _axis(channel: type[_Channel], axis: Axis, frame: pd.DataFrame) -> _Channel:

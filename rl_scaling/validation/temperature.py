@@ -21,7 +21,7 @@ from rl_scaling.config import ConfigError
 from rl_scaling.estimates import Estimate
 from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter
 from rl_scaling.report.figures import Figure, Tables
-from rl_scaling.report.theme import count_axis, legend, log_axis
+from rl_scaling.report.theme import count_axis, legend, log_axis, named_colour, on_same_axis
 from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 from rl_scaling.validation.settings import TemperatureSettings, What
 
@@ -200,10 +200,8 @@ def temperature_figure(runs: Sequence[TemperatureRun]) -> Figure:
     y = log_axis(alt.Y, "b_simple", "noise scale (examples, log scale)", values[values > 0].quantile([0.01, 1]))
     means = pd.concat([_means(run) for run in runs], ignore_index=True)
     names = [run.what for run in runs]
-    scale = alt.Scale(domain=names, range=[_COLOURS[name] for name in names])
-    colour = alt.Color("what:N", scale=scale, legend=legend("changed", entry_width=110))
-    band = y.copy()
-    band.shorthand = "low:Q"
+    colour = named_colour("what", names, [_COLOURS[name] for name in names], legend("changed", entry_width=110))
+    band = on_same_axis(y, "low")
     resolved = curves[np.isfinite(curves["high"])]
     bounds = curves[curves["b_simple"].isna() & (curves["low"] > 0)]
     columns = ["what", "phase", "updates", "b_simple", "low", "high"]

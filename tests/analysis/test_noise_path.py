@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rl_scaling.analysis import fit_runs, front
+from rl_scaling.analysis import fit_runs
 from rl_scaling.analysis.noise_path import ADAPTIVE_COLUMNS, NoisePath, observed_gamma, predicted, predicted_gamma
 from rl_scaling.analysis.noise_scale import NoiseRows, batch_sizes
 from rl_scaling.estimates import Estimate
 from rl_scaling.statistics.jackknife import ratio_of_means
-from tests.analysis.made_runs import TASK, adaptive_run_along, run_along
+from tests.analysis.made_runs import TASK, adaptive_run_along, front, run_along
 
 K = 400
 MIDDLES = (np.arange(K) + 0.5) / K

@@ -37,7 +37,6 @@ def records(config: NQMConfig, targets: Iterable[float] = ()) -> Iterator[LossRe
     that diverges has a first row alone.
 
     Args:
-        config: the run.
         targets: risks whose first hit has a row of its own, as has the update before it, so that nothing is left to
             interpolate.
     """
@@ -156,7 +155,6 @@ class NQMTask(TaskPlan):
         return dataclasses.replace(self.base, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **tuned)
 
     def explicit(self) -> Sequence[NQMConfig]:
-        """See `TaskPlan.explicit`."""
         return self.points
 
 
@@ -173,7 +171,6 @@ class NoisyQuadraticModel(Domain[NQMConfig]):
         control: Control,
         hardware: Hardware,
     ) -> Iterator[tuple[int, Event]]:
-        """See `Domain.run`."""
         for number, config in enumerate(configs):
             last = -1
             for record in records(config, control.goals):

@@ -78,7 +78,6 @@ def steps_to_target(
     Args:
         batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
         optimizer, power: as in `risk`.
-        target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
         grid: learning rates (k,), coefficients (m,), averaging coefficients (n,) instead of the default ones; as many
             as the optimizer has; not for "published".

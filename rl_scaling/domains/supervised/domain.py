@@ -26,7 +26,6 @@ class Supervised(Domain[SupervisedConfig]):
         """The data that a run trains on, in the scale that its model wants.
 
         Args:
-            config: the run.
             device: where batches are wanted.
             folder: of Parquet files to read, in place of the Hugging Face hub (see `load_dataset`); "" for none.
 
@@ -55,7 +54,6 @@ class Supervised(Domain[SupervisedConfig]):
         return config if config.adaptive else kind_of(config)
 
     def device(self, hardware: Hardware) -> str:
-        """See `Domain.device`."""
         from rl_scaling.domains.device import choose_device
 
         return str(choose_device(hardware.device))
@@ -89,7 +87,7 @@ class Supervised(Domain[SupervisedConfig]):
         import torch
 
         from rl_scaling.domains.device import choose_device
-        from rl_scaling.domains.supervised.batched import StackedRuns
+        from rl_scaling.domains.supervised.batched.program import StackedRuns
         from rl_scaling.domains.supervised.loop import train
         from rl_scaling.domains.supervised.single import SingleRun
 
@@ -108,7 +106,7 @@ def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
     Raises:
         ConfigError: there is no such model, or it does not fit the images.
     """
-    from rl_scaling.domains.supervised.batched import require_stackable
+    from rl_scaling.domains.supervised.batched.forward import require_stackable
     from rl_scaling.domains.supervised.models import model_of
 
     model = model_of(config, data)
@@ -123,7 +121,7 @@ def _pays(config: SupervisedConfig, data: Dataset, trials: int) -> bool:
     """`together_pays` with one thread, as runs of a sweep have it."""
     import torch
 
-    from rl_scaling.domains.supervised.batched import together_pays
+    from rl_scaling.domains.supervised.batched.program import together_pays
 
     options = (("dropout", config.dropout),) if config.dropout else ()
     threads = torch.get_num_threads()

@@ -197,7 +197,6 @@ class SupervisedTask(TaskPlan):
     adaptive: AdaptiveExamplesConfig | None = None
 
     def check(self) -> None:
-        """See `Config.check`."""
         super().check()
         require(min(self.batch_sizes) >= 1, f"batch size {min(self.batch_sizes)}: give 1 or more")
         require_positive(self, "examples", "updates")
@@ -221,7 +220,6 @@ class SupervisedTask(TaskPlan):
         Args:
             batch_size: in examples.
             learning_rate: that the schedule starts from.
-            seed: of the run.
             tuned: values of a point of the search, by the names of `SEARCHED`: one_minus_momentum and one_minus_ema
                 change the optimiser; final_factor and decay_share (of the run's updates) make its decay linear.
         """

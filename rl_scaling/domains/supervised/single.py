@@ -54,13 +54,11 @@ class SingleRun(Program):
         self._gradients = self._gradient_noise()
 
     def evaluate(self) -> list[Evaluation]:
-        """See `Program.evaluate`."""
         shown = self._average.module if self._average is not None else self.model
         training_loss, _ = _mean_loss(shown, self.data.training_sample)
         return [Evaluation(training_loss, *_mean_loss(shown, self.data.validation))]
 
     def b_noise(self) -> float:
-        """See `Program.b_noise`."""
         return b_noise(self.model, self.data.train).b_noise.value
 
     def _gradient_noise(self) -> GradientNoise | None:

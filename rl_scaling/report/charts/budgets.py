@@ -17,11 +17,7 @@ _NAMES = {name: name.replace("_", " ") for name in QUANTITIES}
 
 @chart("budgets")
 def budget_figures(best: pd.DataFrame) -> list[Figure]:
-    """For every subject and budget the best rate and what it gives by batch size; by epochs where several were tried.
-
-    Args:
-        best: what `best_rates_of_budgets` returns.
-    """
+    """Of every subject and budget the best rate and what it gives by batch size; by epochs where several were tried."""
     figures = []
     for (subject, budget), rows in best.groupby(["subject", "budget"], sort=True):
         if len(rows["batch_size"].unique()) >= _FEWEST:

@@ -15,7 +15,16 @@ from rl_scaling.analysis.views import batch_sizes_by_goal
 from rl_scaling.estimates import columns_of, count_of
 from rl_scaling.report.figures import Figure, Tables, chart
 from rl_scaling.report.overview import SOURCE, Overview, published_pairs
-from rl_scaling.report.theme import SERIES_SHAPES, Words, legend, log_axis, percent, series_colours, tooltips
+from rl_scaling.report.theme import (
+    SERIES_SHAPES,
+    Words,
+    legend,
+    log_axis,
+    named_colour,
+    percent,
+    series_colours,
+    tooltips,
+)
 
 DODGE = 4  # pixels, so that the two marks of a goal do not hide each other
 _NAMES = {"critical_batch": "critical batch size (fit)", "noise_scale": "simple noise scale (measured)"}
@@ -36,7 +45,7 @@ def critical_batch_figure(view: TaskView) -> Figure | None:
     x = _goal_axis(fits["goal"], words)
     domain = [*_NAMES.values()]
     key = legend("", entry_width=200)
-    colour = alt.Color("what:N", scale=alt.Scale(domain=domain, range=["var(--critical)", "var(--noise)"]), legend=key)
+    colour = named_colour("what", domain, ["var(--critical)", "var(--noise)"], key)
     shape = alt.Shape("what:N", scale=alt.Scale(domain=domain, range=["circle", "diamond"]), legend=key)
     tooltip = tooltips(words, table, "what", "goal", "value", "low", "high", "bound")
     layers: list[alt.Chart] = []
@@ -127,7 +136,7 @@ def _agreement_chart(both: pd.DataFrame, domains: Sequence[str], tables: Tables)
     place = [DOMAINS.index(name) for name in domains]
     colours = [*(series_colours(len(DOMAINS))[i] for i in place), "var(--ink-soft)"]
     shapes = [*(SERIES_SHAPES[i] for i in place), "triangle-up"]
-    colour = alt.Color("domain:N", scale=alt.Scale(domain=names, range=colours), legend=key)
+    colour = named_colour("domain", names, colours, key)
     shape = alt.Shape("domain:N", scale=alt.Scale(domain=names, range=shapes), legend=key)
     data = alt.Chart(tables.add(both, _PAIR_COLUMNS)).encode(x=x, y=y, color=colour, tooltip=_pair_tooltip())
     bars = data.mark_rule(opacity=0.35, strokeWidth=1.3, clip=True)

@@ -16,7 +16,7 @@ from rl_scaling.analysis.tradeoff import tradeoff_curve
 from rl_scaling.analysis.views import factor_off
 from rl_scaling.estimates import MINUS, count_of, number
 from rl_scaling.report.figures import Figure, Tables, chart
-from rl_scaling.report.theme import Words, log_axis, ordered_colour, tooltips
+from rl_scaling.report.theme import Words, dimmed, log_axis, ordered_colour, tooltips
 
 _UPDATES = "updates to the goal"
 _TO_GOAL = {"updates": _UPDATES, "examples": "{unit} to the goal"}
@@ -58,8 +58,8 @@ def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: T
             continue
         points = alt.Chart(tables.add(part, columns)).mark_point(size=75, **mark)
         colour = ordered_colour("goal", goals, words.goal)
-        opacity = alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))
-        layers.append(points.encode(x="updates:Q", y="examples:Q", color=colour, opacity=opacity, tooltip=tooltip))
+        shared = {"color": colour, "opacity": dimmed(chosen, 1.0), "tooltip": tooltip}
+        layers.append(points.encode(x="updates:Q", y="examples:Q", **shared))
     return layers
 
 
@@ -79,12 +79,8 @@ def _curves(
     lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
     crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
     return [
-        lines.encode(
-            **shared,
-            order="updates:Q",
-            opacity=alt.when(chosen).then(alt.value(0.75)).otherwise(alt.value(0.1)),
-        ),
-        crosses.encode(**shared, opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))),
+        lines.encode(**shared, order="updates:Q", opacity=dimmed(chosen, 0.75)),
+        crosses.encode(**shared, opacity=dimmed(chosen, 1.0)),
     ]
 
 

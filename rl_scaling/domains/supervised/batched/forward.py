@@ -116,7 +116,6 @@ def example_losses(
         model: what gave the outputs.
         outputs: (n, num_classes) logits, or (n, C, H, W) of an autoencoder.
         inputs: (n, C, H, W).
-        targets: (n,) classes.
         label_smoothing: share of the target that goes to all classes alike.
     """
     if isinstance(model, Autoencoder):
@@ -142,9 +141,6 @@ class StackedOptimizer(ABC):
             self._numbers = {name: value.to(parameters) for name, value in self._numbers.items()}
             self._placed = True
         self._updates += 1
-        decay = self._numbers["weight_decay"]
-        if bool((decay != 0).any()):
-            gradients = gradients + decay * parameters
         self._update(parameters, gradients, learning_rates[:, None].to(parameters))
 
     def keep(self, trials: Tensor) -> None:
@@ -177,8 +173,8 @@ class StackedOptimizer(ABC):
 class StackedSGD(StackedOptimizer):
     """`torch.optim.SGD`: m' = momentum m + g, theta' = theta - rate m'; Nesterov steps by g + momentum m'."""
 
-    def __init__(self, *, momentum: Numbers = 0.0, nesterov: bool = False, weight_decay: Numbers = 0.0):
-        super().__init__(momentum=momentum, weight_decay=weight_decay)
+    def __init__(self, *, momentum: Numbers = 0.0, nesterov: bool = False):
+        super().__init__(momentum=momentum)
         self._nesterov = nesterov
 
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None:
@@ -192,8 +188,8 @@ class StackedSGD(StackedOptimizer):
 class StackedAdam(StackedOptimizer):
     """`torch.optim.Adam`, with bias correction; `beta1` = 0 is Adam without momentum."""
 
-    def __init__(self, *, beta1: Numbers = 0.9, beta2: Numbers = 0.999, eps: float = 1e-8, weight_decay: Numbers = 0.0):
-        super().__init__(beta1=beta1, beta2=beta2, weight_decay=weight_decay)
+    def __init__(self, *, beta1: Numbers = 0.9, beta2: Numbers = 0.999, eps: float = 1e-8):
+        super().__init__(beta1=beta1, beta2=beta2)
         self._eps = eps
 
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None:
@@ -213,19 +209,14 @@ class StackedAdam(StackedOptimizer):
 class StackedRMSprop(StackedOptimizer):
     """`torch.optim.RMSprop`: theta' = theta - rate g / (sqrt(v') + eps), v' = alpha v + (1 - alpha) g^2."""
 
-    def __init__(
-        self, *, alpha: Numbers = 0.99, momentum: Numbers = 0.0, eps: float = 1e-8, weight_decay: Numbers = 0.0
-    ):
-        super().__init__(alpha=alpha, momentum=momentum, weight_decay=weight_decay)
+    def __init__(self, *, alpha: Numbers = 0.99, eps: float = 1e-8):
+        super().__init__(alpha=alpha)
         self._eps = eps
 
     def _update(self, parameters: Tensor, gradients: Tensor, rates: Tensor) -> None:
         alpha, square = self._numbers["alpha"], self._remembered("square_avg", gradients)
         square.mul_(alpha).addcmul_(gradients, gradients * (1 - alpha))
-        steps = gradients / square.sqrt().add_(self._eps)
-        if not self._all_zero("momentum"):
-            steps = self._remembered("momentum_buffer", gradients).mul_(self._numbers["momentum"]).add_(steps)
-        parameters.addcmul_(steps, rates, value=-1)
+        parameters.addcmul_(gradients / square.sqrt().add_(self._eps), rates, value=-1)
 
 
 class StackedAverage:

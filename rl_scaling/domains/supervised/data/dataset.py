@@ -136,10 +136,8 @@ def make_dataset(
     """Split, normalise and move to the device.
 
     Args:
-        name: of the data set.
         parts: what its authors give, "train" at least.
         hold_out: images to take from the training images for each split that is not in `parts`.
-        num_classes: how many there are.
         levels: the brightest pixel.
         scale: how pixels are normalised; means and deviations are those of the training images, held-out ones left out.
         device: where batches are wanted.
@@ -231,8 +229,6 @@ def draw_augmentation(count: int, generator: torch.Generator, *, padding: int = 
     """Draw for `count` images, each independent of the others.
 
     Args:
-        count: images.
-        generator: on the CPU.
         padding: pixels on every side; 0 leaves images where they are.
         mirror: whether half of the images are mirrored. Digits and letters should not be.
     """

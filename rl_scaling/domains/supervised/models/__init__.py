@@ -44,7 +44,6 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
     Args:
         name: one of `MODELS`, or the model of a problem that brings its own.
         image_shape: (C, H, W).
-        num_classes: number of logits.
         seed: of the starting weights; torch's own generator is left as it was.
         options: of the model; see the function that makes it.
 

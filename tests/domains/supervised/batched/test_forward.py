@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.supervised.batched import (
+from rl_scaling.domains.supervised.batched.forward import (
     StackedAdam,
     StackedAverage,
+    StackedOptimizer,
     StackedRMSprop,
     StackedSGD,
     require_stackable,
 )
-from rl_scaling.domains.supervised.batched.forward import StackedOptimizer
 from rl_scaling.domains.supervised.models import make_model
 
 
@@ -47,10 +47,6 @@ OPTIMIZERS: dict[str, Callable[[], Make]] = {
         StackedSGD(momentum=0.9, nesterov=True),
         lambda p, _: torch.optim.SGD(p, momentum=0.9, nesterov=True),
     ),
-    "weight decay": lambda: (
-        StackedSGD(weight_decay=BETA),
-        lambda p, i: torch.optim.SGD(p, weight_decay=float(BETA[i])),
-    ),
     "adam": lambda: (
         StackedAdam(beta1=BETA, eps=1e-6),
         lambda p, i: torch.optim.Adam(p, betas=(float(BETA[i]), 0.999), eps=1e-6),
@@ -60,10 +56,6 @@ OPTIMIZERS: dict[str, Callable[[], Make]] = {
         lambda p, i: torch.optim.Adam(p, betas=(0.0, float(BETA[i]))),
     ),
     "rmsprop": lambda: (StackedRMSprop(alpha=BETA), lambda p, i: torch.optim.RMSprop(p, alpha=float(BETA[i]))),
-    "rmsprop with momentum": lambda: (
-        StackedRMSprop(momentum=0.5),
-        lambda p, _: torch.optim.RMSprop(p, momentum=0.5),
-    ),
 }
 
 

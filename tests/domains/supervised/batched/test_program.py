@@ -11,12 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Control, Ended
-from rl_scaling.domains.supervised.batched import StackedRuns
+from rl_scaling.domains.supervised.batched import program
+from rl_scaling.domains.supervised.batched.program import StackedRuns, measure_gain, together_pays
 from rl_scaling.domains.supervised.config import OptimizerConfig, ScheduleConfig, SupervisedConfig, kind_of
 from rl_scaling.domains.supervised.data import load_dataset
 from rl_scaling.domains.supervised.loop import train
 from rl_scaling.domains.supervised.models import make_model
-from rl_scaling.domains.supervised.recipe import ExampleStream, learning_rate_at, make_average, make_optimizer
+from rl_scaling.domains.supervised.recipe import ExampleStream, flat, learning_rate_at, make_average, make_optimizer
 from rl_scaling.noise.estimate import moments_from_groups
 from rl_scaling.records import LossRecord
 from tests.domains.supervised.batched.reference import train_alone
@@ -89,8 +90,7 @@ def test_weights_are_those_of_each_alone() -> None:
         stream = ExampleStream(config, len(data.train))
         batches = [stream.rows(update) for update in range(30)]
         alone = train_alone(model, data.train, optimizer, batches, lambda u, config=config: learning_rate_at(config, u))
-        for name, parameter in alone.model.named_parameters():
-            torch.testing.assert_close(program.training.state(number)[name], parameter.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(program.training.row(number)["weights"], flat(alone.model), rtol=1e-5, atol=1e-6)
 
 
 def test_every_run_says_where_it_starts_even_one_that_diverges_at_once() -> None:
@@ -225,3 +225,21 @@ def test_what_cannot_train_together_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=complaint):
             rows_of(others)
+
+
+def test_both_ways_are_timed_and_models_left_alone() -> None:
+    models = [make_model("mlp", (1, 8, 8), 10, seed=seed, hidden=(8,)) for seed in range(16)]
+    before = [parameter.detach().clone() for parameter in models[0].parameters()]
+    found = measure_gain(models, load_dataset("digits"), 1, rounds=3, seconds=0.02)
+    assert (found.batch_size, found.trials) == (1, 16)
+    assert found.low <= found.ratio <= found.high
+    assert found.ratio > 1  # sixteen tiny networks on single images: the one case that needs no stop-watch
+    assert all(bool((a == b).all()) for a, b in zip(before, models[0].parameters(), strict=True))
+
+
+def test_the_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, options = load_dataset("digits"), (("hidden", (8,)),)
+    first = together_pays("mlp", options, data, 1, 16)
+    monkeypatch.setattr(program, "measure_gain", None)
+    assert together_pays("mlp", options, data, 1, 16) == first
+    assert not together_pays("mlp", options, data, 1, 1)
