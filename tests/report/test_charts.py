@@ -102,7 +102,8 @@ def test_the_front_has_a_point_for_every_row_and_a_line_for_every_fit(part: Task
 
 def test_points_whose_best_rate_may_lie_elsewhere_are_hollow(part: TaskPart, fit: SweepFit) -> None:
     doubtful = fit.fronts.assign(at_edge=fit.fronts["batch_size"] == 20, at_start=fit.fronts["goal"] == 2)
-    figure = front_figure(replace(part.view, sweep=replace(fit, fronts=doubtful)))
+    found = replace(part.view.found, fit=replace(fit, fronts=doubtful))
+    figure = front_figure(replace(part.view, found=found))
     assert figure is not None
     hollow = [path for path in marks(figure, "mark-symbol") if path.get("fill") == "#ffffff"]
     assert len(hollow) == int((doubtful["at_edge"] | doubtful["at_start"]).sum())

@@ -127,7 +127,8 @@ def test_the_model_is_laid_over_the_measured_steps() -> None:
         updates=front["updates"] * 2, updates_low=500.0, updates_high=math.nan, model="eigenvalues i^-1"
     )
     view = view_of(run_rows(20, 1e-3, 0, rows=3, task="t"), fronts=front.assign(task="t"))
-    figure = model_figure(replace(view, predictions=predicted))
+    found = replace(view.found, predictions=predicted.assign(task=view.task))
+    figure = model_figure(replace(view, found=found))
     assert figure is not None
     assert "a typical factor of 2 off" in figure.caption
     assert "eigenvalues i^-1" in figure.caption
