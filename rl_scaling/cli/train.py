@@ -67,6 +67,9 @@ class Training:
     """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
+    stop_at: Count = 0
+    """Stop after this many frames or examples of a longer run, whose schedules it follows; a larger number resumes it.
+    0: train it whole."""
     json: bool = False
     """Print the run's id, status and last row as JSON on stdout."""
 
@@ -88,7 +91,7 @@ class Training:
         return {}
 
     def run(self) -> int:
-        at_least(0, threads=self.threads)
+        at_least(0, threads=self.threads, stop_at=self.stop_at)
         from rl_scaling.cli.live import Interruptible
         from rl_scaling.domains.base import Starting
         from rl_scaling.envs import available_cpus
@@ -105,7 +108,7 @@ class Training:
             say(f"warning: {other}")
         batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
         say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
-        if begun and begun.status in SEALED and not self.replace:
+        if begun and begun.status in SEALED and not self.replace and not (begun.status == "stopped" and self.stop_at):
             say("it was trained before, and is left as it is: --replace trains it again")
         with (
             Interruptible() as stop,
@@ -125,6 +128,7 @@ class Training:
                 store,
                 hardware=self.hardware(self.threads or available_cpus()),
                 replace=self.replace,
+                stop_at=self.stop_at or math.inf,
                 listen=listen,
                 asked_to_stop=lambda: stop.asked,
             )

@@ -36,7 +36,10 @@ VERBS = {
         "report:Report",
         "One self-contained HTML page: noise scale against critical batch size over all domains, then each task.",
     ),
-    "export": ("export:Export", "Hand the records of stored runs to a tracker; the store stays as it is."),
+    "export": (
+        "export:Export",
+        "Hand the records of stored runs to a tracker, or write them as CSV; the store stays as it is.",
+    ),
     "advise": (
         "advise:Advise",
         "From one run: what every number of environments takes, and which is fastest, cheapest and balanced.",

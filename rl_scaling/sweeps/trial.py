@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ class Job:
         goals: with `stop_at_goals`, a run that has reached them all is stopped.
         reopen: run ids of sealed runs of which more is asked.
         replace: run ids that begin anew; what there was is moved aside.
+        stop_at: frames or examples at which a run is stopped, whatever the length that its schedules follow.
     """
 
     configs: tuple[RunDescription, ...]
@@ -40,6 +42,7 @@ class Job:
     stop_at_goals: bool = False
     reopen: frozenset[str] = frozenset()
     replace: frozenset[str] = frozenset()
+    stop_at: float = math.inf
 
     @property
     def run_ids(self) -> list[str]:
@@ -156,8 +159,12 @@ def _open(store: Store, config: RunDescription, origin: dict[str, Any], job: Job
 
 def _is_whole(store: Store, config: RunDescription) -> bool:
     """Whether a run has all that it may take: another sweep may have resumed it since more was asked of it."""
+    return _units_kept(store, config) >= config.length
+
+
+def _units_kept(store: Store, config: RunDescription) -> int:
     rows = store.read_rows(config.run_id)
-    return bool(rows) and units_of(rows[-1]) >= config.length
+    return units_of(rows[-1]) if rows else 0
 
 
 def _updates(state: Mapping[str, Any] | None) -> int:
@@ -251,6 +258,9 @@ class _Part:
         track(tracker, record, identity)
         if self.job.stop_at_goals and self.job.goals and len(tracker.reached) == len(set(self.job.goals)):
             self.requests.reasons.setdefault(self.configs[number].run_id, REACHED_ALL)
+        if self.job.stop_at <= units_of(record) < self.configs[number].length:
+            reason = f"asked to stop at {self.job.stop_at:,.0f} {identity.unit}"
+            self.requests.reasons.setdefault(self.configs[number].run_id, reason)
         if self.configs[number].run_id in self.requests.reasons:
             self.control.stop.add(number)
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
@@ -280,6 +290,7 @@ def run(
     *,
     hardware: Hardware = ON_ONE_THREAD,
     replace: bool = False,
+    stop_at: float = math.inf,
     listen: Callable[[RunEvent], None] = lambda event: None,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Status:
@@ -290,11 +301,13 @@ def run(
         store: where it is kept, in a folder named after its run id.
         hardware: what it runs on.
         replace: run again what is done; the old run is moved aside.
+        stop_at: frames or examples after which it is stopped, of a longer run whose schedules it follows; a later call
+            with more resumes it.
         listen: hears every record, and how far the start is.
         asked_to_stop: asked after every update; once true, the run saves itself and the same call resumes it.
 
     Returns:
-        "done", "diverged" or "interrupted"; a run that is done already is left as it is.
+        "done", "diverged", "stopped" or "interrupted"; a run that is done already is left as it is.
 
     Raises:
         ConfigError: a run that this machine cannot run.
@@ -307,9 +320,11 @@ def run(
     """
     kept = store if isinstance(store, Store) else Store(store)
     status = kept.status(config.run_id)
-    if status in ("done", "diverged", "stopped") and not replace:
+    more = status == "stopped" and math.isfinite(stop_at) and _units_kept(kept, config) < min(stop_at, config.length)
+    if status in ("done", "diverged", "stopped") and not (replace or more):
         return status
-    job = Job((config,), kept.root, hardware, replace=frozenset([config.run_id] if replace else []))
+    again, reopened = (frozenset([config.run_id] if asked else []) for asked in (replace, more))
+    job = Job((config,), kept.root, hardware, stop_at=stop_at, reopen=reopened, replace=again)
     for _, event in run_job(job, Requests(Control(asked_to_stop))):
         listen(event)
         if isinstance(event, RunEnded):
