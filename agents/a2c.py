@@ -38,6 +38,10 @@ class A2C(Agent[A2CConfig]):
         """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
 
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """See `Agent.loss_terms`."""
+        return lambda logits, values: self._weighted(self._losses(logits, values, rollout))
+
     def _learn(
         self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False
     ) -> Update:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from rl_scaling.records import PARTS
@@ -140,6 +141,16 @@ class Agent(ABC, Generic[Config]):
         Raises:
             RuntimeError: `begin` was not called.
         """
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """From the network's outputs for all rows of a rollout to its loss's terms as they are weighted (`PARTS`).
+
+        Each is a sum of what every row gives by itself: what rows share, as returns and normalised advantages, is data.
+
+        Raises:
+            ConfigError: the algorithm does not say them.
+        """
+        raise ConfigError(f"{self.config.kind} cannot be measured at weights that are kept: it has no loss_terms")
 
     @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...

@@ -5,7 +5,7 @@ As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advanta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -106,6 +106,13 @@ class PPO(Agent[PPOConfig]):
                 self._learn(minibatch, learning_rate, clip_range, norms, measure_parts=parts and number == first)
             )
         return self._told(rollout, done, learning_rate)
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """Those of the first epoch, before anything is learned; advantages are normalised over the whole rollout."""
+        c = self.config
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        return lambda logits, values: self._weighted(self._losses(logits, values, frames, clip_range)[0])
 
     def _learn(
         self,

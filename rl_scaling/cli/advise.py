@@ -69,10 +69,11 @@ class Advise:
         if self.table:
             return self._over_tasks()
         from rl_scaling.analysis.advise import choose_run, measured_run, with_kept_weights
+        from rl_scaling.analysis.frozen import that_learn
         from rl_scaling.cli.advise_table import advice_as_json, show_advice
 
         loaded = load_runs(*self.folders, *self.sweep, allow_empty=False)
-        runs = loaded
+        runs = that_learn(loaded)
         task = self._task(runs)
         kept = kept_weights(loaded, task)
         runs = runs[runs["task"] == task].reset_index(drop=True)

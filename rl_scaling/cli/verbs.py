@@ -30,6 +30,10 @@ VERBS = {
         "sweep_domains:Sweep",
         "Train over batch sizes, learning rates and seeds; the same command resumes where it stopped.",
     ),
+    "measure": (
+        "measure:Measure",
+        "The noise scale of weights that are kept, at the start or at checkpoints: B_simple, its parts, B_noise.",
+    ),
     "status": ("analyse:Status", "What is done, running, diverged and left in a store, and when it will end."),
     "fit": ("analyse:Fit", "Goals reached, Pareto fronts and critical batch sizes with intervals."),
     "report": (

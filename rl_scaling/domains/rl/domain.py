@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from rl_scaling.agents import Agent
-from rl_scaling.config import ConfigError
+from rl_scaling.agents.frozen import FrozenGradients
+from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl import training
-from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
+from rl_scaling.domains.rl.measure import FrozenProgress, load_weights, measure
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import Diverged, Progress
@@ -27,10 +29,16 @@ _Made = TypeVar("_Made")
 
 
 class ReinforcementLearning(Domain[RunConfig]):
-    """Agents that learn from copies of an environment; a call of `run` trains one of them."""
+    """Agents that learn from copies of an environment; a call of `run` trains one, or measures one that is kept."""
 
     name = "rl"
     config = RunConfig
+
+    def parse(self, plain: Mapping[str, Any]) -> RunConfig:
+        """See `Domain.parse`; what is measured with the weights kept says so."""
+        if plain.get("kind") != FrozenConfig.kind:
+            return super().parse(plain)
+        return parse(FrozenConfig, plain, "measurement's config")  # pyright: ignore[reportReturnType]
 
     def device(self, hardware: Hardware) -> str:
         """See `Domain.device`."""
@@ -65,7 +73,10 @@ class ReinforcementLearning(Domain[RunConfig]):
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
-        for event in _run(configs[0], resume[0], control, hardware):
+        config = configs[0]
+        frozen = isinstance(config, FrozenConfig)
+        train_or_measure: Any = _measure if frozen else _run
+        for event in train_or_measure(config, resume[0], control, hardware):
             yield 0, event
 
 
@@ -115,6 +126,47 @@ def _run(
             yield Ended("diverged", str(reason))
             return
         yield Ended() if progress.frames >= config.frames else _checkpoint(learner, progress)
+
+
+def _measure(
+    config: FrozenConfig, resume: Mapping[str, Any] | None, control: Control, hardware: Hardware
+) -> Generator[Event, None, None]:
+    """Play with weights that are kept, in environments with seeds that the measurement has not used before."""
+    torch.set_num_threads(hardware.threads)
+    progress, state = FrozenProgress(), resume or {}
+    progress.load_state_dict(state.get("progress", {}))
+    seeds = np.random.SeedSequence([config.seed, progress.frames, 1]).generate_state(2) >> 1
+
+    def start(tell: Callable[[int, int], None]) -> tuple[VectorSource, np.ndarray]:
+        made = make_vector(config.environment, num_threads=hardware.threads, progress=tell)
+        stack.callback(made.close)
+        return made, made.reset(int(seeds[0]))
+
+    with ExitStack() as stack:
+        started = yield from _while_starting(start, control)
+        if started is None:
+            return
+        source, observations = started
+        agent = make_agent(
+            config.agent,
+            source.observation_shape,
+            source.num_actions,
+            total_updates=1,
+            seed=config.seed,
+            device=choose_device(hardware.device),
+        )
+        load_weights(agent, config, state)
+        frozen = FrozenGradients(agent, source, observations, num_groups=config.groups, seed=int(seeds[1]))
+        weights = {"weights": state["weights"]} if config.of_run else {}
+        for event in measure(frozen, config, progress, control):
+            yield event
+            if isinstance(event, Ended):
+                return
+            if control.checkpoint:
+                control.checkpoint = False
+                yield Checkpoint(progress.rollouts, {"progress": progress.state_dict(), **weights})
+        kept = Checkpoint(progress.rollouts, {"progress": progress.state_dict(), **weights})
+        yield Ended() if progress.is_over(config) else kept
 
 
 def _checkpoint(learner: Agent[Any], progress: Progress) -> Checkpoint:

@@ -4,6 +4,7 @@ MODULES = (
     "fronts",
     "critical_batch",
     "noise_scale",
+    "frozen",
     "learning_curves",
     "learning_rates",
     "algorithms",
