@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses, Update
 from rl_scaling.agents.config import A2CConfig
@@ -66,13 +65,12 @@ class A2C(Agent[A2CConfig]):
     def _losses(self, logits: Tensor, values: Tensor, rollout: Rollout) -> Losses:
         """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients."""
         returns = self.returns(rollout).flatten()
-        actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
+        actions, valid = rollout.actions.flatten(0, 1), rollout.valid.flatten()
         weights = valid / max(rollout.frames, 1)
-        log_probs = log_softmax(logits, dim=-1)
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        policy_loss = -(weights * (returns - values).detach() * chosen).sum()
+        log_probs, entropies = self.network.actions.judge(logits, actions)
+        policy_loss = -(weights * (returns - values).detach() * log_probs).sum()
         value_loss = (weights * (returns - values) ** 2).sum()
-        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
+        entropy = (weights * entropies).sum()
         return policy_loss, value_loss, entropy
 
     def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:

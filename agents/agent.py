@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from gymnasium.spaces import Space
 from torch import Tensor, nn
 
 from rl_scaling.agents.config import AlgorithmConfig
@@ -92,7 +93,7 @@ class Agent(ABC, Generic[Config]):
     Args:
         config: the algorithm's settings.
         observation_shape: shape of one observation, (4, 84, 84) for Atari.
-        num_actions: number of discrete actions.
+        num_actions: number of actions to choose from, or a source's `action_space` where they are of another kind.
         total_updates: optimiser updates of the whole run, over which what is annealed falls to 0.
         seed: of the initial weights and the actions.
         device: where the network lives.
@@ -106,7 +107,7 @@ class Agent(ABC, Generic[Config]):
         self,
         config: Config,
         observation_shape: tuple[int, ...],
-        num_actions: int,
+        num_actions: int | Space[Any],
         *,
         total_updates: int,
         seed: int = 0,

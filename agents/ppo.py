@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
@@ -46,8 +45,8 @@ class Frames:
         advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
         return cls(
             observations=rollout.observations,
-            actions=rollout.actions.flatten(),
-            log_probs=_chosen(log_softmax(rollout.logits, dim=-1), rollout.actions).flatten(),
+            actions=rollout.actions.flatten(0, 1),
+            log_probs=rollout.log_probs.flatten(),
             values=rollout.values.flatten(),
             advantages=advantages.flatten(),
             returns=(advantages + rollout.values).flatten(),
@@ -140,8 +139,8 @@ class PPO(Agent[PPOConfig]):
         mean (r - 1 - log r), an estimate of the Kullback-Leibler divergence.
         """
         c = self.config
-        log_probs = log_softmax(logits, dim=-1)
-        log_ratios = _chosen(log_probs, frames.actions) - frames.log_probs
+        log_probs, entropies = self.network.actions.judge(logits, frames.actions)
+        log_ratios = log_probs - frames.log_probs
         ratios = log_ratios.exp()
         advantages = frames.normalised_advantages() if c.normalize_advantages else frames.advantages
         clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
@@ -150,7 +149,7 @@ class PPO(Agent[PPOConfig]):
             values = frames.values + moved
         policy_loss = -frames.mean(torch.min(ratios * advantages, clipped * advantages))
         value_loss = frames.mean((frames.returns - values) ** 2)
-        entropy = -frames.mean((log_probs.exp() * log_probs).sum(-1))
+        entropy = frames.mean(entropies)
         with torch.no_grad():
             clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
             approx_kl = frames.mean(ratios - 1 - log_ratios)
@@ -227,8 +226,3 @@ class PPO(Agent[PPOConfig]):
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
-
-
-def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
-    """Of (..., num_actions) log-probabilities those of the (...) actions."""
-    return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl_scaling.agents.actions import Actions
 from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
 from rl_scaling.envs import AlternatingVector, Transition, VectorSource, join_transitions
@@ -26,7 +27,9 @@ class Rollout:
     Attributes:
         observations: (n * steps, *shape) what was acted on, all steps of the first environment, then of the second,
             and so on; the tape's own, so the next rollout overwrites it.
-        logits, values: (n, steps, num_actions) and (n, steps) what the network gave for them, without gradient.
+        distribution: what kind of actions these are, and what the logits say of them.
+        actions: (n, steps, *shape) what was done.
+        logits, values: (n, steps, num_parameters) and (n, steps) what the network gave for them, without gradient.
         last_values: (n,) values of the observations after the rollout.
         frames: valid frames in all.
         valid: False for steps that only reset an environment and must not count.
@@ -34,6 +37,7 @@ class Rollout:
     """
 
     observations: Tensor
+    distribution: Actions
     actions: Tensor
     logits: Tensor
     values: Tensor
@@ -45,6 +49,11 @@ class Rollout:
     valid: Tensor
     episode_scores: np.ndarray
     episode_frames: np.ndarray
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(n, steps) of the actions that were taken."""
+        return self.distribution.judge(self.logits, self.actions)[0]
 
     @property
     def rewards_and_values(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -112,19 +121,6 @@ def generalized_advantages(
     return advantages
 
 
-def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One action per row of (n, num_actions) logits, by the Gumbel-max trick.
-
-    Unlike torch.multinomial this neither waits for the device nor fails when a run has diverged to NaN.
-    """
-    return gumbel_max(logits, torch.empty_like(logits).exponential_(generator=generator))
-
-
-def gumbel_max(logits: Tensor, exponential: Tensor) -> Tensor:
-    """The action of each row that (n, num_actions) exponentially distributed numbers choose."""
-    return (logits - exponential.log()).argmax(dim=-1)
-
-
 class Actor:
     """A network acting in a source, from where its last rollout ended; what it saw is kept on `tape`.
 
@@ -152,7 +148,7 @@ class Actor:
         with self.tape.recording(steps):
             for _ in range(steps):
                 step_logits, step_values = self.tape.act(self._current)
-                actions = sample_actions(step_logits, generator)
+                actions = self.network.actions.sample(step_logits, generator)
                 transitions.append(self.source.step(actions.cpu().numpy()))
                 taken.append(actions)
                 logits.append(step_logits)
@@ -169,6 +165,7 @@ class Actor:
         )
         return Rollout(
             observations=self.tape.observations,
+            distribution=self.network.actions,
             actions=actions,
             logits=logits,
             values=values,
@@ -190,16 +187,20 @@ class Actor:
 class _Passes:
     """Where the passes of one rollout leave their results: (steps, n, ...), written anew in every rollout."""
 
-    exponential: Tensor
+    noise: Tensor
     actions: Tensor
     logits: Tensor
     values: Tensor
 
     @classmethod
-    def of(cls, steps: int, num_envs: int, num_actions: int, device: torch.device) -> _Passes:
-        by_action = torch.zeros(steps, num_envs, num_actions, device=device)
-        values = torch.zeros(steps, num_envs, device=device)
-        return cls(by_action.clone(), torch.zeros_like(values, dtype=torch.int64), by_action, values)
+    def of(cls, steps: int, num_envs: int, actions: Actions, device: torch.device) -> _Passes:
+        noise, logits, values = (
+            torch.zeros(steps, num_envs, *each, device=device)
+            for each in ((actions.num_outputs,), (actions.num_parameters,), ())
+        )
+        return cls(
+            noise, torch.zeros(steps, num_envs, *actions.shape, dtype=actions.dtype, device=device), logits, values
+        )
 
 
 class PipelinedActor(Actor):
@@ -232,7 +233,8 @@ class PipelinedActor(Actor):
         pinned = device.type == "cuda"
         halves = [self._current[part] for part in self._parts]
         self._pixels = [torch.empty(h.shape, dtype=h.dtype, pin_memory=pinned) for h in halves]
-        self._actions = [torch.empty(len(h), dtype=torch.int64, pin_memory=pinned) for h in halves]
+        chosen = network.actions
+        self._actions = [torch.empty(len(h), *chosen.shape, dtype=chosen.dtype, pin_memory=pinned) for h in halves]
         self._passes: _Passes | None = None
         self._settings: tuple[int, torch.dtype | None] | None = None
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -242,8 +244,8 @@ class PipelinedActor(Actor):
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
         passes = self._prepare(steps)
-        for exponential in passes.exponential:  # step by step, as an `Actor` draws them
-            exponential.exponential_(generator=generator)
+        for noise in passes.noise:  # step by step, as an `Actor` draws them
+            self.network.actions.draw(noise, generator)
         by_half: tuple[list[Transition], list[Transition]] = [], []
         with self.tape.recording(steps, self.source.num_envs):
             for step in range(steps):
@@ -265,7 +267,7 @@ class PipelinedActor(Actor):
         """Room for the rollout; what was captured is forgotten where it no longer fits."""
         settings = steps, self.network.compute_dtype
         if self._passes is None or settings != self._settings:
-            self._passes = _Passes.of(steps, self.source.num_envs, self.source.num_actions, self.device)
+            self._passes = _Passes.of(steps, self.source.num_envs, self.network.actions, self.device)
             self._settings = settings
             self._graphs, self._rollouts = {}, 0
         return self._passes
@@ -284,10 +286,10 @@ class PipelinedActor(Actor):
         logits, values = self.tape.act(self._current[part], step=step, envs=part)
         passes.logits[step, part] = logits
         passes.values[step, part] = values
-        passes.actions[step, part] = gumbel_max(logits, passes.exponential[step, part])
+        passes.actions[step, part] = self.network.actions.choose(logits, passes.noise[step, part])
 
     def _read_actions(self, passes: _Passes, half: int, step: int) -> np.ndarray:
-        """(n/2,) the one thing that the host waits for: with it, all that the device was given before is done."""
+        """(n/2, ...) the one thing that the host waits for: with it, all that the device was given before is done."""
         host = self._actions[half].copy_(passes.actions[step, self._parts[half]], non_blocking=True)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()

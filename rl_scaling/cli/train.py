@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -171,8 +172,9 @@ class TrainRL(Training):
 
     game: Annotated[str | None, unset("STR")] = None
     """Game of Atari or MinAtar, for instance Breakout or minatar/breakout (this or --env-id)."""
-    env_id: Annotated[str | None, unset("STR")] = None
-    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
+    env_id: Annotated[str | None, unset("STR", aliases=["--env"])] = None
+    """Gymnasium environment, for instance CartPole-v1 (this or --game); module:EnvId imports the module that registers
+    it. The network is by default one that takes its observations, mlp where they are no images."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
     PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
@@ -200,10 +202,11 @@ class TrainRL(Training):
         """See `Training.config`."""
         num_envs = self.algorithm.reference_num_envs if self.num_envs is None else self.num_envs
         environment = environment_config(self.game, self.env_id, num_envs, given(self.played))
-        customary = {"network": environment.networks[0]} if environment.networks else {}
+        customary, options = {"network": environment.networks[0]} if environment.networks else {}, given(self.agent)
+        agent = self.algorithm(**customary | options)
         return RunConfig(
             environment=environment,
-            agent=self.algorithm(**customary | given(self.agent)),
+            agent=agent if "network" in options else suited_agent(agent, environment),
             noise_scale=self.noise,
             frames=self.frames,
             seed=self.seed,
@@ -290,6 +293,24 @@ def played(environment: EnvironmentConfig, options: dict[str, Any]) -> Environme
         refusal = f"{{option}} is for {owners}: leave it out for {environment.name}"
         environment = changed(environment, {option: value}, refusal)
     return environment
+
+
+def suited_agent(agent: Any, environment: EnvironmentConfig) -> Any:
+    """The agent, with a network that takes the observations of a Gymnasium environment; what is changed is said.
+
+    Raises:
+        ConfigError: there is no such environment, or it cannot be learned from.
+    """
+    if not isinstance(environment, GymnasiumConfig):
+        return agent
+    from rl_scaling.agents.networks import suited_network
+    from rl_scaling.envs import example_observation
+
+    shape = example_observation(environment).shape
+    network = suited_network(agent.network, shape)
+    if network != agent.network:
+        say(f"observations of {environment.name} have the shape {shape}: the network is {network}")
+    return dataclasses.replace(agent, network=network)
 
 
 def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:

@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, MultiBinary, Space
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
@@ -18,10 +20,10 @@ from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 CONFIG = A2CConfig(network="mlp", entropy_coefficient=0.1)
 
 
-def acting(network: str = "mlp") -> A2C:
-    source = TapeSource(6, (6,) if network == "mlp" else (4, 84, 84))
+def acting(network: str = "mlp", space: Space[Any] | None = None) -> A2C:
+    source = TapeSource(6, (6,) if network == "mlp" else (4, 84, 84), space=space)
     config = dataclasses.replace(CONFIG, network=network)
-    agent = A2C(config, source.observation_shape, source.num_actions, total_updates=10, seed=3)
+    agent = A2C(config, source.observation_shape, source.action_space, total_updates=10, seed=3)
     nn.init.orthogonal_(
         agent.network.policy_head.weight, 1.0, torch.Generator().manual_seed(0)
     )  # as after some training
@@ -45,9 +47,13 @@ def naive_parts(agent: A2C, rollout: Rollout, rows: list[int]) -> dict[str, list
     return dict(zip(PARTS, (policy, value, entropy), strict=True))
 
 
-@pytest.mark.parametrize("network", ["mlp", "small"])
-def test_parts_equal_naive_gradients(network: str) -> None:
-    agent = acting(network)
+@pytest.mark.parametrize(
+    ("network", "space"),
+    [("mlp", None), ("small", None), ("mlp", Box(-1, 1, (2,))), ("small", Box(-1, 1, (2,))), ("mlp", MultiBinary(3))],
+    ids=["mlp", "small", "box", "box by pixels", "switches"],
+)
+def test_parts_equal_naive_gradients(network: str, space: Space[Any] | None) -> None:
+    agent = acting(network, space)
     assert agent._actor is not None
     rollout = agent._actor.roll_out(5, agent.generator)
     norms = agent._group_sq_norms(rollout, num_groups=4, frame_gradients=3)

@@ -108,7 +108,7 @@ def _run(
         learner = make_agent(
             config.agent,
             source.observation_shape,
-            source.num_actions,
+            source.num_actions or source.action_space,
             total_updates=config.updates,
             seed=config.seed,
             device=device,
@@ -150,7 +150,7 @@ def _measure(
         agent = make_agent(
             config.agent,
             source.observation_shape,
-            source.num_actions,
+            source.num_actions or source.action_space,
             total_updates=1,
             seed=config.seed,
             device=choose_device(hardware.device),

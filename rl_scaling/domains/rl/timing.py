@@ -93,7 +93,11 @@ def _seconds_per_update(
     """Mean times of `_PARTS` parts of the time, which say how steady it is."""
     with closing(make_vector(config.environment, num_threads=threads)) as source:
         agent = make_agent(
-            config.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=device
+            config.agent,
+            source.observation_shape,
+            source.num_actions or source.action_space,
+            total_updates=10**9,
+            device=device,
         )
         agent.begin(source, source.reset(config.seed))
         for _ in range(_WARM_UP_UPDATES):
