@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.optimizers import clipped_step
+from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
 from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, VectorSource
@@ -154,6 +156,10 @@ class Agent(ABC, Generic[Config]):
         raise ConfigError(f"{self.config.kind} cannot be measured at weights that are kept: it has no loss_terms")
 
     @abstractmethod
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of all of a rollout's frames, of the logits and values of its observations."""
+
+    @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
@@ -166,6 +172,43 @@ class Agent(ABC, Generic[Config]):
             )
         else:
             self._actor = Actor(network, source, observations, device, keep_layers=keep_layers)
+
+    def sampled_loss(self) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """A rollout, acted but not learned from, as a loss for checks of the gradient.
+
+        Returns:
+            (m, *shape) observations of the rollout and those after it, and the loss of the network's (m, num_actions)
+            logits and (m,) values for them. What the loss takes from acting is taken from these too, so that all of it
+            is as it would be if the network had acted in the arithmetic that it computes them in.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout = self._roll_out()
+        after = self._acting.current
+
+        def loss(logits: Tensor, values: Tensor) -> Tensor:
+            frames = len(rollout.observations)
+            acted = replace(
+                rollout,
+                logits=logits[:frames].detach().view_as(rollout.logits),
+                values=values[:frames].detach().view_as(rollout.values),
+                last_values=values[frames:].detach(),
+            )
+            return self._loss_of(acted)(logits[:frames], values[:frames])
+
+        return torch.cat([rollout.observations, after]), loss
+
+    def gradient_error(self, dtype: torch.dtype) -> float:
+        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
+
+        The rollout is acted but not learned from. See `rl_scaling.agents.precision.gradient_error`.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        observations, loss = self.sampled_loss()
+        return gradient_error(self.network, loss, observations, dtype)
 
     @property
     def _acting(self) -> Actor:
@@ -208,10 +251,9 @@ class Agent(ABC, Generic[Config]):
         self._total(losses).backward()
         gradient = [p.grad for p in self._parameters if p.grad is not None]
         groups = self._gradient_groups(valid, norms, gradient) if norms else None
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        grad_norm = clipped_step(self._optimizer, gradient, self.config.max_grad_norm)
         self.updates += 1
         return Descent(grad_norm, groups, parts)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +14,6 @@ from torch import Tensor, nn
 from rl_scaling.agents.actions import actions_of
 from rl_scaling.config import ConfigError
 from rl_scaling.noise.torch.layer_gradients import LearnedConstant
-
-# Of the gradient in half precision: adds its square, 1 %, to a relative variance that is 100 % in a batch as large as
-# the noise scale.
-MOST_GRADIENT_ERROR = 0.1
 
 
 class ActorCritic(nn.Module):
@@ -31,7 +28,8 @@ class ActorCritic(nn.Module):
     Attributes:
         actions: the distribution over actions whose parameters the network gives.
         log_std: the part of these that does not depend on the observation; None but for a Gaussian.
-        compute_dtype: layers compute in this type under autocast (torch.bfloat16); None, the default: in their own.
+        compute_dtype: layers of the bodies compute in this type under autocast (torch.bfloat16); None, the default: in
+            their own. The heads always do.
     """
 
     compute_dtype: torch.dtype | None = None
@@ -69,20 +67,35 @@ class ActorCritic(nn.Module):
         """
         inputs = observations
         if observations.dtype == torch.uint8:
-            inputs = observations.to(torch.float32, memory_format=pixel_layout(observations)).div_(255)
+            # 0 to 255 are exact in bfloat16 as well, and the quotient is rounded once, as it is from float32.
+            inputs = observations.to(self.compute_dtype or torch.float32, memory_format=pixel_layout(observations))
+            inputs = inputs.div_(255)
         if self.compute_dtype is None:
-            return self._heads(inputs)
+            return self._heads(*self._bodies(inputs))
         with torch.autocast(inputs.device.type, self.compute_dtype):
-            logits, values = self._heads(inputs)
-        return logits.float(), values.float()
+            features, value_features = self._bodies(inputs)
+        # In float32: a value of three digits would be an error of its return.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._heads(features.float(), value_features.float())
 
-    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _bodies(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.policy_body(inputs)
-        value_features = features if self.value_body is None else self.value_body(inputs)
+        return features, features if self.value_body is None else self.value_body(inputs)
+
+    def _heads(self, features: Tensor, value_features: Tensor) -> tuple[Tensor, Tensor]:
         parameters, values = self.policy_head(features), self.value_head(value_features).squeeze(-1)
         if self.log_std is not None:
             parameters = torch.cat([parameters, self.log_std(parameters.detach())], dim=-1)
         return parameters, values
+
+    @contextmanager
+    def unchanged(self) -> Generator[None]:
+        """Inside, where nothing is differentiated and the weights stay, they are rounded to `compute_dtype` once."""
+        if self.compute_dtype is None:
+            yield
+            return
+        with torch.autocast(self.policy_head.weight.device.type, self.compute_dtype):
+            yield
 
 
 def pixel_layout(observations: Tensor) -> torch.memory_format:
@@ -126,7 +139,10 @@ def _convolutional(name: str, shape: tuple[int, ...]) -> nn.Sequential:
     for filters, side, stride in convolutions:
         layers += [nn.Conv2d(channels, filters, side, stride=stride), nn.ReLU()]
         channels = filters
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(_convolved(name, shape)[-1]), units), nn.ReLU())
+    # Flattened before the last ReLU, whose backward pass is several times slower where the gradient of the flat
+    # features meets features with their channels last.
+    layers.insert(-1, nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(math.prod(_convolved(name, shape)[-1]), units), nn.ReLU())
 
 
 def _mlp(inputs: int) -> nn.Sequential:
@@ -179,28 +195,3 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
         inputs = math.prod(observation_shape)
         return ActorCritic(_mlp(inputs), _mlp(inputs), _MLP_UNITS, num_actions)
     return ActorCritic(_convolutional(name, observation_shape), None, _CONVOLUTIONS[name][1], num_actions)
-
-
-def gradient_error(
-    network: ActorCritic, loss: Callable[[Tensor, Tensor], Tensor], observations: Tensor, dtype: torch.dtype
-) -> float:
-    """|g - g32| / |g32|, the relative error of a gradient whose layers compute in `dtype` under autocast.
-
-    Args:
-        network: is left as it was.
-        loss: of its logits and values.
-        observations: (m, *shape) what both gradients are taken on.
-        dtype: torch.bfloat16, usually.
-    """
-
-    def gradient(of: torch.dtype | None) -> Tensor:
-        network.compute_dtype = of
-        parts = torch.autograd.grad(loss(*network(observations)), list(network.parameters()), materialize_grads=True)
-        return torch.cat([part.flatten() for part in parts]).double()
-
-    before = network.compute_dtype
-    try:
-        exact, rounded = gradient(None), gradient(dtype)
-    finally:
-        network.compute_dtype = before
-    return float((rounded - exact).norm() / exact.norm())

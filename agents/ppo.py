@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
+from rl_scaling.agents.optimizers import Adam
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, generalized_advantages
 from rl_scaling.noise.clusters import cluster_slices
@@ -155,6 +156,10 @@ class PPO(Agent[PPOConfig]):
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
 
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        frames = Frames.of(rollout, self.config.discount, self.config.gae_lambda)
+        return lambda logits, values: self._total(self._losses(logits, values, frames, self.config.clip_range)[0])
+
     def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
         """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
         if norms is None:
@@ -225,4 +230,4 @@ class PPO(Agent[PPOConfig]):
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
+        return Adam(self._parameters, self.config.learning_rate, self.config.adam_epsilon)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +126,9 @@ class Actor:
     """A network acting in a source, from where its last rollout ended; what it saw is kept on `tape`.
 
     With `keep_layers` what the network's layers computed is kept there as well.
+
+    Attributes:
+        current: (n, *shape) observations to act on next.
     """
 
     def __init__(
@@ -140,20 +144,24 @@ class Actor:
         self.source = source
         self.device = device
         self.tape = Tape(network, keep_layers=keep_layers)
-        self._current = self._to_device(observations)
+        self.current = self._to_device(observations)
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        with self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         taken, logits, values, transitions = [], [], [], []
         with self.tape.recording(steps):
             for _ in range(steps):
-                step_logits, step_values = self.tape.act(self._current)
+                step_logits, step_values = self.tape.act(self.current)
                 actions = self.network.actions.sample(step_logits, generator)
                 transitions.append(self.source.step(actions.cpu().numpy()))
                 taken.append(actions)
                 logits.append(step_logits)
                 values.append(step_values)
-                self._current = self._to_device(transitions[-1].observations)
+                self.current = self._to_device(transitions[-1].observations)
         acted = (torch.stack(parts, 1) for parts in (taken, logits, values))
         return self._assemble(*acted, transitions=transitions)
 
@@ -169,7 +177,7 @@ class Actor:
             actions=actions,
             logits=logits,
             values=values,
-            last_values=self.network(self._current)[1],
+            last_values=self.network(self.current)[1],
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
@@ -228,10 +236,10 @@ class PipelinedActor(Actor):
         capture_graphs: bool = True,
     ):
         super().__init__(network, source, observations, device, keep_layers=keep_layers)
-        self._current = self._current.clone()  # stays where it is: graphs read it there
+        self.current = self.current.clone()  # stays where it is: graphs read it there
         self._parts = source.halves
         pinned = device.type == "cuda"
-        halves = [self._current[part] for part in self._parts]
+        halves = [self.current[part] for part in self._parts]
         self._pixels = [torch.empty(h.shape, dtype=h.dtype, pin_memory=pinned) for h in halves]
         chosen = network.actions
         self._actions = [torch.empty(len(h), *chosen.shape, dtype=chosen.dtype, pin_memory=pinned) for h in halves]
@@ -243,6 +251,11 @@ class PipelinedActor(Actor):
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        # Graphs round the weights whenever they are replayed.
+        with nullcontext() if self.capture_graphs else self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         passes = self._prepare(steps)
         for noise in passes.noise:  # step by step, as an `Actor` draws them
             self.network.actions.draw(noise, generator)
@@ -283,7 +296,7 @@ class PipelinedActor(Actor):
     def _pass(self, passes: _Passes, half: int, step: int) -> None:
         """From one half's pixels to its actions, on the same memory in every rollout."""
         part = self._parts[half]
-        logits, values = self.tape.act(self._current[part], step=step, envs=part)
+        logits, values = self.tape.act(self.current[part], step=step, envs=part)
         passes.logits[step, part] = logits
         passes.values[step, part] = values
         passes.actions[step, part] = self.network.actions.choose(logits, passes.noise[step, part])
@@ -304,7 +317,7 @@ class PipelinedActor(Actor):
         pixels = torch.from_numpy(transition.observations)
         if self.device.type == "cuda":
             pixels = self._pixels[half].copy_(pixels)
-        self._current[self._parts[half]].copy_(pixels, non_blocking=True)
+        self.current[self._parts[half]].copy_(pixels, non_blocking=True)
         # Joining both halves' pixels for nobody would cost time in which no emulator runs.
         return dataclasses.replace(transition, observations=transition.observations[:, :0])
 

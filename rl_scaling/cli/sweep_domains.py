@@ -16,6 +16,7 @@ from rl_scaling.cli.options import Count, at_least, given, options_of, say, unse
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.cli.train import GameOptions, environment_config, played, suited_agent
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Precision
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
@@ -26,6 +27,7 @@ from rl_scaling.envs.config import EnvironmentConfig, GymnasiumConfig
 from rl_scaling.store import StoreError
 
 if TYPE_CHECKING:
+    from rl_scaling.domains.base import Hardware
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
     from rl_scaling.sweeps.sweep import Sweep as RunningSweep
@@ -69,6 +71,9 @@ class SweepRL(SweepOptions):
     network: Annotated[Network | None, unset("{nature,small,minatar,mlp}")] = None
     """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight); of
     MinAtar always its own (16 filters of 3 x 3, 128) unless mlp."""
+    precision: Precision = "float32"
+    """Arithmetic of the layers in every trial: float32, bfloat16, or auto, bfloat16 where the hardware has it, its
+    gradient agrees and it is faster. Kept as provenance, and no part of a run's id."""
     out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
     goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
@@ -86,6 +91,11 @@ class SweepRL(SweepOptions):
     """goals: keep the weights of every trial at the first reach of each goal and at its end, and once all are over
     measure the noise scale with the weights kept where the runs of the fronts reached theirs (as `rl-scaling measure
     --front`)."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """See `SweepOptions.hardware`."""
+        return dataclasses.replace(super().hardware, compute_dtype=self.precision)
 
     @property
     def shows_forecast(self) -> bool:

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say, unset
 from rl_scaling.config import ConfigError, RunDescription
+from rl_scaling.domains.base import Precision
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.supervised.config import (
@@ -102,6 +103,7 @@ class Training:
     def run(self) -> int:
         at_least(0, threads=self.threads, stop_at=self.stop_at)
         from rl_scaling.cli.live import Interruptible
+        from rl_scaling.domains import find_domain
         from rl_scaling.domains.base import Starting
         from rl_scaling.envs import available_cpus
         from rl_scaling.store.provenance import other_code
@@ -117,8 +119,13 @@ class Training:
             say(f"warning: {other}")
         batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
         say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
+        hardware = self.hardware(self.threads or available_cpus())
         if begun and begun.status in SEALED and not self.replace and not (begun.status == "stopped" and self.stop_at):
             say("it was trained before, and is left as it is: --replace trains it again")
+        else:
+            hardware, notes = find_domain(config.domain).settled([config], hardware)
+            for note in notes:
+                say(note)
         with (
             Interruptible() as stop,
             Trackers(self.tensorboard, self.wandb) as trackers,
@@ -135,7 +142,7 @@ class Training:
             status = train(
                 config,
                 store,
-                hardware=self.hardware(self.threads or available_cpus()),
+                hardware=hardware,
                 replace=self.replace,
                 goals=self.goals_of(config),
                 stop_at=self.stop_at or math.inf,
@@ -194,6 +201,9 @@ class TrainRL(Training):
     """Scores at which is measured; by default those of the game."""
     alternate: bool = False
     """Act for one half of the environments while the other half is emulated; their number must be even."""
+    precision: Precision = "float32"
+    """Arithmetic of the layers: float32, bfloat16, or auto, bfloat16 where the hardware has it, its gradient agrees and
+    it is faster. Kept as provenance, and no part of the run's id."""
 
     algorithm: ClassVar[Any]
     agent: Any = None
@@ -248,7 +258,7 @@ class TrainRL(Training):
     def hardware(self, threads: int) -> Hardware:
         from rl_scaling.domains.base import Hardware
 
-        return Hardware(device=self.device, threads=threads, alternate=self.alternate)
+        return Hardware(device=self.device, threads=threads, alternate=self.alternate, compute_dtype=self.precision)
 
     def measured(self, rows: Sequence[Record], config: Any) -> dict[str, Any]:
         """See `Training.measured`."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network, suited_network
+from rl_scaling.agents.networks import ActorCritic, make_network, suited_network
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR, gradient_error
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.config import ConfigError
 from tests.agents.reference import TapeSource, sq_norm
@@ -71,8 +72,9 @@ def gradient(
     network: ActorCritic, observations: Tensor, dtype: torch.dtype | None, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> list[Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-        logits, values = network._heads(observations)
-    return list(torch.autograd.grad(loss(logits.float(), values.float()), list(network.parameters())))
+        features = network._bodies(observations)
+    logits, values = network._heads(*(f.float() for f in features))
+    return list(torch.autograd.grad(loss(logits, values), list(network.parameters())))
 
 
 @pytest.mark.parametrize("network", ["small", "mlp"])

@@ -14,6 +14,7 @@ import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.agents.frozen import FrozenGradients
+from rl_scaling.agents.precision import DTYPES
 from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
 from rl_scaling.domains.device import choose_device
@@ -44,6 +45,12 @@ class ReinforcementLearning(Domain[RunConfig]):
         """See `Domain.device`."""
         return str(choose_device(hardware.device))
 
+    def settled(self, configs: Sequence[RunConfig], hardware: Hardware) -> tuple[Hardware, list[str]]:
+        """See `Domain.settled`: the arithmetic."""
+        from rl_scaling.domains.rl.precision import settle_precision
+
+        return settle_precision(configs, hardware)
+
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
         for environment in {config.environment for config in configs}:
@@ -58,7 +65,14 @@ class ReinforcementLearning(Domain[RunConfig]):
 
         if not configs:
             return [], "nothing is left"
-        speed = measure_speed(configs, side_by_side=side_by_side, device=hardware.device, seconds=MEASURED_SECONDS)
+        hardware, _ = self.settled(configs, hardware)
+        speed = measure_speed(
+            configs,
+            side_by_side=side_by_side,
+            device=hardware.device,
+            seconds=MEASURED_SECONDS,
+            dtype=DTYPES[hardware.compute_dtype],
+        )
         return [cost_of(config, speed) for config in configs], speed.note
 
     def run(
@@ -73,6 +87,8 @@ class ReinforcementLearning(Domain[RunConfig]):
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
+        if hardware.compute_dtype == "auto":
+            hardware, _ = self.settled(configs, hardware)
         config = configs[0]
         frozen = isinstance(config, FrozenConfig)
         train_or_measure: Any = _measure if frozen else _run
@@ -113,7 +129,7 @@ def _run(
             seed=config.seed,
             device=device,
         )
-        learner.network.compute_dtype = torch.bfloat16 if hardware.compute_dtype == "bfloat16" else None
+        learner.network.compute_dtype = DTYPES[hardware.compute_dtype]
         if resume is not None:
             learner.load_state_dict(copy.deepcopy(resume["learner"]))
         try:

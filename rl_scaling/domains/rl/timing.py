@@ -25,7 +25,7 @@ from rl_scaling.domains.rl.memory import PARAMETERS, memory_of
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs import make_vector
-from rl_scaling.envs.config import AtariConfig, MinAtarConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, MinAtarConfig
 
 _WARM_UP_UPDATES = 2
 _PARTS = 6
@@ -48,6 +48,7 @@ def time_updates(
     device: torch.device,
     threads: int,
     with_noise_scale: bool = False,
+    dtype: torch.dtype | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train for a few seconds with each number of environments, for `rl_scaling.analysis.costs.fit_throughput`.
@@ -59,6 +60,7 @@ def time_updates(
         device: where the network lives.
         threads: for torch and for the emulator, each.
         with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
+        dtype: what layers compute in; None: float32.
         say: hears a line for each.
 
     Returns:
@@ -70,8 +72,8 @@ def time_updates(
     torch.set_num_threads(threads)
     rows = []
     for number in num_envs:
-        trial = dataclasses.replace(config, environment=_without_random_start(config, number), adaptive=None)
-        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale)
+        trial = dataclasses.replace(config, environment=without_random_start(config, number), adaptive=None)
+        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, dtype)
         middle, spread = float(np.median(each)), float(np.std(np.log(each), ddof=1))
         say(f"{number:,} environments: {1000 * middle:,.1f} ms an update, {trial.batch_size / middle:,.0f} frames/s")
         rows.append(
@@ -80,7 +82,8 @@ def time_updates(
     return pd.DataFrame(rows)
 
 
-def _without_random_start(config: RunConfig, num_envs: int):
+def without_random_start(config: RunConfig, num_envs: int) -> EnvironmentConfig:
+    """A run's environment in another number, whose games begin at their beginning and so at once."""
     environment = dataclasses.replace(config.environment, num_envs=num_envs)
     if isinstance(environment, AtariConfig | MinAtarConfig):
         return dataclasses.replace(environment, max_start_steps=0)
@@ -88,7 +91,12 @@ def _without_random_start(config: RunConfig, num_envs: int):
 
 
 def _seconds_per_update(
-    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool
+    config: RunConfig,
+    seconds: float,
+    device: torch.device,
+    threads: int,
+    with_noise_scale: bool,
+    dtype: torch.dtype | None,
 ) -> list[float]:
     """Mean times of `_PARTS` parts of the time, which say how steady it is."""
     with closing(make_vector(config.environment, num_threads=threads)) as source:
@@ -99,6 +107,7 @@ def _seconds_per_update(
             total_updates=10**9,
             device=device,
         )
+        agent.network.compute_dtype = dtype
         agent.begin(source, source.reset(config.seed))
         for _ in range(_WARM_UP_UPDATES):
             agent.step()
@@ -180,7 +189,14 @@ def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
     )
 
 
-def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: str, seconds: float) -> Speed:
+def measure_speed(
+    configs: Sequence[RunConfig],
+    *,
+    side_by_side: int,
+    device: str,
+    seconds: float,
+    dtype: torch.dtype | None = None,
+) -> Speed:
     """Train the first run's game for a few seconds with a few environments, in as many processes as run side by side.
 
     Args:
@@ -188,13 +204,14 @@ def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: st
         side_by_side: processes.
         device: "cpu", "cuda" or "auto".
         seconds: of training, for each of two numbers of environments; starting comes on top.
+        dtype: what layers compute in; None: float32.
     """
     base, counts = configs[0], [config.environment.num_envs for config in configs]
     larger = min(_MOST_ENVS_MEASURED, max(counts))
     numbers = [min(counts), larger if larger > min(counts) else 2 * min(counts)]
     context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
     with ProcessPoolExecutor(side_by_side, mp_context=context) as pool:
-        jobs = [pool.submit(_measure, base, numbers, device, seconds) for _ in range(side_by_side)]
+        jobs = [pool.submit(_measure, base, numbers, device, seconds, dtype) for _ in range(side_by_side)]
         measured = [job.result() for job in jobs]
     rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
     return Speed(
@@ -205,11 +222,13 @@ def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: st
     )
 
 
-def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float) -> tuple[float, pd.DataFrame]:
+def _measure(
+    config: RunConfig, numbers: list[int], device: str, seconds: float, dtype: torch.dtype | None
+) -> tuple[float, pd.DataFrame]:
     """Seconds that starting takes per environment, and the times of updates, in frames of a rollout."""
     start = time_start(config, numbers[0])
     rows = time_updates(
-        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True
+        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True, dtype=dtype
     )
     rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows

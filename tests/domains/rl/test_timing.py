@@ -47,4 +47,4 @@ def test_random_starts_are_left_out_of_the_measurement() -> None:
     for environment in (AtariConfig(game="Pong"), MinAtarConfig(game="freeway", max_start_steps=700)):
         config = dataclasses.replace(A2C, environment=environment)
         expected = dataclasses.replace(environment, num_envs=3, max_start_steps=0)
-        assert timing._without_random_start(config, 3) == expected
+        assert timing.without_random_start(config, 3) == expected
