@@ -10,7 +10,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import docstring_parser
 import tyro
@@ -18,6 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_scaling.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.estimates import Estimate
 
 console = Console(stderr=True, highlight=False)
 
@@ -168,6 +173,16 @@ def at_least(lowest: float, **options: float) -> None:
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with null where a number is missing or infinite, for JSON has neither."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as `as_json` gives them."""
+    return [as_json({str(name): value for name, value in row.items()}) for row in table.to_dict("records")]
+
+
+def json_estimate(estimate: Estimate) -> dict[str, Any]:
+    """A number with its interval as `as_json` gives it."""
+    return as_json({"value": estimate.value, "low": estimate.low, "high": estimate.high})
 
 
 def print_line(text: object) -> None:

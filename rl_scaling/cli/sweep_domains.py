@@ -22,8 +22,7 @@ from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, 
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.rl.task import RLTask, learning_rates_of, scale_of
 from rl_scaling.domains.supervised.config import Budget, doubled
-from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
-from rl_scaling.domains.supervised.tasks import SupervisedTask
+from rl_scaling.domains.supervised.problems import OptimizerName, Problem, SupervisedTask, find_problem
 from rl_scaling.envs.config import EnvironmentConfig, GymnasiumConfig
 from rl_scaling.store import StoreError
 
