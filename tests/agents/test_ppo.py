@@ -193,7 +193,7 @@ OUTER: dict[str, Any] = {"minibatches": PPOConfig.minibatches, "scaling": "minib
 
 def test_a_fixed_minibatch_learns_what_as_many_minibatches_of_that_size_do() -> None:
     """Whatever is called an update: annealed over as many rollouts, the weights are the same bit for bit."""
-    schedules = {"learning_rate_schedule": "linear", "clip_range_schedule": "linear"}
+    schedules: dict[str, Any] = {"learning_rate_schedule": "linear", "clip_range_schedule": "linear"}
     by_count, by_size = acting(**schedules), acting(**schedules, **OUTER)
     by_count.total_updates, by_size.total_updates = 6 * 10, 10
     for rollouts in (1, 2, 3):
