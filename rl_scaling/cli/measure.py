@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes
 
 from rl_scaling.cli.analyse import frozen_table, load_and_fit
+from rl_scaling.cli.environments import GameOptions, environment_config
 from rl_scaling.cli.options import (
     Folders,
     as_json,
@@ -26,7 +27,7 @@ from rl_scaling.cli.options import (
     say,
     unset,
 )
-from rl_scaling.cli.train import GameOptions, environment_config, no_empty_folders
+from rl_scaling.cli.train import no_empty_folders
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import FrozenConfig, run_config_from_dict
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.agents.config import Network
+from rl_scaling.cli.environments import GameOptions, environment_config, played, suited_agent
 from rl_scaling.cli.options import Count, at_least, given, options_of, say, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
-from rl_scaling.cli.train import GameOptions, environment_config, played, suited_agent
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Precision
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer

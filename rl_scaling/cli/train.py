@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say, unset
+from rl_scaling.cli.environments import GameOptions, environment_config, suited_agent
+from rl_scaling.cli.options import Count, as_json, at_least, given, options_of, print_json, say, unset
 from rl_scaling.config import ConfigError, RunDescription
 from rl_scaling.domains.base import Precision
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
@@ -24,7 +24,6 @@ from rl_scaling.domains.supervised.config import (
     updates_of_epochs,
 )
 from rl_scaling.domains.supervised.problems import OptimizerName, optimizer_of, rate_power
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
 from rl_scaling.estimates import Estimate
 from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, SEALED, Record, to_row
 from rl_scaling.store import Store
@@ -32,8 +31,6 @@ from rl_scaling.store import Store
 if TYPE_CHECKING:
     from rl_scaling.domains.base import Hardware
 
-_GAMES = (AtariConfig, MinAtarConfig)
-GameOptions = options_of(*_GAMES, leave_out=["game", "num_envs"])
 _AdaptiveOptions = options_of(AdaptiveBatchConfig, only="Adaptive batch", adaptive="exchange_rate")
 _AdaptiveExamplesOptions = options_of(
     AdaptiveExamplesConfig,
@@ -273,54 +270,6 @@ def _train_algorithm(kind: str) -> Any:
     made = make_dataclass(f"Train{kind}", [agent], bases=(TrainRL,), frozen=True, namespace={"algorithm": config})
     made.__doc__ = f"Train {kind.upper()} once, measuring the noise scale; a run that was interrupted resumes."
     return Annotated[made, subcommand(kind)]
-
-
-def environment_config(
-    game: str | None, env_id: str | None, num_envs: int, options: dict[str, Any]
-) -> EnvironmentConfig:
-    """The environment that --game or --env-id names.
-
-    Raises:
-        ConfigError: neither or both are given, there is no such game, or options of a game for what is none.
-    """
-    if (game is None) == (env_id is None):
-        raise ConfigError("name one environment: --game Breakout, or --env-id CartPole-v1")
-    if env_id is not None:
-        return played(GymnasiumConfig(env_id=env_id, num_envs=num_envs), options)
-    from rl_scaling.envs import find_game
-
-    return played(find_game(game or "").environment(num_envs=num_envs), options)
-
-
-def played(environment: EnvironmentConfig, options: dict[str, Any]) -> EnvironmentConfig:
-    """An environment with the given `GameOptions`.
-
-    Raises:
-        ConfigError: it has no such option, or refuses its value.
-    """
-    for option, value in options.items():
-        owners = " and ".join(game.family for game in _GAMES if hasattr(game, option))
-        refusal = f"{{option}} is for {owners}: leave it out for {environment.name}"
-        environment = changed(environment, {option: value}, refusal)
-    return environment
-
-
-def suited_agent(agent: Any, environment: EnvironmentConfig) -> Any:
-    """The agent, with a network that takes the observations of a Gymnasium environment; what is changed is said.
-
-    Raises:
-        ConfigError: there is no such environment, or it cannot be learned from.
-    """
-    if not isinstance(environment, GymnasiumConfig):
-        return agent
-    from rl_scaling.agents.networks import suited_network
-    from rl_scaling.envs import example_observation
-
-    shape = example_observation(environment).shape
-    network = suited_network(agent.network, shape)
-    if network != agent.network:
-        say(f"observations of {environment.name} have the shape {shape}: the network is {network}")
-    return dataclasses.replace(agent, network=network)
 
 
 def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:

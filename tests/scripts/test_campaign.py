@@ -126,14 +126,19 @@ def test_a_signal_reaches_the_command_once_and_ends_the_campaign(
 ) -> None:
     """As Ctrl-C and `timeout` send it: to the whole process group."""
     environment = os.environ | stand_in | {"WAIT_FOR": "breakout-a2c"}
-    words = ["bash", SCRIPT, f"{tmp_path}/runs/", "published"]
+    heeded = ["env", "--default-signal=INT,TERM"]  # which the children of a background job would ignore
+    words = [*heeded, "bash", SCRIPT, f"{tmp_path}/runs/", "published"]
     with subprocess.Popen(words, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 20
-        while not Path(stand_in["STARTED"]).exists():
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        os.killpg(process.pid, number)
-        said, _ = process.communicate(timeout=20)
+        try:
+            until = time.monotonic() + 20
+            while not Path(stand_in["STARTED"]).exists():
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            os.killpg(process.pid, number)
+            said, _ = process.communicate(timeout=20)
+        finally:
+            if process.poll() is None:  # otherwise leaving waits for it for ever
+                process.kill()
     assert process.returncode == 1
     assert "stopped: the same command resumes" in said
     log = (tmp_path / "runs" / "logs" / "published-breakout-a2c.log").read_text()
