@@ -6,7 +6,7 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.networks import gradient_error
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
+from rl_scaling.agents.stack import Measure, Stack
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 
@@ -35,7 +36,7 @@ class A2C(Agent[A2CConfig]):
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
 
     def returns(self, rollout: Rollout) -> Tensor:
-        """(n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
+        """(..., n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
 
     def _learn(
@@ -43,7 +44,7 @@ class A2C(Agent[A2CConfig]):
     ) -> Update:
         """One update from a rollout that is still on the tape."""
         losses = self._losses(*tape.replay(norms), rollout)
-        rate = self._learning_rate()
+        rate = self.current_learning_rate()
         grad_norm, groups, parts = self._descend(losses, rollout.valid, rate, norms, measure_parts=measure_parts)
         policy_loss, value_loss, entropy = (loss.detach() for loss in losses)
         return Update(
@@ -60,15 +61,21 @@ class A2C(Agent[A2CConfig]):
         )
 
     def _losses(self, logits: Tensor, values: Tensor, rollout: Rollout) -> Losses:
-        """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients."""
-        returns = self.returns(rollout).flatten()
-        actions, valid = rollout.actions.flatten(), rollout.valid.flatten()
-        weights = valid / max(rollout.frames, 1)
+        """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients.
+
+        Args:
+            logits: (..., n * steps, num_actions); the dimensions in front are agents'.
+            values: (..., n * steps).
+            rollout: of these.
+        """
+        returns = self.returns(rollout).flatten(-2)
+        actions, valid = rollout.actions.flatten(-2), rollout.valid.flatten(-2)
+        weights = valid / valid.sum(-1, keepdim=True).clamp(min=1)
         log_probs = log_softmax(logits, dim=-1)
         chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        policy_loss = -(weights * (returns - values).detach() * chosen).sum()
-        value_loss = (weights * (returns - values) ** 2).sum()
-        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum()
+        policy_loss = -(weights * (returns - values).detach() * chosen).sum(-1)
+        value_loss = (weights * (returns - values) ** 2).sum(-1)
+        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum(-1)
         return policy_loss, value_loss, entropy
 
     def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
@@ -97,6 +104,37 @@ class A2C(Agent[A2CConfig]):
         if c.rmsprop_epsilon_inside_root:
             return RMSpropInsideRoot(self._parameters, c.learning_rate, c.rmsprop_decay, c.rmsprop_epsilon)
         return torch.optim.RMSprop(self._parameters, c.learning_rate, alpha=c.rmsprop_decay, eps=c.rmsprop_epsilon)
+
+
+class StackedA2C(Stack[A2C]):
+    """Several `A2C` agents side by side; see `Stack`."""
+
+    def step(self, measure: Sequence[Measure]) -> list[Update]:
+        """One rollout and one update of each agent; see `Stack.step`."""
+        rollout, played = self._roll_out()
+        of_agents = [
+            agent._group_sq_norms(rollout.of(k), asked["num_groups"], asked["frame_gradients"]) if asked else None
+            for k, (agent, asked) in enumerate(zip(self.agents, measure, strict=True))
+        ]
+        norms = self._joined(of_agents, rows=rollout.valid[0].numel())
+        logits, values = (self._by_agent(outputs) for outputs in self._tape.replay(norms))
+        losses = self.agents[0]._losses(logits, values, rollout)
+        rates = [agent.current_learning_rate() for agent in self.agents]
+        descents = self._descend(losses, rollout.valid, rates, norms, measure)
+        of_losses = torch.stack(losses, 1).detach().unbind()
+        return [
+            Update(
+                **vars(played[k]),
+                policy_loss=policy_loss,
+                value_loss=value_loss,
+                entropy=entropy,
+                grad_norm=descents[k].grad_norm,
+                learning_rate=rates[k],
+                groups=descents[k].groups,
+                parts=descents[k].parts,
+            )
+            for k, (policy_loss, value_loss, entropy) in enumerate(of_losses)
+        ]
 
 
 class RMSpropInsideRoot(torch.optim.Optimizer):

@@ -38,6 +38,24 @@ class GradientGroups:
     batch_sq_norm: float
     frame_sq_norms: np.ndarray
 
+    @classmethod
+    def of(cls, of_groups: Tensor, of_frames: Tensor, sizes: Tensor, gradient: Sequence[Tensor]) -> GradientGroups:
+        """From sums over frames that each count 1 / frames to means over a part's own frames.
+
+        Args:
+            of_groups, of_frames: (k,) and (m,) squared norms of the shares of groups and of single frames.
+            sizes: (k,) float64, frames in each group.
+            gradient: the mean over all frames.
+        """
+        batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
+        frames = sizes.sum()
+        return cls(
+            sq_norms=(of_groups * (frames / sizes.clamp(min=1)) ** 2).cpu().numpy(),
+            sizes=sizes.cpu().numpy(),
+            batch_sq_norm=float(batch_sq_norm),
+            frame_sq_norms=(of_frames * frames**2).cpu().numpy(),
+        )
+
 
 @dataclass(frozen=True)
 class Update:
@@ -164,13 +182,13 @@ class Agent(ABC, Generic[Config]):
     def _roll_out(self) -> Rollout:
         return self._acting.roll_out(self.config.rollout_steps, self.generator)
 
-    def _weighted(self, losses: Sequence[Tensor]) -> Losses:
+    def weighted(self, losses: Sequence[Tensor]) -> Losses:
         """Policy loss, value loss and entropy as they are weighted in the loss, which is their sum."""
         policy, value, entropy = losses
         return policy, self.config.value_coefficient * value, -self.config.entropy_coefficient * entropy
 
     def _total(self, losses: Sequence[Tensor]) -> Tensor:
-        policy, value, entropy = self._weighted(losses)
+        policy, value, entropy = self.weighted(losses)
         return policy + value + entropy
 
     def _descend(
@@ -196,14 +214,19 @@ class Agent(ABC, Generic[Config]):
         self._total(losses).backward()
         gradient = [p.grad for p in self._parameters if p.grad is not None]
         groups = self._gradient_groups(valid, norms, gradient) if norms else None
+        return Descent(self.apply_gradient(learning_rate), groups, parts)
+
+    def apply_gradient(self, learning_rate: float) -> Tensor:
+        """One step of the optimiser along what is in `.grad`, clipped; its norm before clipping."""
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self.updates += 1
-        return Descent(grad_norm, groups, parts)
+        return grad_norm
 
-    def _learning_rate(self) -> float:
+    def current_learning_rate(self) -> float:
+        """That of the next update."""
         rate = self.config.learning_rate * self.learning_rate_factor
         return self._annealed(rate, self.config.learning_rate_schedule)
 
@@ -217,23 +240,15 @@ class Agent(ABC, Generic[Config]):
         return self._random.choice(rows, size=min(count, len(rows))).tolist()
 
     def _gradient_groups(self, valid: Tensor, norms: GroupSqNorms, gradient: Sequence[Tensor]) -> GradientGroups:
-        """From sums over rows that each count 1 / frames to means over a part's own frames."""
         sizes = torch.stack([valid.flatten()[group].sum() for group in norms.groups]).double()
-        batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
-        frames = sizes.sum()
-        return GradientGroups(
-            sq_norms=(norms.group_sq_norms * (frames / sizes.clamp(min=1)) ** 2).cpu().numpy(),
-            sizes=sizes.cpu().numpy(),
-            batch_sq_norm=float(batch_sq_norm),
-            frame_sq_norms=(norms.row_sq_norms * frames**2).cpu().numpy(),
-        )
+        return GradientGroups.of(norms.group_sq_norms, norms.row_sq_norms, sizes, gradient)
 
     def _measured_parts(
         self, losses: Sequence[Tensor], valid: Tensor, norms: GroupSqNorms
     ) -> dict[str, GradientGroups]:
         """Gradients of the loss's terms, one backward pass each through the graph of the update."""
         parts = {}
-        for name, term in zip(PARTS, self._weighted(losses), strict=True):
+        for name, term in zip(PARTS, self.weighted(losses), strict=True):
             gradient = torch.autograd.grad(
                 term, self._parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )

@@ -16,15 +16,17 @@ from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
+from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
-from rl_scaling.agents.rollout import Rollout, generalized_advantages
+from rl_scaling.agents.rollout import Played, Rollout, generalized_advantages
+from rl_scaling.agents.stack import Measure, Stack
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames with what was done about them and what came of it; tensors (m, ...).
+    """Frames with what was done about them and what came of it; tensors (m, ...), or (agents, m, ...) of several.
 
     Attributes:
         log_probs, values: of the policy that acted.
@@ -45,27 +47,27 @@ class Frames:
         """All frames of a rollout, environment by environment."""
         advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
         return cls(
-            observations=rollout.observations,
-            actions=rollout.actions.flatten(),
-            log_probs=_chosen(log_softmax(rollout.logits, dim=-1), rollout.actions).flatten(),
-            values=rollout.values.flatten(),
-            advantages=advantages.flatten(),
-            returns=(advantages + rollout.values).flatten(),
-            valid=rollout.valid.flatten(),
+            observations=rollout.observations.view(*rollout.valid.shape[:-2], -1, *rollout.observations.shape[1:]),
+            actions=rollout.actions.flatten(-2),
+            log_probs=_chosen(log_softmax(rollout.logits, dim=-1), rollout.actions).flatten(-2),
+            values=rollout.values.flatten(-2),
+            advantages=advantages.flatten(-2),
+            returns=(advantages + rollout.values).flatten(-2),
+            valid=rollout.valid.flatten(-2),
         )
 
-    def __getitem__(self, rows: Tensor) -> Frames:
+    def __getitem__(self, rows: Tensor | tuple[Tensor, Tensor]) -> Frames:
         return Frames(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def mean(self, quantity: Tensor) -> Tensor:
         """Over the frames that count; 0 where there are none."""
-        return (self.valid * quantity).sum() / self.valid.sum().clamp(min=1)
+        return (self.valid * quantity).sum(-1) / self.valid.sum(-1).clamp(min=1)
 
     def normalised_advantages(self) -> Tensor:
         """With mean 0 and standard deviation 1 over the frames that count; of one alone as they are."""
-        count = self.valid.sum()
-        centred = self.advantages - self.mean(self.advantages)
-        variance = self.mean(centred**2) * count / (count - 1).clamp(min=1)
+        count = self.valid.sum(-1, keepdim=True)
+        centred = self.advantages - self.mean(self.advantages)[..., None]
+        variance = self.mean(centred**2)[..., None] * count / (count - 1).clamp(min=1)
         return torch.where(count > 1, centred / (variance.sqrt() + 1e-8), self.advantages)
 
 
@@ -94,8 +96,8 @@ class PPO(Agent[PPOConfig]):
         c = self.config
         rollout = self._roll_out()
         frames = Frames.of(rollout, c.discount, c.gae_lambda)
-        learning_rate = self._learning_rate()
-        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        learning_rate = self.current_learning_rate()
+        clip_range = self._clip_range()
         first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)
         done: list[Learned] = []
         for number, rows in enumerate(self._minibatches(*rollout.valid.shape)):
@@ -117,7 +119,7 @@ class PPO(Agent[PPOConfig]):
         measure_parts: bool = False,
     ) -> Learned:
         """One update."""
-        logits, values = self._outputs(minibatch.observations, norms)
+        logits, values = _outputs(self.network, minibatch.observations, norms)
         losses, moved = self._losses(logits, values, minibatch, clip_range)
         grad_norm, groups, parts = self._descend(
             losses, minibatch.valid, learning_rate, norms, measure_parts=measure_parts
@@ -125,7 +127,7 @@ class PPO(Agent[PPOConfig]):
         return Learned(torch.stack([*losses, *moved, grad_norm]).detach(), groups, parts)
 
     def _losses(
-        self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float
+        self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float | Tensor
     ) -> tuple[Losses, tuple[Tensor, Tensor]]:
         """Policy loss -mean min(r A, clip(r) A) (eq. 7), value loss mean (R - V)^2 and entropy, before coefficients.
 
@@ -149,15 +151,6 @@ class PPO(Agent[PPOConfig]):
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
 
-    def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
-        """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
-        if norms is None:
-            return self.network(observations)
-        tape = Tape(self.network)
-        with tape.recording(steps=1):
-            tape.act(observations)
-        return tape.replay(norms)
-
     def _minibatches(self, num_envs: int, steps: int) -> Iterator[Tensor]:
         """Rows of every minibatch of every epoch, environment by environment within each."""
         c = self.config
@@ -173,6 +166,10 @@ class PPO(Agent[PPOConfig]):
         """(minibatches, count / minibatches): numbers up to `count` dealt at random, in order within each."""
         dealt = torch.randperm(count, generator=self.generator, device=self.device)
         return dealt.view(self.config.minibatches, -1).sort(dim=1).values
+
+    def _clip_range(self) -> float:
+        """That of the next rollout."""
+        return self._annealed(self.config.clip_range, self.config.clip_range_schedule)
 
     def _updates_to_measure(self) -> tuple[int, int]:
         """Numbers of one update of the first epoch and of a later one, -1 if there is none, within a rollout's."""
@@ -198,7 +195,7 @@ class PPO(Agent[PPOConfig]):
         groups = cluster_slices(np.append(starts, len(rows)), num_groups)
         return GroupSqNorms(groups, self._frames_to_measure(valid, frame_gradients), device=self.device)
 
-    def _told(self, rollout: Rollout, done: Sequence[Learned], learning_rate: float) -> Update:
+    def _told(self, rollout: Played, done: Sequence[Learned], learning_rate: float) -> Update:
         """The updates from one rollout taken together."""
         of_first, of_later = (
             next((learned for learned in epoch if learned.groups is not None), None)
@@ -220,6 +217,76 @@ class PPO(Agent[PPOConfig]):
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
+
+
+class StackedPPO(Stack[PPO]):
+    """Several `PPO` agents side by side; see `Stack`."""
+
+    def step(self, measure: Sequence[Measure]) -> list[Update]:
+        """One rollout of each agent and the updates from it; see `Stack.step`."""
+        lead, agents = self.agents[0], self.agents
+        rollout, played = self._roll_out()
+        frames = Frames.of(rollout, lead.config.discount, lead.config.gae_lambda)
+        rates = [agent.current_learning_rate() for agent in agents]
+        clip_range = self._clip_range()
+        of_rollout = [
+            agent._updates_to_measure() if asked else (-1, -1) for agent, asked in zip(agents, measure, strict=True)
+        ]
+        dealt = [agent._minibatches(*rollout.valid.shape[1:]) for agent in agents]
+        one_each = torch.arange(len(agents))[:, None]
+        done: list[list[Learned]] = [[] for _ in agents]
+        for number, of_agents in enumerate(zip(*dealt, strict=True)):
+            rows = torch.stack(of_agents)
+            minibatch = frames[one_each, rows]
+            asked = [
+                {**of, "parts": of["parts"] and number == first} if number in (first, later) else {}
+                for of, (first, later) in zip(measure, of_rollout, strict=True)
+            ]
+            norms = self._norms(minibatch.valid, rows, asked)
+            for learned, own in zip(done, self._learn(minibatch, rates, clip_range, norms, asked), strict=True):
+                learned.append(own)
+        return [agents[k]._told(played[k], done[k], rates[k]) for k in range(len(agents))]
+
+    def _learn(
+        self,
+        minibatch: Frames,
+        rates: Sequence[float],
+        clip_range: float | Tensor,
+        norms: GroupSqNorms | None,
+        asked: Sequence[Measure],
+    ) -> list[Learned]:
+        """One update of each agent."""
+        outputs = _outputs(self.network, minibatch.observations.flatten(0, 1), norms)
+        logits, values = (self._by_agent(output) for output in outputs)
+        losses, moved = self.agents[0]._losses(logits, values, minibatch, clip_range)
+        descents = self._descend(losses, minibatch.valid, rates, norms, asked)
+        grad_norms = torch.stack([descent.grad_norm for descent in descents])
+        statistics = torch.stack([*losses, *moved, grad_norms], 1).detach().unbind()
+        return [Learned(own, d.groups, d.parts) for own, d in zip(statistics, descents, strict=True)]
+
+    def _norms(self, valid: Tensor, rows: Tensor, asked: Sequence[Measure]) -> GroupSqNorms | None:
+        of_agents = [
+            agent._group_sq_norms(valid[k], rows[k], asked[k]["num_groups"], asked[k]["frame_gradients"])
+            if asked[k]
+            else None
+            for k, agent in enumerate(self.agents)
+        ]
+        return self._joined(of_agents, rows=rows.shape[1])
+
+    def _clip_range(self) -> float | Tensor:
+        """One number for all, or (agents, 1) where they are at different updates."""
+        ranges = [agent._clip_range() for agent in self.agents]
+        return ranges[0] if len(set(ranges)) == 1 else torch.tensor(ranges)[:, None]
+
+
+def _outputs(network: ActorCritic, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
+    """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
+    if norms is None:
+        return network(observations)
+    tape = Tape(network)
+    with tape.recording(steps=1):
+        tape.act(observations)
+    return tape.replay(norms)
 
 
 def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
