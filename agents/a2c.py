@@ -7,7 +7,7 @@ The weights do not change between acting and learning, so the acting pass itself
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.networks import gradient_error
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
-from rl_scaling.agents.stack import Measure, Stack
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
+
+if TYPE_CHECKING:
+    from rl_scaling.agents.stack import Measure, Stack
 
 
 class A2C(Agent[A2CConfig]):
@@ -35,6 +37,37 @@ class A2C(Agent[A2CConfig]):
         norms = self._group_sq_norms(rollout, num_groups, frame_gradients) if num_groups > 1 else None
         return self._learn(self._acting.tape, rollout, norms, measure_parts=parts)
 
+    @classmethod
+    def step_together(cls, stack: Stack[A2C], measure: Sequence[Measure]) -> list[Update]:
+        """One rollout and one update of each agent; see `Agent.step_together`."""
+        agents = stack.agents
+        rollout, played = stack.roll_out()
+        of_agents = [
+            agent._group_sq_norms(rollout.of(k), asked["num_groups"], asked["frame_gradients"]) if asked else None
+            for k, (agent, asked) in enumerate(zip(agents, measure, strict=True))
+        ]
+        norms = stack.joined(of_agents, rows=rollout.valid[0].numel())
+        logits, values = stack.replay(norms)
+        losses = agents[0]._losses(logits, values, rollout)
+        rates = [agent._learning_rate() for agent in agents]
+        descents = stack.descend(losses, rollout.valid, rates, norms, measure)
+        terms = zip(*(loss.detach().unbind() for loss in losses), strict=True)
+        return [
+            Update(
+                **vars(own),
+                policy_loss=policy_loss,
+                value_loss=value_loss,
+                entropy=entropy,
+                grad_norm=descent.grad_norm,
+                learning_rate=rate,
+                groups=descent.groups,
+                parts=descent.parts,
+            )
+            for own, (policy_loss, value_loss, entropy), descent, rate in zip(
+                played, terms, descents, rates, strict=True
+            )
+        ]
+
     def returns(self, rollout: Rollout) -> Tensor:
         """(..., n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
@@ -44,7 +77,7 @@ class A2C(Agent[A2CConfig]):
     ) -> Update:
         """One update from a rollout that is still on the tape."""
         losses = self._losses(*tape.replay(norms), rollout)
-        rate = self.current_learning_rate()
+        rate = self._learning_rate()
         grad_norm, groups, parts = self._descend(losses, rollout.valid, rate, norms, measure_parts=measure_parts)
         policy_loss, value_loss, entropy = (loss.detach() for loss in losses)
         return Update(
@@ -104,37 +137,6 @@ class A2C(Agent[A2CConfig]):
         if c.rmsprop_epsilon_inside_root:
             return RMSpropInsideRoot(self._parameters, c.learning_rate, c.rmsprop_decay, c.rmsprop_epsilon)
         return torch.optim.RMSprop(self._parameters, c.learning_rate, alpha=c.rmsprop_decay, eps=c.rmsprop_epsilon)
-
-
-class StackedA2C(Stack[A2C]):
-    """Several `A2C` agents side by side; see `Stack`."""
-
-    def step(self, measure: Sequence[Measure]) -> list[Update]:
-        """One rollout and one update of each agent; see `Stack.step`."""
-        rollout, played = self._roll_out()
-        of_agents = [
-            agent._group_sq_norms(rollout.of(k), asked["num_groups"], asked["frame_gradients"]) if asked else None
-            for k, (agent, asked) in enumerate(zip(self.agents, measure, strict=True))
-        ]
-        norms = self._joined(of_agents, rows=rollout.valid[0].numel())
-        logits, values = (self._by_agent(outputs) for outputs in self._tape.replay(norms))
-        losses = self.agents[0]._losses(logits, values, rollout)
-        rates = [agent.current_learning_rate() for agent in self.agents]
-        descents = self._descend(losses, rollout.valid, rates, norms, measure)
-        of_losses = torch.stack(losses, 1).detach().unbind()
-        return [
-            Update(
-                **vars(played[k]),
-                policy_loss=policy_loss,
-                value_loss=value_loss,
-                entropy=entropy,
-                grad_norm=descents[k].grad_norm,
-                learning_rate=rates[k],
-                groups=descents[k].groups,
-                parts=descents[k].parts,
-            )
-            for k, (policy_loss, value_loss, entropy) in enumerate(of_losses)
-        ]
 
 
 class RMSpropInsideRoot(torch.optim.Optimizer):

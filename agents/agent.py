@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -159,6 +159,16 @@ class Agent(ABC, Generic[Config]):
             RuntimeError: `begin` was not called.
         """
 
+    @classmethod
+    def step_together(cls, stack: Any, measure: Sequence[Mapping[str, Any]]) -> list[Update]:
+        """What `step` does, of all agents of a stack in shared passes; not every algorithm has it.
+
+        Args:
+            stack: a `rl_scaling.agents.stack.Stack` of agents of this algorithm.
+            measure: for each of them the arguments of `step`; empty where nothing is measured.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not train side by side")
+
     @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...
 
@@ -225,8 +235,7 @@ class Agent(ABC, Generic[Config]):
         self.updates += 1
         return grad_norm
 
-    def current_learning_rate(self) -> float:
-        """That of the next update."""
+    def _learning_rate(self) -> float:
         rate = self.config.learning_rate * self.learning_rate_factor
         return self._annealed(rate, self.config.learning_rate_schedule)
 

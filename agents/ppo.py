@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
-from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Played, Rollout, generalized_advantages
-from rl_scaling.agents.stack import Measure, Stack
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
+
+if TYPE_CHECKING:
+    from rl_scaling.agents.stack import Measure, Stack
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class PPO(Agent[PPOConfig]):
         c = self.config
         rollout = self._roll_out()
         frames = Frames.of(rollout, c.discount, c.gae_lambda)
-        learning_rate = self.current_learning_rate()
+        learning_rate = self._learning_rate()
         clip_range = self._clip_range()
         first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)
         done: list[Learned] = []
@@ -109,6 +110,41 @@ class PPO(Agent[PPOConfig]):
             )
         return self._told(rollout, done, learning_rate)
 
+    @classmethod
+    def step_together(cls, stack: Stack[PPO], measure: Sequence[Measure]) -> list[Update]:
+        """One rollout of each agent and the updates from it; see `Agent.step_together`."""
+        agents, c = stack.agents, stack.agents[0].config
+        rollout, played = stack.roll_out()
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        rates = [agent._learning_rate() for agent in agents]
+        # (agents, 1) in place of the one number: agents that are at different updates anneal theirs differently.
+        ranges: Any = torch.tensor([agent._clip_range() for agent in agents])[:, None]
+        chosen = [a._updates_to_measure() if asked else (-1, -1) for a, asked in zip(agents, measure, strict=True)]
+        dealt = [agent._minibatches(*rollout.valid.shape[1:]) for agent in agents]
+        one_each = torch.arange(len(agents))[:, None]
+        done: list[list[Learned]] = [[] for _ in agents]
+        for number, rows in enumerate(zip(*dealt, strict=True)):
+            minibatch = frames[one_each, torch.stack(rows)]
+            asked = [
+                {**of_all, "parts": of_all["parts"] and number == first} if number in (first, later) else {}
+                for of_all, (first, later) in zip(measure, chosen, strict=True)
+            ]
+            of_agents = [
+                a._group_sq_norms(minibatch.valid[k], rows[k], asked[k]["num_groups"], asked[k]["frame_gradients"])
+                if asked[k]
+                else None
+                for k, a in enumerate(agents)
+            ]
+            norms = stack.joined(of_agents, rows=len(rows[0]))
+            logits, values = stack.outputs(minibatch.observations, norms)
+            losses, moved = agents[0]._losses(logits, values, minibatch, ranges)
+            descents = stack.descend(losses, minibatch.valid, rates, norms, asked)
+            grad_norms = torch.stack([descent.grad_norm for descent in descents])
+            statistics = torch.stack([*losses, *moved, grad_norms], 1).detach().unbind()
+            for learned, own, descent in zip(done, statistics, descents, strict=True):
+                learned.append(Learned(own, descent.groups, descent.parts))
+        return [agents[k]._told(played[k], done[k], rates[k]) for k in range(len(agents))]
+
     def _learn(
         self,
         minibatch: Frames,
@@ -119,7 +155,7 @@ class PPO(Agent[PPOConfig]):
         measure_parts: bool = False,
     ) -> Learned:
         """One update."""
-        logits, values = _outputs(self.network, minibatch.observations, norms)
+        logits, values = self._outputs(minibatch.observations, norms)
         losses, moved = self._losses(logits, values, minibatch, clip_range)
         grad_norm, groups, parts = self._descend(
             losses, minibatch.valid, learning_rate, norms, measure_parts=measure_parts
@@ -127,7 +163,7 @@ class PPO(Agent[PPOConfig]):
         return Learned(torch.stack([*losses, *moved, grad_norm]).detach(), groups, parts)
 
     def _losses(
-        self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float | Tensor
+        self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float
     ) -> tuple[Losses, tuple[Tensor, Tensor]]:
         """Policy loss -mean min(r A, clip(r) A) (eq. 7), value loss mean (R - V)^2 and entropy, before coefficients.
 
@@ -150,6 +186,15 @@ class PPO(Agent[PPOConfig]):
             clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
+
+    def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
+        """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
+        if norms is None:
+            return self.network(observations)
+        tape = Tape(self.network)
+        with tape.recording(steps=1):
+            tape.act(observations)
+        return tape.replay(norms)
 
     def _minibatches(self, num_envs: int, steps: int) -> Iterator[Tensor]:
         """Rows of every minibatch of every epoch, environment by environment within each."""
@@ -216,77 +261,7 @@ class PPO(Agent[PPOConfig]):
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
-
-
-class StackedPPO(Stack[PPO]):
-    """Several `PPO` agents side by side; see `Stack`."""
-
-    def step(self, measure: Sequence[Measure]) -> list[Update]:
-        """One rollout of each agent and the updates from it; see `Stack.step`."""
-        lead, agents = self.agents[0], self.agents
-        rollout, played = self._roll_out()
-        frames = Frames.of(rollout, lead.config.discount, lead.config.gae_lambda)
-        rates = [agent.current_learning_rate() for agent in agents]
-        clip_range = self._clip_range()
-        of_rollout = [
-            agent._updates_to_measure() if asked else (-1, -1) for agent, asked in zip(agents, measure, strict=True)
-        ]
-        dealt = [agent._minibatches(*rollout.valid.shape[1:]) for agent in agents]
-        one_each = torch.arange(len(agents))[:, None]
-        done: list[list[Learned]] = [[] for _ in agents]
-        for number, of_agents in enumerate(zip(*dealt, strict=True)):
-            rows = torch.stack(of_agents)
-            minibatch = frames[one_each, rows]
-            asked = [
-                {**of, "parts": of["parts"] and number == first} if number in (first, later) else {}
-                for of, (first, later) in zip(measure, of_rollout, strict=True)
-            ]
-            norms = self._norms(minibatch.valid, rows, asked)
-            for learned, own in zip(done, self._learn(minibatch, rates, clip_range, norms, asked), strict=True):
-                learned.append(own)
-        return [agents[k]._told(played[k], done[k], rates[k]) for k in range(len(agents))]
-
-    def _learn(
-        self,
-        minibatch: Frames,
-        rates: Sequence[float],
-        clip_range: float | Tensor,
-        norms: GroupSqNorms | None,
-        asked: Sequence[Measure],
-    ) -> list[Learned]:
-        """One update of each agent."""
-        outputs = _outputs(self.network, minibatch.observations.flatten(0, 1), norms)
-        logits, values = (self._by_agent(output) for output in outputs)
-        losses, moved = self.agents[0]._losses(logits, values, minibatch, clip_range)
-        descents = self._descend(losses, minibatch.valid, rates, norms, asked)
-        grad_norms = torch.stack([descent.grad_norm for descent in descents])
-        statistics = torch.stack([*losses, *moved, grad_norms], 1).detach().unbind()
-        return [Learned(own, d.groups, d.parts) for own, d in zip(statistics, descents, strict=True)]
-
-    def _norms(self, valid: Tensor, rows: Tensor, asked: Sequence[Measure]) -> GroupSqNorms | None:
-        of_agents = [
-            agent._group_sq_norms(valid[k], rows[k], asked[k]["num_groups"], asked[k]["frame_gradients"])
-            if asked[k]
-            else None
-            for k, agent in enumerate(self.agents)
-        ]
-        return self._joined(of_agents, rows=rows.shape[1])
-
-    def _clip_range(self) -> float | Tensor:
-        """One number for all, or (agents, 1) where they are at different updates."""
-        ranges = [agent._clip_range() for agent in self.agents]
-        return ranges[0] if len(set(ranges)) == 1 else torch.tensor(ranges)[:, None]
-
-
-def _outputs(network: ActorCritic, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
-    """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
-    if norms is None:
-        return network(observations)
-    tape = Tape(network)
-    with tape.recording(steps=1):
-        tape.act(observations)
-    return tape.replay(norms)
+        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon, fused=True)
 
 
 def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:

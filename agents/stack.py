@@ -9,7 +9,6 @@ alone with the same environments, up to rounding.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +21,7 @@ from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Played, Rollout, gumbel_max
 from rl_scaling.envs import Transition, VectorSource
-from rl_scaling.noise.torch.group_gradients import GroupSqNorms
+from rl_scaling.noise.torch.group_gradients import GroupSqNorms, measurable_layers, watching
 from rl_scaling.noise.torch.stacked_layers import stacked_model, why_not_stackable
 from rl_scaling.records import PARTS
 
@@ -31,8 +30,8 @@ Measure = Mapping[str, Any]
 AnyAgent = TypeVar("AnyAgent", bound=Agent[Any])
 
 
-class Stack(ABC, Generic[AnyAgent]):
-    """Agents that act and learn side by side, on the CPU.
+class Stack(Generic[AnyAgent]):
+    """Agents that act and learn side by side, on the CPU; their algorithm says how (`Agent.step_together`).
 
     An agent that diverges turns its own numbers into NaN; the others never notice.
 
@@ -59,6 +58,7 @@ class Stack(ABC, Generic[AnyAgent]):
         self.network: ActorCritic = stacked_model([agent.network for agent in self.agents])
         self._parameters = list(self.network.parameters())
         self._own = [list(agent.network.parameters()) for agent in self.agents]
+        self._layers = measurable_layers(self.network)
         self._tape = Tape(self.network, keep_layers=self.agents[0].keeps_layers)
 
     def begin(self, sources: Sequence[VectorSource], observations: Sequence[np.ndarray]) -> None:
@@ -73,19 +73,35 @@ class Stack(ABC, Generic[AnyAgent]):
         self._sources = [self._sources[place] for place in places]
         self._pile()
 
-    @abstractmethod
     def step(self, measure: Sequence[Measure]) -> list[Update]:
         """One rollout of each agent and the updates from it.
 
         Args:
-            measure: for each agent the arguments of `Agent.step`, or none.
+            measure: for each agent the arguments of `Agent.step`; empty where nothing is measured.
         """
+        return type(self.agents[0]).step_together(self, measure)
+
+    def replay(self, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
+        """See `Tape.replay`: logits (agents, n * steps, num_actions) and values (agents, n * steps)."""
+        logits, values = self._tape.replay(norms)
+        return self._by_agent(logits), self._by_agent(values)
+
+    def outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
+        """Logits (agents, m, num_actions) and values (agents, m) for (agents, m, *shape), differentiable.
+
+        Args:
+            observations: of each agent.
+            norms: as `joined` made them: collects norms of parts of the gradient when it is taken.
+        """
+        with watching(self._layers, norms):
+            logits, values = self.network(observations.flatten(0, 1))
+        return self._by_agent(logits), self._by_agent(values)
 
     def _by_agent(self, rows: Tensor) -> Tensor:
         """(agents * n, ...) to (agents, n, ...)."""
         return rows.unflatten(0, (len(self.agents), -1))
 
-    def _roll_out(self) -> tuple[Rollout, list[Played]]:
+    def roll_out(self) -> tuple[Rollout, list[Played]]:
         """As `Actor.roll_out`, with the agents in front of all dimensions, and what each of them played."""
         steps = self.agents[0].config.rollout_steps
         taken, logits, values, transitions = [], [], [], []
@@ -141,7 +157,7 @@ class Stack(ABC, Generic[AnyAgent]):
         )
         return rollout, played
 
-    def _descend(
+    def descend(
         self,
         losses: Losses,
         valid: Tensor,
@@ -155,7 +171,7 @@ class Stack(ABC, Generic[AnyAgent]):
             losses: policy loss, value loss and entropy, (agents,) each, before their coefficients.
             valid: (agents, ...) which of the frames they are means over count.
             rates: of the agents.
-            norms: as `_joined` made them.
+            norms: as `joined` made them.
             measure: of which agents these are to be told, and of which the loss's terms as well.
         """
         policy, value, entropy = terms = self.agents[0].weighted(losses)
@@ -182,7 +198,7 @@ class Stack(ABC, Generic[AnyAgent]):
             descents.append(Descent(agent.apply_gradient(rates[k]), groups[k], found))
         return descents
 
-    def _joined(self, of_agents: Sequence[GroupSqNorms | None], *, rows: int) -> GroupSqNorms | None:
+    def joined(self, of_agents: Sequence[GroupSqNorms | None], *, rows: int) -> GroupSqNorms | None:
         """What each agent would measure as one, an agent that measures nothing being one group; None: nobody does.
 
         Args:

@@ -1,11 +1,12 @@
-"""Reinforcement learning as a domain: one run at a time, from its config to records and checkpoints."""
+"""Reinforcement learning as a domain: one run, or several side by side, from config to records and checkpoints."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -14,23 +15,25 @@ import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
+from rl_scaling.domains.base import ON_ONE_THREAD, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
 from rl_scaling.domains.device import choose_device
-from rl_scaling.domains.rl import training
+from rl_scaling.domains.rl import stacked, training
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.training import Diverged, Progress
+from rl_scaling.domains.rl.stacked import checkpoint_of
+from rl_scaling.domains.rl.training import Diverged, Ledger, Progress
 from rl_scaling.envs import VectorSource, make_vector
 
 _Made = TypeVar("_Made")
 
 
 class ReinforcementLearning(Domain[RunConfig]):
-    """Agents that learn from copies of an environment; a call of `run` trains one of them."""
+    """Agents that learn from copies of an environment; a call of `run` trains one, or several small ones at once."""
 
     name = "rl"
     config = RunConfig
+    out_of_step = True
 
     def device(self, hardware: Hardware) -> str:
         """See `Domain.device`."""
@@ -51,6 +54,19 @@ class ReinforcementLearning(Domain[RunConfig]):
         speed = measure_speed(configs, side_by_side=side_by_side, device=hardware.device, seconds=MEASURED_SECONDS)
         return [cost_of(config, speed) for config in configs], speed.note
 
+    def job_key(self, config: RunConfig) -> Hashable:
+        """See `Domain.job_key`: what runs that train side by side agree in."""
+        return stacked.alike(config) if stacked.can_stack(config) else super().job_key(config)
+
+    def together(self, configs: Sequence[RunConfig], hardware: Hardware = ON_ONE_THREAD) -> list[list[RunConfig]]:
+        """See `Domain.together`; on a GPU, in half precision and where halves alternate each trains alone."""
+        if choose_device(hardware.device).type != "cpu" or hardware.alternate or hardware.compute_dtype != "float32":
+            return [[config] for config in configs]
+        groups: dict[Hashable, list[RunConfig]] = {}
+        for config in configs:
+            groups.setdefault(self.job_key(config), []).append(config)
+        return list(groups.values())
+
     def run(
         self,
         configs: Sequence[RunConfig],
@@ -58,67 +74,104 @@ class ReinforcementLearning(Domain[RunConfig]):
         control: Control,
         hardware: Hardware,
     ) -> Iterator[tuple[int, Event]]:
-        """Train one run: see `Domain.run`.
+        """Train one run, or several side by side: see `Domain.run`.
 
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
-        for event in _run(configs[0], resume[0], control, hardware):
-            yield 0, event
+        device = _device(configs, hardware)
+        torch.set_num_threads(hardware.threads)
+        progresses = [Progress.start(config) for config in configs]
+        for progress, state in zip(progresses, resume, strict=True):
+            if state is not None:
+                progress.load_state_dict(state["progress"])
+        with ExitStack() as stack:
+            start = partial(_started, configs, progresses, hardware, stack)
+            started = yield from _while_starting(start, len(configs), control)
+            if started is None:
+                return
+            learners = [
+                _learner(config, source, device, hardware, state)
+                for config, (source, _), state in zip(configs, started, resume, strict=True)
+            ]
+            if len(configs) > 1:
+                runs = zip(configs, progresses, learners, started, strict=True)
+                yield from stacked.train(
+                    [
+                        stacked.Member(number, Ledger(config, progress), learner, *own)
+                        for number, (config, progress, learner, own) in enumerate(runs)
+                    ],
+                    control,
+                )
+                return
+            for event in _alone(configs[0], progresses[0], learners[0], started[0], control):
+                yield 0, event
 
 
-def _run(
-    config: RunConfig, resume: Mapping[str, Any] | None, control: Control, hardware: Hardware
-) -> Generator[Event, None, None]:
-    device = _device([config], hardware)
-    torch.set_num_threads(hardware.threads)
-    progress = Progress.start(config)
-    if resume is not None:
-        progress.load_state_dict(resume["progress"])
-    with ExitStack() as stack:
+_Started = tuple[VectorSource, np.ndarray]
 
-        def start(tell: Callable[[int, int], None]) -> tuple[VectorSource, np.ndarray]:
-            source = make_vector(
-                config.environment,
-                num_threads=hardware.threads,
-                progress=tell,
-                group_envs=config.adaptive.group_envs if config.adaptive else None,
-                alternate=hardware.alternate,
-            )
-            stack.callback(source.close)
-            return source, training.reset(source, config, progress)
 
-        started = yield from _while_starting(start, control)
-        if started is None:
-            return
-        source, observations = started
-        learner = make_agent(
-            config.agent,
-            source.observation_shape,
-            source.num_actions,
-            total_updates=config.updates,
-            seed=config.seed,
-            device=device,
+def _started(
+    configs: Sequence[RunConfig],
+    progresses: Sequence[Progress],
+    hardware: Hardware,
+    stack: ExitStack,
+    tell: Callable[[int, int], None],
+) -> list[_Started]:
+    """The environments of each run, which `stack` closes, and what they show first."""
+    started = []
+    for number, (config, progress) in enumerate(zip(configs, progresses, strict=True)):
+
+        def tell_of_all(done: int, total: int, number: int = number) -> None:
+            tell(number * total + done, len(configs) * total)
+
+        source = make_vector(
+            config.environment,
+            num_threads=hardware.threads,
+            progress=tell_of_all,
+            group_envs=config.adaptive.group_envs if config.adaptive else None,
+            alternate=hardware.alternate,
         )
-        learner.network.compute_dtype = torch.bfloat16 if hardware.compute_dtype == "bfloat16" else None
-        if resume is not None:
-            learner.load_state_dict(copy.deepcopy(resume["learner"]))
-        try:
-            for record in training.run(learner, source, config, progress, control=control, observations=observations):
-                yield record
-                if control.checkpoint:
-                    control.checkpoint = False
-                    yield _checkpoint(learner, progress)
-        except Diverged as reason:
-            yield Ended("diverged", str(reason))
-            return
-        yield Ended() if progress.frames >= config.frames else _checkpoint(learner, progress)
+        stack.callback(source.close)
+        started.append((source, training.reset(source, config, progress)))
+    return started
 
 
-def _checkpoint(learner: Agent[Any], progress: Progress) -> Checkpoint:
-    """A copy, which does not change as training continues."""
-    state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
-    return Checkpoint(progress.updates, copy.deepcopy(state))
+def _learner(
+    config: RunConfig,
+    source: VectorSource,
+    device: torch.device,
+    hardware: Hardware,
+    state: Mapping[str, Any] | None,
+) -> Agent[Any]:
+    learner = make_agent(
+        config.agent,
+        source.observation_shape,
+        source.num_actions,
+        total_updates=config.updates,
+        seed=config.seed,
+        device=device,
+    )
+    learner.network.compute_dtype = torch.bfloat16 if hardware.compute_dtype == "bfloat16" else None
+    if state is not None:
+        learner.load_state_dict(copy.deepcopy(state["learner"]))
+    return learner
+
+
+def _alone(
+    config: RunConfig, progress: Progress, learner: Agent[Any], started: _Started, control: Control
+) -> Iterator[Event]:
+    source, observations = started
+    try:
+        for record in training.run(learner, source, config, progress, control=control, observations=observations):
+            yield record
+            if control.checkpoint:
+                control.checkpoint = False
+                yield checkpoint_of(learner, progress)
+    except Diverged as reason:
+        yield Ended("diverged", str(reason))
+        return
+    yield Ended() if progress.frames >= config.frames else checkpoint_of(learner, progress)
 
 
 def _device(configs: Sequence[RunConfig], hardware: Hardware) -> torch.device:
@@ -132,8 +185,8 @@ class _Abandoned(Exception):
 
 
 def _while_starting(
-    start: Callable[[Callable[[int, int], None]], _Made], control: Control
-) -> Generator[Starting, None, _Made | None]:
+    start: Callable[[Callable[[int, int], None]], _Made], runs: int, control: Control
+) -> Generator[tuple[int, Starting], None, _Made | None]:
     """Do on a thread what takes a while and tells how far it is; give its result, or None after an interrupt."""
     told: SimpleQueue[Starting | None] = SimpleQueue()
     abandoned = False
@@ -153,7 +206,7 @@ def _while_starting(
         made = thread.submit(work)
         try:
             while (event := told.get()) is not None:
-                yield event
+                yield from ((number, event) for number in range(runs))
                 if control.interrupt:
                     return None
             return made.result()

@@ -71,9 +71,10 @@ class Progress:
 
 @dataclass
 class _SinceRecord:
-    """What happened since the last record."""
+    """What happened since the last record; `seconds` where the time is shared with other runs."""
 
     started: float = field(default_factory=time.perf_counter)
+    seconds: float | None = None
     frames: int = 0
     updates: list[Update] = field(default_factory=list)
     grad_sq_norms: list[float] = field(default_factory=list)
@@ -116,24 +117,14 @@ def run(
     adaptive = AdaptiveBatch(config, learner, source) if config.adaptive else None
     if adaptive and progress.num_envs != source.num_envs:
         adaptive.set_num_envs(progress.num_envs, progress.updates)
-    since = _SinceRecord()
+    ledger = Ledger(config, progress)
     leave = _leave(control)
     while progress.frames < config.frames and not leave:
-        update = learner.step(**what_to_measure(config, progress.updates))
-        progress.updates += update.updates
-        progress.frames += update.frames
-        progress.frames_used += update.frames * update.epochs
-        since.frames += update.frames
-        since.updates.append(update)
-        if update.groups is not None:
-            _measure(update, progress, since)
+        ledger.take(learner.step(**what_to_measure(config, progress.updates)))
         leave = _leave(control)
-        if since.frames >= config.record_every_frames or progress.frames >= config.frames or leave:
-            record = _record(progress, since, progress.num_envs * config.batch_size // config.environment.num_envs)
-            yield record
-            if not np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all():
-                raise Diverged(f"the loss is not finite after {progress.updates:,} updates")
-            since = _SinceRecord()
+        if ledger.due or leave:
+            yield ledger.record()
+            ledger.begin_next()
             leave = leave or _leave(control)
         if adaptive and progress.frames < config.frames and not leave:
             progress.num_envs = adaptive.after_update(
@@ -143,6 +134,67 @@ def run(
 
 def _leave(control: Control) -> bool:
     return control.interrupt or 0 in control.stop
+
+
+class Ledger:
+    """Counts a run's updates, and makes its records of them.
+
+    Args:
+        config: of the run.
+        progress: is kept up to date.
+    """
+
+    def __init__(self, config: RunConfig, progress: Progress):
+        self.config, self.progress = config, progress
+        self._since = _SinceRecord()
+        self._finite = True
+
+    def take(self, update: Update, *, seconds: float | None = None) -> None:
+        """Count what one step did.
+
+        Args:
+            update: what it did.
+            seconds: the run's share of the time, where runs train side by side; None: all that passes is the run's.
+        """
+        progress, since = self.progress, self._since
+        progress.updates += update.updates
+        progress.frames += update.frames
+        progress.frames_used += update.frames * update.epochs
+        since.frames += update.frames
+        since.updates.append(update)
+        if seconds is not None:
+            since.seconds = (since.seconds or 0.0) + seconds
+        if update.groups is not None:
+            _measure(update, progress, since)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a record."""
+        config = self.config
+        return self._since.frames >= config.record_every_frames or self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has all its frames."""
+        return self.progress.frames >= self.config.frames
+
+    def record(self) -> TrainingRecord:
+        """The record of what was counted since the last one."""
+        config, since = self.config, self._since
+        batch_size = self.progress.num_envs * config.batch_size // config.environment.num_envs
+        record = _record(self.progress, since, batch_size)
+        self._finite = bool(np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all())
+        return record
+
+    def begin_next(self) -> None:
+        """Begin the next record, once somebody has heard the last one.
+
+        Raises:
+            Diverged: its losses or its gradient were not finite.
+        """
+        if not self._finite:
+            raise Diverged(f"the loss is not finite after {self.progress.updates:,} updates")
+        self._since = _SinceRecord()
 
 
 class AdaptiveBatch:
@@ -248,7 +300,7 @@ def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> Trainin
     updates = since.updates
     means = _means(updates)
     # Read the clock after the device has answered.
-    seconds = time.perf_counter() - since.started
+    seconds = time.perf_counter() - since.started if since.seconds is None else since.seconds
     progress.wall_seconds += seconds
     scores = np.concatenate([u.episode_scores for u in updates])
     lengths = np.concatenate([u.episode_frames for u in updates])

@@ -106,6 +106,7 @@ def stacked_convolution(layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: 
         bias: (models, out), if any.
     """
     models, n = inputs.shape[:2]
+    assert not isinstance(layer.padding, str)
     options = layer.stride, layer.padding, layer.dilation
     if n > _FEW_ROWS:
         biases = [None] * models if bias is None else bias.unbind()
