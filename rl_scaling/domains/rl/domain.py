@@ -21,7 +21,7 @@ from rl_scaling.domains.rl import stacked, training
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.stacked import checkpoint_of
+from rl_scaling.domains.rl.stacked import MOST_RUNS, checkpoint_of
 from rl_scaling.domains.rl.training import Diverged, Ledger, Progress
 from rl_scaling.envs import VectorSource, make_vector
 
@@ -65,7 +65,7 @@ class ReinforcementLearning(Domain[RunConfig]):
         groups: dict[Hashable, list[RunConfig]] = {}
         for config in configs:
             groups.setdefault(self.job_key(config), []).append(config)
-        return list(groups.values())
+        return [group[i : i + MOST_RUNS] for group in groups.values() for i in range(0, len(group), MOST_RUNS)]
 
     def run(
         self,

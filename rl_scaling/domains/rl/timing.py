@@ -6,9 +6,10 @@ import dataclasses
 import math
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rl_scaling.agents import Agent
+from rl_scaling.agents.stack import Stack
 from rl_scaling.analysis.throughput import Throughput, fit_throughput
 from rl_scaling.domains.base import TrialCost
 from rl_scaling.domains.device import choose_device
+from rl_scaling.domains.rl import stacked
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import memory_of
 from rl_scaling.domains.rl.registry import make_agent
@@ -48,6 +50,7 @@ def time_updates(
     device: torch.device,
     threads: int,
     with_noise_scale: bool = False,
+    runs: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train for a few seconds with each number of environments, for `rl_scaling.analysis.throughput.fit_throughput`.
@@ -59,6 +62,7 @@ def time_updates(
         device: where the network lives.
         threads: for torch and for the emulator, each.
         with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
+        runs: that train side by side, of whose time each has its share.
         say: hears a line for each.
 
     Returns:
@@ -71,7 +75,7 @@ def time_updates(
     rows = []
     for number in num_envs:
         trial = dataclasses.replace(config, environment=_without_random_start(config, number), adaptive=None)
-        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale)
+        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, runs)
         middle, spread = float(np.median(each)), float(np.std(np.log(each), ddof=1))
         say(f"{number:,} environments: {1000 * middle:,.1f} ms an update, {trial.batch_size / middle:,.0f} frames/s")
         rows.append(
@@ -86,23 +90,38 @@ def _without_random_start(config: RunConfig, num_envs: int):
 
 
 def _seconds_per_update(
-    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool
+    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool, runs: int
 ) -> list[float]:
-    """Mean times of `_PARTS` parts of the time, which say how steady it is."""
-    with closing(make_vector(config.environment, num_threads=threads)) as source:
-        agent = make_agent(
-            config.agent, source.observation_shape, source.num_actions, total_updates=10**9, device=device
-        )
-        agent.begin(source, source.reset(config.seed))
+    """Mean times of `_PARTS` parts of the time, which say how steady it is; a run's share of them."""
+    with ExitStack() as sources:
+        step = _stepping(config, device, threads, runs, sources)
         for _ in range(_WARM_UP_UPDATES):
-            agent.step()
-        plain = [_timed(agent, seconds / _PARTS, device) for _ in range(_PARTS)]
+            step()
+        plain = [_timed(step, seconds / _PARTS, device) / runs for _ in range(_PARTS)]
         share = _share_measured(config)
         if not (with_noise_scale and share):
             return plain
-        measured = [_timed(agent, seconds / _PARTS, device, **what_to_measure(config, 0)) for _ in range(_PARTS)]
+        measured = [_timed(step, seconds / _PARTS, device, **what_to_measure(config, 0)) / runs for _ in range(_PARTS)]
         extra = share * max(0.0, float(np.median(measured) - np.median(plain)))
         return [part + extra for part in plain]
+
+
+def _stepping(
+    config: RunConfig, device: torch.device, threads: int, runs: int, sources: ExitStack
+) -> Callable[..., object]:
+    """One step of a run, or of several side by side, that measures what it is asked for."""
+    agents, begun = [], []
+    for seed in range(config.seed, config.seed + runs):
+        source = sources.enter_context(closing(make_vector(config.environment, num_threads=threads)))
+        shape, actions = source.observation_shape, source.num_actions
+        agents.append(make_agent(config.agent, shape, actions, total_updates=10**9, seed=seed, device=device))
+        begun.append((source, source.reset(seed)))
+    if runs == 1:
+        agents[0].begin(*begun[0])
+        return agents[0].step
+    stack = Stack(agents)
+    stack.begin(*zip(*begun, strict=True))
+    return lambda **measure: stack.step([measure] * runs)
 
 
 def _share_measured(config: RunConfig) -> float:
@@ -112,10 +131,10 @@ def _share_measured(config: RunConfig) -> float:
     return sum(bool(what_to_measure(config, each * rollout)) for rollout in range(rollouts)) / rollouts
 
 
-def _timed(agent: Agent[Any], seconds: float, device: torch.device, **measure: Any) -> float:
+def _timed(step: Callable[..., object], seconds: float, device: torch.device, **measure: Any) -> float:
     begun, updates = time.perf_counter(), 0
     while not updates or time.perf_counter() - begun < seconds:
-        agent.step(**measure)
+        step(**measure)
         updates += 1
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -143,12 +162,14 @@ class Speed:
         start_seconds: per environment: made, reset, and its random start emulated.
         side_by_side: trials that were measured at once.
         game: that was measured.
+        runs: that each of them trained together.
     """
 
     rollout: Throughput
     start_seconds: float
     side_by_side: int
     game: str
+    runs: int = 1
 
     @property
     def note(self) -> str:
@@ -157,7 +178,8 @@ class Speed:
         said = ", ".join(
             f"{r:,.0f} frames/s at {f:,.0f} frames a rollout" for r, f in zip(rates, self.rollout.batch, strict=True)
         )
-        return f"{self.game} just now, {self.side_by_side} at a time: {said}; others by a straight line"
+        together = f", {self.runs} runs in each" if self.runs > 1 else ""
+        return f"{self.game} just now, {self.side_by_side} at a time{together}: {said}; others by a straight line"
 
 
 def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
@@ -187,9 +209,10 @@ def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: st
     base, counts = configs[0], [config.environment.num_envs for config in configs]
     larger = min(_MOST_ENVS_MEASURED, max(counts))
     numbers = [min(counts), larger if larger > min(counts) else 2 * min(counts)]
+    runs = _side_by_side(configs) if choose_device(device).type == "cpu" else 1
     context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
     with ProcessPoolExecutor(side_by_side, mp_context=context) as pool:
-        jobs = [pool.submit(_measure, base, numbers, device, seconds) for _ in range(side_by_side)]
+        jobs = [pool.submit(_measure, base, numbers, device, seconds, runs) for _ in range(side_by_side)]
         measured = [job.result() for job in jobs]
     rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
     return Speed(
@@ -197,14 +220,25 @@ def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: st
         start_seconds=sum(start for start, _ in measured) / len(measured),
         side_by_side=side_by_side,
         game=base.environment.name,
+        runs=runs,
     )
 
 
-def _measure(config: RunConfig, numbers: list[int], device: str, seconds: float) -> tuple[float, pd.DataFrame]:
+def _side_by_side(configs: Sequence[RunConfig]) -> int:
+    """How many runs like the first one train side by side."""
+    if not stacked.can_stack(configs[0]):
+        return 1
+    groups = Counter(stacked.alike(config) for config in configs if stacked.can_stack(config))
+    return min(stacked.MOST_RUNS, max(groups.values()))
+
+
+def _measure(
+    config: RunConfig, numbers: list[int], device: str, seconds: float, runs: int
+) -> tuple[float, pd.DataFrame]:
     """Seconds that starting takes per environment, and the times of updates, in frames of a rollout."""
     start = time_start(config, numbers[0])
     rows = time_updates(
-        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True
+        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True, runs=runs
     )
     rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows

@@ -89,7 +89,7 @@ def test_each_says_what_it_says_alone(base: RunConfig) -> None:
 
 @BOTH
 def test_checkpoints_are_those_of_runs_alone_and_runs_of_any_update_go_on_together(base: RunConfig) -> None:
-    """Each asks for a checkpoint at the record of its own number, goes on alone from there, and together with others."""
+    """Each is stopped at a record of its own; from there it goes on alone, and together with the others."""
     configs = runs(base)
 
     def stop(number: int, event: Event, control: Control) -> None:

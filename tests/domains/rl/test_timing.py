@@ -41,3 +41,23 @@ def test_the_noise_scale_costs_its_share(config: RunConfig, every: int) -> None:
     assert with_noise == pytest.approx(1 + 4 * sum(rollouts) / len(rollouts))
     (without,) = timing.time_updates(config, [4], seconds=0.1, device=torch.device("cpu"), threads=1)["seconds"]
     assert without == 1
+
+
+def test_runs_that_train_side_by_side_have_a_share_of_the_time_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(timing, "_timed", lambda step, *_, **measure: seen.append(len(step(**measure))) or 6.0)
+    (each,) = timing.time_updates(A2C, [4], seconds=0.1, device=torch.device("cpu"), threads=1, runs=3)["seconds"]
+    assert each == 2
+    assert set(seen) == {3}
+
+
+def test_what_is_measured_is_what_would_be_run() -> None:
+    runs = [
+        dataclasses.replace(A2C, seed=seed, agent=dataclasses.replace(A2C.agent, learning_rate=rate))
+        for seed in (0, 1)
+        for rate in (1e-3, 2e-3, 4e-3)
+    ]
+    speed = timing.measure_speed(runs, side_by_side=1, device="cpu", seconds=0.3)
+    assert speed.runs == 6
+    assert "6 runs in each" in speed.note
+    assert timing.cost_of(A2C, speed).seconds > 0
