@@ -261,7 +261,7 @@ class PPO(Agent[PPOConfig]):
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon, fused=True)
+        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
 
 
 def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
