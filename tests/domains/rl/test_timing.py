@@ -61,3 +61,12 @@ def test_what_is_measured_is_what_would_be_run() -> None:
     assert speed.runs == 6
     assert "6 runs in each" in speed.note
     assert timing.cost_of(A2C, speed).seconds > 0
+
+
+@pytest.mark.parametrize("config", [A2C, PPO], ids=["A2C", "PPO"])
+def test_the_gain_of_training_side_by_side_is_measured(config: RunConfig) -> None:
+    gain = timing.measure_gain(config, 8, seconds=0.1, rounds=3)
+    assert (gain.num_envs, gain.runs) == (4, 8)
+    assert min(gain.alone, gain.together) > 0
+    assert gain.low <= gain.ratio <= gain.high
+    assert gain.ratio > 1, "where an update is all overhead it pays"
