@@ -17,7 +17,7 @@ from rl_scaling.config import (
     require_positive,
 )
 
-Network = Literal["nature", "small", "mlp"]
+Network = Literal["nature", "small", "minatar", "mlp"]
 Schedule = Literal["constant", "linear"]
 
 
@@ -26,7 +26,8 @@ class AlgorithmConfig(Config):
     """The settings that all actor-critic algorithms have; an algorithm's own config inherits from it.
 
     Attributes:
-        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units) or "mlp" (64-64).
+        network: "nature" (32-64-64 convolutions, 512 units), "small" (16-32, 256 units), "minatar" (16 filters of
+            3 x 3, 128 units; what the command line takes for MinAtar) or "mlp" (64-64).
         rollout_steps: steps of every environment per rollout.
         learning_rate: the rate at the start; "linear" takes it to 0 over the run.
         learning_rate_schedule: "constant", or "linear" down to 0.
@@ -65,7 +66,7 @@ class AlgorithmConfig(Config):
         require_fraction(self, "discount")
         for name in ("entropy_coefficient", "value_coefficient"):
             require(getattr(self, name) >= 0, f"{name} is negative: give 0 or more")
-        require_one_of(self, "network", "nature", "small", "mlp")
+        require_one_of(self, "network", "nature", "small", "minatar", "mlp")
         require_one_of(self, "learning_rate_schedule", "constant", "linear")
 
     @property

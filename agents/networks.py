@@ -91,12 +91,23 @@ def _small(channels: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def _minatar(channels: int, rows: int, columns: int) -> nn.Sequential:
+    """Young & Tian 2019 (MinAtar): one convolution, on a grid of any size."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * (rows - 2) * (columns - 2), 128), nn.ReLU(),
+    )  # fmt: skip
+
+
 def _mlp(inputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
 
 
 def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int) -> ActorCritic:
-    """A freshly initialised network: "nature" and "small" for (channels, 84, 84) pixels, "mlp" for any vector.
+    """A freshly initialised network.
+
+    "nature" and "small" are for (channels, 84, 84) pixels, "minatar" for (channels, rows, columns) of at least 3 x 3,
+    "mlp" for any observations.
 
     Raises:
         ConfigError: the network does not fit the observations.
@@ -104,9 +115,14 @@ def make_network(name: str, observation_shape: tuple[int, ...], num_actions: int
     if name == "mlp":
         inputs = math.prod(observation_shape)
         return ActorCritic(_mlp(inputs), _mlp(inputs), 64, num_actions)
-    if len(observation_shape) != 3 or observation_shape[1:] != (84, 84):
+    grid = len(observation_shape) == 3 and min(observation_shape[1:]) >= 3
+    if name == "minatar" and grid:
+        return ActorCritic(_minatar(*observation_shape), None, 128, num_actions)
+    if not grid or observation_shape[1:] != (84, 84):
+        needs = "channels of at least 3 x 3 cells" if name == "minatar" else "84 x 84 pixels"
         raise ConfigError(
-            f"network {name!r} needs 84 x 84 pixels, not observations of shape {observation_shape}; use mlp"
+            f"network {name!r} needs {needs}, not observations of shape {observation_shape}; use"
+            f" {'minatar or mlp' if grid else 'mlp'}"
         )
     body, num_features = (_nature, 512) if name == "nature" else (_small, 256)
     return ActorCritic(body(observation_shape[0]), None, num_features, num_actions)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import os
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.config import require
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
 from rl_scaling.envs.vector import Progress, VectorSource
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -34,9 +36,10 @@ def make_vector(
         alternate: make an `AlternatingVector`, whose halves are acted on in turns.
 
     Raises:
-        ConfigError: an environment that does not exist or cannot be learned from, or a number of
+        ConfigError: an environment that does not exist, is not installed or cannot be learned from, or a number of
             them that cannot be grouped so.
     """
+    require_installed(config)
     from rl_scaling.envs.atari import AtariVector
     from rl_scaling.envs.grouped import AlternatingVector, GroupedVector
     from rl_scaling.envs.gymnasium_vector import GymnasiumVector
@@ -48,8 +51,22 @@ def make_vector(
         return AlternatingVector(config, make, progress=progress)
     if isinstance(config, AtariConfig):
         return AtariVector(config, num_threads=num_threads, progress=progress)
+    if isinstance(config, MinAtarConfig):
+        from rl_scaling.envs.minatar import MinAtarVector
+
+        return MinAtarVector(config)
     assert isinstance(config, GymnasiumConfig)
     return GymnasiumVector(config)
+
+
+def require_installed(config: EnvironmentConfig) -> None:
+    """Refuse an environment whose package is not there.
+
+    Raises:
+        ConfigError: how to get it.
+    """
+    if isinstance(config, MinAtarConfig):
+        require(find_spec("minatar") is not None, f"{config.name} needs MinAtar: pip install 'rl-scaling[minatar]'")
 
 
 def available_cpus(cgroups: Path = _CGROUPS) -> int:

@@ -20,7 +20,7 @@ from rl_scaling.cli import main as rl_scaling
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.registry import ALGORITHMS
 from rl_scaling.domains.rl.task import SCALES
-from rl_scaling.envs import GAMES, find_game
+from rl_scaling.envs import find_games
 
 
 def command(args: argparse.Namespace) -> list[str]:
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what it will take, and start nothing")
     args = parser.parse_args(arguments)
     try:
-        games = [find_game(name).name for name in (GAMES if args.game == ["all"] else args.game)]
+        games = find_games(args.game)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     code = rl_scaling(command(args))
     if args.dry_run or code == 2:
         return code
-    stores = [f"runs/{game.lower()}-{args.algorithm}" for game in dict.fromkeys(games)]
+    stores = [f"runs/{game.folder}-{args.algorithm}" for game in games]
     return max(code, rl_scaling(["fit", *stores]), rl_scaling(["report", *stores, "--out", str(args.page)]))
 
 

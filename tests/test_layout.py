@@ -37,6 +37,7 @@ TESTED_IN = {
     "agents/config.py": "agents/test_ppo.py: refusals beside what they protect",
     "envs/config.py": "envs/test_make.py: refusals beside what they protect",
     "analysis/__init__.py": "test_imports.py: a face that loads what is asked for",
+    "envs/__init__.py": "test_imports.py: a face that loads what is asked for",
     "noise/__init__.py": "test_imports.py: a face that loads what is asked for",
     "cli/advise_table.py": "cli/test_advise.py: its only caller",
     "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",

@@ -238,9 +238,8 @@ def goals_of_task(task: str, rows: pd.DataFrame) -> tuple[float, ...]:
 
 
 def _goals_of_game(rows: pd.DataFrame) -> tuple[float, ...]:
-    game = rows["environment.game"].dropna().unique() if "environment.game" in rows else []
-    if not len(game):
+    if "environment.game" not in rows or rows["environment.game"].isna().all():
         return ()
     from rl_scaling.envs import find_game
 
-    return find_game(str(game[0])).goals
+    return find_game(str(rows["problem"].iloc[0])).goals

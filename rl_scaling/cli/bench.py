@@ -10,6 +10,7 @@ from tyro.conf import subcommand
 
 from rl_scaling.cli.options import at_least, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
+from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
     from rl_scaling.validation.throughput import Settings, Throughput
@@ -43,8 +44,7 @@ class BenchAtari:
         from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.validation.throughput import RATIOS, Settings, measure
 
-        game = find_game(self.game).name
-
+        game = AtariConfig(game=find_game(self.game).name).game  # refuses MinAtar's
         settings = Settings(
             game=game,
             network=self.network,
@@ -120,7 +120,7 @@ class BenchNoise:
 
         settings = Settings(
             workloads=self.workloads,
-            game=find_game(self.game).name,
+            game=AtariConfig(game=find_game(self.game).name).game,  # refuses MinAtar's
             device=str(choose_device(self.device)),
             threads=self.threads or available_cpus(),
             rounds=self.rounds,

@@ -71,7 +71,7 @@ def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, onl
         text = next(iter(helps.values()))
         text = f"{only}: {text}" if only else text[:1].upper() + text[1:]
     else:
-        text = "; ".join(f"{config.kind.upper()}: {help}" for config, help in helps.items())
+        text = "; ".join(f"{getattr(c, 'family', c.kind.upper())}: {help}" for c, help in helps.items())
     if kept and len(set(defaults)) == 1:
         hint = None if kind is bool or defaults[0] else ""  # nothing is to be said of an empty list
         return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], field(default=defaults[0])

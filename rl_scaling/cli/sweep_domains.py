@@ -14,22 +14,21 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 from rl_scaling.agents.config import Network
 from rl_scaling.cli.options import Count, at_least, given, options_of, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
+from rl_scaling.cli.train import GameOptions, played
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
-from rl_scaling.domains.rl.task import SCALES, RLTask, learning_rates_of
+from rl_scaling.domains.rl.task import RLTask, learning_rates_of, scale_of
 from rl_scaling.domains.supervised.config import Budget, doubled
 from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
 from rl_scaling.domains.supervised.tasks import SupervisedTask
-from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
 
 _AgentOptions = options_of(*map(find_algorithm, ALGORITHMS), leave_out=["network", "learning_rate"])
-_AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="Atari")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class SweepRL(SweepOptions):
     """Games over numbers of environments, learning rates and seeds; the same command resumes."""
 
     game: Annotated[tuple[str, ...], unset("[STR [STR ...]]")] = ()
-    """Atari games, for instance Pong; several have a store each, with their own goals; all: the seven of the paper."""
+    """Games, for instance Pong or minatar/breakout; several have a store each, with their own goals; all: the seven of
+    the paper; minatar/all: the five of MinAtar."""
     scale: Annotated[Literal["smoke", "overnight", "paper"] | None, unset("{smoke,overnight,paper}")] = None
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
@@ -47,7 +47,8 @@ class SweepRL(SweepOptions):
     """Numbers of environments (default 4 8 16 32 64; scales have their own); a batch is this times --rollout-steps
     (PPO: over --minibatches), in frames."""
     frames: Annotated[Count | None, unset("COUNT")] = None
-    """Frames of every trial, as the agent sees them (2e6 is understood, and the default; smoke 12e3, paper 2e7)."""
+    """Frames of every trial, as the agent sees them (2e6 is understood, and the default; smoke 12e3, paper 2e7; of
+    MinAtar 1e6; smoke 5e4, overnight 2e6, paper 5e6)."""
     reference_rate: Annotated[float | None, unset("FLOAT")] = None
     """A learning rate that works at the algorithm's usual batch (A2C 80 frames, PPO 256), from which A.3 scales the
     grids; the algorithm's default rate unless given."""
@@ -60,15 +61,16 @@ class SweepRL(SweepOptions):
     """Learning rates per batch size, before extensions; by default 3 (smoke 1)."""
     extensions: Annotated[int | None, unset("INT")] = None
     """Learning rates that may be added on a side where the best one lies on the edge; by default 2 (smoke 0)."""
-    network: Annotated[Network | None, unset("{nature,small,mlp}")] = None
-    """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight)."""
+    network: Annotated[Network | None, unset("{nature,small,minatar,mlp}")] = None
+    """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight); of
+    MinAtar always its own (16 filters of 3 x 3, 128) unless mlp."""
     out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
     goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """Scores of one game to reach; by default those of the game, see `rl_scaling.envs.games`."""
     agent: OmitArgPrefixes[_AgentOptions] = field(default_factory=_AgentOptions)  # pyright: ignore[reportInvalidTypeForm]
     """Settings of the algorithm; those of another one are refused."""
-    played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
+    played: OmitArgPrefixes[GameOptions] = field(default_factory=GameOptions)  # pyright: ignore[reportInvalidTypeForm]
     """How a game is played; kept with the runs."""
     noise_every_updates: Annotated[int | None, unset("INT")] = None
     """Measure the noise scale at one in N updates (default 20; smoke 1, overnight 4); 0: never."""
@@ -83,15 +85,14 @@ class SweepRL(SweepOptions):
 
     def plans(self) -> Mapping[Path, SweepPlan]:
         """See `SweepOptions.plans`."""
-        from rl_scaling.envs import GAMES, find_game
+        from rl_scaling.envs import find_games
 
-        names = list(GAMES) if self.game == ("all",) else self.game
-        games = list({(game := find_game(name)).name: game for name in names}.values())
+        games = find_games(self.game)
         if not games:
             raise ConfigError("name a game: --game Pong, several, or --game all")
         if len(games) > 1 and self.goals:
             raise ConfigError("--goals are scores of one game: leave them out for several, which have their own")
-        return folders_of(self, {f"{game.name.lower()}-{self.algorithm}": self._plan(game) for game in games})
+        return folders_of(self, {f"{game.folder}-{self.algorithm}": self._plan(game) for game in games})
 
     def _plan(self, game: Game) -> SweepPlan:
         from rl_scaling.sweeps.plan import SweepPlan
@@ -101,17 +102,23 @@ class SweepRL(SweepOptions):
             raise ConfigError(
                 f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
             )
-        agent, num_envs = self._agent(), self.num_envs
-        if num_envs is None:
-            num_envs = agent.num_envs_of_scale[self.scale or "plain"]
+        environment = played(game.environment(), given(self.played))
+        scale = scale_of(self.scale, environment)
+
+        def sized(name: str) -> Any:
+            """What an option says, else what the scale does."""
+            chosen = getattr(self, name)
+            return getattr(scale, name) if chosen is None else chosen
+
+        agent = self._agent(sized("network"))
+        num_envs = agent.num_envs_of_scale[self.scale or "plain"] if self.num_envs is None else self.num_envs
         if not num_envs:
             raise ConfigError("no batch sizes: give for instance --num-envs 4 8 16 32")
-        played = AtariConfig(game=game.name, num_envs=num_envs[0], **given(self.played))
         base = RunConfig(
-            environment=played,
+            environment=dataclasses.replace(environment, num_envs=num_envs[0]),
             agent=agent,
-            noise_scale=NoiseScaleConfig(every_updates=self._sized("noise_every_updates")),
-            frames=self._sized("frames"),
+            noise_scale=NoiseScaleConfig(every_updates=sized("noise_every_updates")),
+            frames=sized("frames"),
         )
         task = RLTask(
             base=base,
@@ -119,25 +126,20 @@ class SweepRL(SweepOptions):
             learning_rates=learning_rates_of(
                 agent,
                 reference_rate=self.reference_rate,
-                count=self._sized("rates"),
+                count=sized("rates"),
                 spacing=self.spacing,
-                max_extensions=0 if self.learning_rates else self._sized("extensions"),
+                max_extensions=0 if self.learning_rates else sized("extensions"),
                 fixed=self.learning_rates,
             ),
             goals=goals,
             adaptive=tuple(_adaptive_between(num_envs, r) for r in self.adaptive),
         )
-        seeds, best_seeds = self._sized("seeds"), self._sized("best_seeds")
+        seeds, best_seeds = sized("seeds"), sized("best_seeds")
         return SweepPlan(tasks=(task,), seeds=seeds, best_seeds=best_seeds, search=self.sobol)
 
-    def _sized(self, name: str) -> Any:
-        """What an option says, else what the scale does."""
-        chosen = getattr(self, name)
-        return getattr(SCALES[self.scale or "plain"], name) if chosen is None else chosen
-
-    def _agent(self) -> Any:
+    def _agent(self, network: Network) -> Any:
         agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
-        options = {"network": self._sized("network"), **given(self.agent)}
+        options = {"network": network, **given(self.agent)}
         for option in options:
             owners = [name for name in ALGORITHMS if hasattr(find_algorithm(name), option)]
             if self.algorithm not in owners:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
@@ -22,7 +22,7 @@ from rl_scaling.domains.supervised.config import (
     updates_of_epochs,
 )
 from rl_scaling.domains.supervised.problems import OptimizerName, optimizer_of, rate_power
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
 from rl_scaling.estimates import Estimate
 from rl_scaling.records import IN_A_TABLE, PARTS, REUSE, SEALED, Record, to_row
 from rl_scaling.store import Store
@@ -30,7 +30,8 @@ from rl_scaling.store import Store
 if TYPE_CHECKING:
     from rl_scaling.domains.base import Hardware
 
-_AtariOptions = options_of(AtariConfig, leave_out=["game", "num_envs"], only="Atari")
+_GAMES = (AtariConfig, MinAtarConfig)
+GameOptions = options_of(*_GAMES, leave_out=["game", "num_envs"])
 _AdaptiveOptions = options_of(AdaptiveBatchConfig, only="Adaptive batch", adaptive="exchange_rate")
 _AdaptiveExamplesOptions = options_of(
     AdaptiveExamplesConfig,
@@ -154,13 +155,13 @@ class TrainRL(Training):
     """What training an agent takes, whatever the algorithm."""
 
     game: Annotated[str | None, unset("STR")] = None
-    """Atari game, for instance Breakout (this or --env-id)."""
+    """Game of Atari or MinAtar, for instance Breakout or minatar/breakout (this or --env-id)."""
     env_id: Annotated[str | None, unset("STR")] = None
     """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
     PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
-    played: OmitArgPrefixes[_AtariOptions] = field(default_factory=_AtariOptions)  # pyright: ignore[reportInvalidTypeForm]
+    played: OmitArgPrefixes[GameOptions] = field(default_factory=GameOptions)  # pyright: ignore[reportInvalidTypeForm]
     """How a game is played; kept with the run."""
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     adaptive_batch: OmitArgPrefixes[_AdaptiveOptions] = field(default_factory=_AdaptiveOptions)  # pyright: ignore[reportInvalidTypeForm]
@@ -172,14 +173,17 @@ class TrainRL(Training):
     alternate: bool = False
     """Act for one half of the environments while the other half is emulated; their number must be even."""
 
+    algorithm: ClassVar[Any]
     agent: Any = None
 
     def config(self) -> RunConfig:
         """See `Training.config`."""
-        num_envs = type(self.agent).reference_num_envs if self.num_envs is None else self.num_envs
+        num_envs = self.algorithm.reference_num_envs if self.num_envs is None else self.num_envs
+        environment = environment_config(self.game, self.env_id, num_envs, given(self.played))
+        customary = {"network": environment.networks[0]} if environment.networks else {}
         return RunConfig(
-            environment=environment_config(self.game, self.env_id, num_envs, given(self.played)),
-            agent=self.agent,
+            environment=environment,
+            agent=self.algorithm(**customary | given(self.agent)),
             noise_scale=self.noise,
             frames=self.frames,
             seed=self.seed,
@@ -200,8 +204,9 @@ class TrainRL(Training):
 def _train_algorithm(kind: str) -> Any:
     """The subcommand of an algorithm: the options of its config beside those of every agent."""
     config: Any = find_algorithm(kind)
-    agent = ("agent", OmitArgPrefixes[config], field(default_factory=config))
-    made = make_dataclass(f"Train{kind}", [agent], bases=(TrainRL,), frozen=True)
+    options: Any = options_of(config)
+    agent = ("agent", OmitArgPrefixes[options], field(default_factory=options))
+    made = make_dataclass(f"Train{kind}", [agent], bases=(TrainRL,), frozen=True, namespace={"algorithm": config})
     made.__doc__ = f"Train {kind.upper()} once, measuring the noise scale; a run that was interrupted resumes."
     return Annotated[made, subcommand(kind)]
 
@@ -217,11 +222,23 @@ def environment_config(
     if (game is None) == (env_id is None):
         raise ConfigError("name one environment: --game Breakout, or --env-id CartPole-v1")
     if env_id is not None:
-        own = GymnasiumConfig(env_id=env_id, num_envs=num_envs)
-        return changed(own, options, f"{{option}} is for Atari: leave it out for {env_id}")
+        return played(GymnasiumConfig(env_id=env_id, num_envs=num_envs), options)
     from rl_scaling.envs import find_game
 
-    return AtariConfig(game=find_game(game or "").name, num_envs=num_envs, **options)
+    return played(find_game(game or "").environment(num_envs=num_envs), options)
+
+
+def played(environment: EnvironmentConfig, options: dict[str, Any]) -> EnvironmentConfig:
+    """An environment with the given `GameOptions`.
+
+    Raises:
+        ConfigError: it has no such option, or refuses its value.
+    """
+    for option, value in options.items():
+        owners = " and ".join(game.family for game in _GAMES if hasattr(game, option))
+        refusal = f"{{option}} is for {owners}: leave it out for {environment.name}"
+        environment = changed(environment, {option: value}, refusal)
+    return environment
 
 
 def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:

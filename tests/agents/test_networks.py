@@ -1,9 +1,11 @@
-"""Layers that compute in bfloat16: how far the gradient goes from float32's, and that replay and norms follow it."""
+"""Shapes that networks take; layers in bfloat16: how far the gradient goes from float32's, and what follows it."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
 from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network
 from rl_scaling.agents.rollout import Rollout
+from rl_scaling.config import ConfigError
 from tests.agents.reference import TapeSource, sq_norm
 
 
@@ -93,3 +96,37 @@ def test_replay_and_norms_follow_the_layers_precision(network: str) -> None:
 def gradient_of(agent: A2C, rollout: Rollout) -> list[Tensor]:
     logits, values = agent.network(rollout.observations)
     return list(torch.autograd.grad(agent._total(agent._losses(logits, values, rollout)), agent._parameters))
+
+
+@pytest.mark.parametrize("shape", [(4, 10, 10), (10, 10, 10), (1, 3, 3), (3, 5, 9)])
+def test_the_network_of_minatar_is_the_published_one(shape: tuple[int, int, int]) -> None:
+    """Young & Tian 2019: 16 filters of 3 x 3, then 128 units; by hand."""
+    network = make_network("minatar", shape, 6)
+    channels, rows, columns = shape
+    body: Any = network.policy_body
+    assert body[0].weight.shape == (16, channels, 3, 3)
+    assert body[3].weight.shape == (128, 16 * (rows - 2) * (columns - 2))
+    observations = torch.rand(5, *shape)
+    features = torch.relu(nn.functional.conv2d(observations, body[0].weight, body[0].bias))
+    features = torch.relu(features.flatten(1) @ body[3].weight.T + body[3].bias)
+    logits, values = network(observations)
+    assert torch.allclose(logits, network.policy_head(features), atol=1e-6)
+    assert torch.allclose(values, network.value_head(features)[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("nature", (4, 10, 10), "needs 84 x 84 pixels, not observations of shape (4, 10, 10); use minatar or mlp"),
+        ("small", (4,), "needs 84 x 84 pixels, not observations of shape (4,); use mlp"),
+        (
+            "minatar",
+            (4, 2, 10),
+            "needs channels of at least 3 x 3 cells, not observations of shape (4, 2, 10); use mlp",
+        ),
+        ("minatar", (4,), "needs channels of at least 3 x 3 cells, not observations of shape (4,); use mlp"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_network(name, shape, 4)

@@ -14,8 +14,13 @@ from rl_scaling.config import ConfigError
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from tests.agents.reference import TapeSource, naive_gradient, sq_norm
 
-Network = Literal["small", "nature", "mlp"]
-SHAPES: dict[Network, tuple[int, ...]] = {"small": (4, 84, 84), "nature": (4, 84, 84), "mlp": (6,)}
+Network = Literal["small", "nature", "minatar", "mlp"]
+SHAPES: dict[Network, tuple[int, ...]] = {
+    "small": (4, 84, 84),
+    "nature": (4, 84, 84),
+    "minatar": (7, 10, 10),
+    "mlp": (6,),
+}
 
 
 def rolled_out(network: Network, num_envs: int = 6) -> tuple[A2C, Actor, Rollout]:

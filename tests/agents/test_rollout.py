@@ -18,18 +18,19 @@ from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.agents.networks import make_network
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout, generalized_advantages, n_step_returns
 from rl_scaling.envs import AlternatingVector, GroupedVector, Transition, VectorSource, make_vector
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
 from tests.agents.reference import naive_advantages, naive_returns
 
 CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)
 BREAKOUT = AtariConfig(game="Breakout", num_envs=4, max_start_steps=20)
-ENVIRONMENTS = pytest.mark.parametrize("config", [CARTPOLE, BREAKOUT], ids=lambda config: config.name)
+ASTERIX = MinAtarConfig(game="asterix", num_envs=4)
+ENVIRONMENTS = pytest.mark.parametrize("config", [CARTPOLE, BREAKOUT, ASTERIX], ids=lambda config: config.name)
 Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 TENSORS = ("observations", "actions", "logits", "values", "last_values", "rewards", "terminated", "truncated", "valid")
 
 
 def network_for(config: EnvironmentConfig) -> Any:
-    return "mlp" if config is CARTPOLE else "small"
+    return {CARTPOLE: "mlp", BREAKOUT: "small", ASTERIX: "minatar"}[config]
 
 
 def assert_same(found: Rollout, expected: Rollout) -> None:

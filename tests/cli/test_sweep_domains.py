@@ -14,7 +14,7 @@ from rl_scaling.cli.sweep_domains import SweepRL
 from rl_scaling.domains.rl import timing
 from rl_scaling.domains.rl.registry import find_algorithm
 from rl_scaling.domains.rl.task import SCALES
-from rl_scaling.envs import GAMES
+from rl_scaling.envs import GAMES, MINATAR_GAMES
 from rl_scaling.store import Store, load_runs
 from rl_scaling.sweeps.forecast import Forecast, Forecasts
 from rl_scaling.sweeps.plan import kept_goals
@@ -64,6 +64,42 @@ def test_all_are_the_seven_games() -> None:
     plans = SweepRL(game=("all",), algorithm="ppo").plans()
     assert [folder.name for folder in plans] == [f"{name.lower()}-ppo" for name in GAMES]
     assert [plan.tasks[0].goals for plan in plans.values()] == [game.goals for game in GAMES.values()]
+
+
+def test_games_of_minatar_have_their_own_network_and_goals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "rl", "--game", "minatar/breakout", "minatar/space-invaders", "--num-envs", "2", "4"]
+    words += ["--learning-rates", "1e-3", "--frames", "400", "--workers", "1", "--out", str(tmp_path), "--json"]
+    assert cli.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["task"], Path(row["store"]).name) for row in rows} == {
+        ("minatar/breakout a2c network=minatar", "minatar-breakout-a2c"),
+        ("minatar/space_invaders a2c network=minatar", "minatar-space_invaders-a2c"),
+    }
+    assert cli.main(["fit", str(tmp_path), "--json"]) == 0
+    fits = json.loads(capsys.readouterr().out)
+    assert {row["goal"] for row in fits} == {
+        goal for name in ("breakout", "space_invaders") for goal in MINATAR_GAMES[f"minatar/{name}"].goals
+    }
+
+
+def test_a_run_that_no_sweep_made_has_the_goals_of_its_game(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of MinAtar's Breakout, which has Atari's name in its config."""
+    words = ["train", "ppo", "--game", "MinAtar/Breakout-v1", "--num-envs", "2", "--frames", "300", "--epochs", "1"]
+    assert cli.main([*words, "--threads", "1", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["fit", str(tmp_path), "--json"]) == 0
+    fits = json.loads(capsys.readouterr().out)
+    assert {row["goal"] for row in fits} == set(MINATAR_GAMES["minatar/breakout"].goals)
+
+
+def test_all_of_minatar_are_its_five_games() -> None:
+    plans = SweepRL(game=("minatar/all",), scale="paper").plans()
+    assert [folder.name for folder in plans] == [f"{game.folder}-a2c" for game in MINATAR_GAMES.values()]
+    for plan, game in zip(plans.values(), MINATAR_GAMES.values(), strict=True):
+        task: Any = plan.tasks[0]
+        assert (task.goals, task.base.environment.name) == (game.goals, game.name)
+        assert (task.base.agent.network, task.base.frames) == ("minatar", 5_000_000)
+        assert num_envs_of(task) == (4, 16, 64, 256, 1024, 4096)
 
 
 def num_envs_of(task: Any) -> tuple[int, ...]:

@@ -171,3 +171,20 @@ def test_bad_options_of_an_adaptive_batch_are_one_line(
     assert main(["train", "supervised", "--out", str(tmp_path), *options]) == 2
     assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--alternate", "--adaptive 300 --min-envs 4 --max-envs 8 --group-envs 4 --no-minimal-actions", "--threads 1"],
+)
+def test_minatar_trains_with_its_own_network(options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--game", "minatar/space-invaders", "--num-envs", 4, "--frames", 500, "--out", tmp_path]
+    code, out, err = run(capsys, *words, *options.split(), "--json")
+    assert code == 0
+    assert "minatar/space_invaders a2c" in err
+    assert "network=minatar" in err
+    assert json.loads(out)["frames"] >= 500
+    (row,) = load_runs(tmp_path).to_dict("records")[-1:]
+    assert (row["environment.game"], row["environment.sticky_action_probability"]) == ("space_invaders", 0.1)
+    assert row["environment.difficulty_ramping"]
+    assert row["environment.minimal_actions"] == ("--no-minimal-actions" not in options)

@@ -10,11 +10,12 @@ import pytest
 
 from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, GroupedVector, Transition, join_transitions, make_vector
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
 
 PONG = AtariConfig(game="Pong", num_envs=4, max_start_steps=5)
 BREAKOUT = AtariConfig(game="Breakout", num_envs=4, max_start_steps=5)
 CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)
+MINATAR = MinAtarConfig(game="breakout", num_envs=4, max_start_steps=5)
 
 
 def grouped(config: EnvironmentConfig) -> GroupedVector:
@@ -29,7 +30,7 @@ def play(source: GroupedVector, steps: int, random: np.random.Generator, most: i
     return [source.step(actions[t, : source.num_envs]) for t in range(steps)]
 
 
-@pytest.mark.parametrize("config", [PONG, CARTPOLE], ids=["Pong", "CartPole"])
+@pytest.mark.parametrize("config", [PONG, CARTPOLE, MINATAR], ids=["Pong", "CartPole", "MinAtar"])
 def test_environments_that_stay_play_on_as_if_nothing_had_happened(config: EnvironmentConfig) -> None:
     """Three times as long as a game of CartPole: ends, resets and scores are compared as well."""
     steady, changing = grouped(config), grouped(config)

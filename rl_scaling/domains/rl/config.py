@@ -102,11 +102,19 @@ class RunConfig(RunDescription):
         """See `Config.check`."""
         require_positive(self, "frames", "record_every_frames")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        self._check_network()
         self.agent.batch_size(self.environment.num_envs)  # refuses minibatches that do not divide the rollout
         if self.noise_scale.every_updates:
             self.agent.require_groups(self.environment.num_envs)
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
+
+    def _check_network(self) -> None:
+        network, fitting = self.agent.network, self.environment.networks
+        require(
+            not fitting or network in fitting,
+            f"network {network!r} does not fit {self.environment.name}: give {' or '.join(fitting)}",
+        )
 
     def _check_adaptive(self, adaptive: AdaptiveBatchConfig) -> None:
         n, group = self.environment.num_envs, adaptive.group_envs

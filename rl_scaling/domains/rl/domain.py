@@ -23,7 +23,7 @@ from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.stacked import MOST_RUNS, checkpoint_of
 from rl_scaling.domains.rl.training import Diverged, Ledger, Progress
-from rl_scaling.envs import VectorSource, make_vector
+from rl_scaling.envs import VectorSource, make_vector, require_installed
 
 _Made = TypeVar("_Made")
 
@@ -41,6 +41,8 @@ class ReinforcementLearning(Domain[RunConfig]):
 
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
+        for environment in {config.environment for config in configs}:
+            require_installed(environment)
         require_memory(configs, device=_device(configs, hardware), side_by_side=side_by_side)
 
     def costs(

@@ -15,16 +15,19 @@ import torch
 
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.envs.config import AtariConfig
+from rl_scaling.envs.config import MINATAR_CHANNELS, AtariConfig, EnvironmentConfig, MinAtarConfig
 
 # Python with torch, its libraries' own buffers included.
 PROCESS_BYTES = 360e6
 ENVIRONMENT_BYTES = 1.8e6
 OBSERVATION_BYTES = 4 * 84 * 84
+# The package loads what it could draw with.
+MINATAR_BYTES, MINATAR_ENVIRONMENT_BYTES = 150e6, 8e3
 # Numbers that the layers of a network give for one frame (see `rl_scaling.agents.networks`).
 LAYER_UNITS = {
     "nature": 32 * 20 * 20 + 64 * 9 * 9 + 64 * 7 * 7 + 512,
     "small": 16 * 20 * 20 + 32 * 9 * 9 + 256,
+    "minatar": 16 * 8 * 8 + 128,
     "mlp": 4 * 64,
 }
 # What layers give is kept as such and after the ReLUs, and again as a gradient.
@@ -38,7 +41,7 @@ class Memory:
     Attributes:
         process: the program itself.
         environments: the emulators.
-        rollout: observations of all frames of a rollout, as bytes: where they are made and where they are learned from.
+        rollout: observations of all frames of a rollout: where they are made and where they are learned from.
         learning: the network's inputs and layers for the frames of one update, and their gradients.
     """
 
@@ -64,16 +67,29 @@ def memory_of(config: RunConfig) -> Memory:
     agent = config.agent
     num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
     batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
-    atari = isinstance(config.environment, AtariConfig)
-    observation = OBSERVATION_BYTES if atari else 0
+    observation = _observation_bytes(config.environment)
     minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
     layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
+    floats = 4 * OBSERVATION_BYTES if isinstance(config.environment, AtariConfig) else 0  # bytes are made floats
     return Memory(
         process=PROCESS_BYTES,
-        environments=num_envs * ENVIRONMENT_BYTES if atari else 0,
+        environments=_environment_bytes(config.environment, num_envs),
         rollout=2 * frames * observation,
-        learning=batch * (minibatch + 4 * observation + layers),
+        learning=batch * (minibatch + floats + layers),
     )
+
+
+def _observation_bytes(environment: EnvironmentConfig) -> int:
+    """Of one frame, as it is kept."""
+    if isinstance(environment, MinAtarConfig):
+        return 4 * 10 * 10 * MINATAR_CHANNELS[environment.game]
+    return OBSERVATION_BYTES if isinstance(environment, AtariConfig) else 0
+
+
+def _environment_bytes(environment: EnvironmentConfig, num_envs: int) -> float:
+    if isinstance(environment, MinAtarConfig):
+        return MINATAR_BYTES + num_envs * MINATAR_ENVIRONMENT_BYTES
+    return num_envs * ENVIRONMENT_BYTES if isinstance(environment, AtariConfig) else 0
 
 
 def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_by_side: int = 1) -> None:

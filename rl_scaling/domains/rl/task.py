@@ -12,6 +12,7 @@ from rl_scaling.agents.config import AlgorithmConfig, Network
 from rl_scaling.config import ConfigError, LearningRates, require
 from rl_scaling.domains.base import TaskPlan
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
+from rl_scaling.envs.config import EnvironmentConfig, MinAtarConfig
 
 ScaleName = Literal["smoke", "overnight", "paper"]
 
@@ -117,6 +118,9 @@ class Scale:
     noise_every_updates: int = NoiseScaleConfig.every_updates
 
 
+# Its frames cost a hundredth of Atari's; 5 million are those of the paper (Young & Tian 2019).
+_MINATAR_FRAMES = {"plain": 1_000_000, "smoke": 50_000, "overnight": 2_000_000, "paper": 5_000_000}
+
 # By the names of `AlgorithmConfig.num_envs_of_scale`; "plain" is what is not named.
 SCALES: dict[ScaleName | Literal["plain"], Scale] = {
     "plain": Scale(),
@@ -124,3 +128,11 @@ SCALES: dict[ScaleName | Literal["plain"], Scale] = {
     "overnight": Scale(network="small", best_seeds=(1,), noise_every_updates=4),
     "paper": Scale(frames=20_000_000, best_seeds=(1, 2)),
 }
+
+
+def scale_of(name: ScaleName | None, environment: EnvironmentConfig) -> Scale:
+    """The size of a sweep by name (None: the plain one), with what a MinAtar game takes in place of an Atari game."""
+    scale = SCALES[name or "plain"]
+    if isinstance(environment, MinAtarConfig):
+        return dataclasses.replace(scale, frames=_MINATAR_FRAMES[name or "plain"], network="minatar")
+    return scale

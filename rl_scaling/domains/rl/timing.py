@@ -27,7 +27,7 @@ from rl_scaling.domains.rl.memory import memory_of
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs import make_vector
-from rl_scaling.envs.config import AtariConfig
+from rl_scaling.envs.config import AtariConfig, MinAtarConfig
 
 _WARM_UP_UPDATES = 2
 _PARTS = 6
@@ -86,7 +86,9 @@ def time_updates(
 
 def _without_random_start(config: RunConfig, num_envs: int):
     environment = dataclasses.replace(config.environment, num_envs=num_envs)
-    return dataclasses.replace(environment, max_start_steps=0) if isinstance(environment, AtariConfig) else environment
+    if isinstance(environment, AtariConfig | MinAtarConfig):
+        return dataclasses.replace(environment, max_start_steps=0)
+    return environment
 
 
 def _seconds_per_update(
@@ -207,7 +209,7 @@ MEASURED_SECONDS = 3.0
 # A sealed row, and one of a run under way, as JSON.
 ROW_BYTES, OPEN_ROW_BYTES = 140, 900
 CONFIG_BYTES = 2_000
-_PARAMETERS = {"nature": 1_700_000, "small": 680_000, "mlp": 10_000}
+_PARAMETERS = {"nature": 1_700_000, "small": 680_000, "minatar": 135_000, "mlp": 10_000}
 
 
 @dataclass(frozen=True)

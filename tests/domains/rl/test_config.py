@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.config import ConfigError, to_dict
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig, run_config_from_dict
-from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 
 RUN = RunConfig(environment=AtariConfig(game="Pong"), agent=A2CConfig())
 
@@ -166,6 +166,10 @@ def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
         (
             lambda: dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=1)),
             "gives no groups to compare",
+        ),
+        (
+            lambda: dataclasses.replace(RUN, environment=MinAtarConfig(game="breakout")),
+            "network 'nature' does not fit minatar/breakout: give minatar or mlp",
         ),
         (lambda: dataclasses.replace(RUN, frames=math.inf), "frames is inf"),
         (lambda: run_config_from_dict({"environment": {}}), "not a run's config"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from rl_scaling.domains.base import Checkpoint, Control, Ended, Event, Hardware,
 from rl_scaling.domains.rl import domain as module
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.domain import ReinforcementLearning
-from rl_scaling.envs.config import AtariConfig, GymnasiumConfig
+from rl_scaling.envs import make
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 from rl_scaling.records import TrainingRecord
 
 CPU = Hardware(device="cpu")
@@ -255,3 +257,13 @@ def test_refusals_of_a_sweep() -> None:
         domain.refuse([CONFIG], Hardware(device="quantum"), side_by_side=1)
     assert CONFIG.length == CONFIG.frames
     assert domain.together([CONFIG, PPO]) == [[CONFIG], [PPO]]
+
+
+def test_without_minatar_a_run_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(make, "find_spec", lambda name: None if name == "minatar" else found(name))
+    game = MinAtarConfig(game="breakout", num_envs=4)
+    config = dataclasses.replace(CONFIG, environment=game, agent=A2CConfig(network="minatar"))
+    with pytest.raises(ConfigError, match=r"minatar/breakout needs MinAtar: pip install 'rl-scaling\[minatar\]'"):
+        ReinforcementLearning().refuse([CONFIG, config], CPU, 1)
+    ReinforcementLearning().refuse([CONFIG], CPU, 1)

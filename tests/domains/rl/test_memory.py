@@ -17,7 +17,7 @@ from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig
 from rl_scaling.domains.rl.memory import ENVIRONMENT_BYTES, LAYER_UNITS, memory_of, require_memory
-from rl_scaling.envs.config import AtariConfig
+from rl_scaling.envs.config import AtariConfig, MinAtarConfig
 
 CPU = torch.device("cpu")
 
@@ -64,9 +64,11 @@ for _ in range(2):
 print(1024 * int(peak.split()[1]))
 """
 FEW = AtariConfig(game="Pong", num_envs=4, max_start_steps=0)
+GRIDS = MinAtarConfig(game="seaquest", num_envs=800)
 CONFIGS = {
     "a2c": RunConfig(environment=FEW, agent=A2CConfig(network="small", rollout_steps=200)),
     "ppo": RunConfig(environment=FEW, agent=PPOConfig(network="small", rollout_steps=400, epochs=1)),
+    "minatar": RunConfig(environment=GRIDS, agent=A2CConfig(network="minatar", rollout_steps=20)),
 }
 
 
@@ -88,14 +90,14 @@ def test_the_estimate_is_what_a_process_takes(name: str) -> None:
     assert output_of(PEAK, name) == pytest.approx(memory_of(CONFIGS[name]).total, rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["nature", "small"])
-def test_layers_give_as_many_numbers_as_is_said(name: str) -> None:
-    network = make_network(name, (4, 84, 84), 4)
+@pytest.mark.parametrize(("name", "cells"), [("nature", 84), ("small", 84), ("minatar", 10)])
+def test_layers_give_as_many_numbers_as_is_said(name: str, cells: int) -> None:
+    network = make_network(name, (4, cells, cells), 4)
     units = []
     for layer in network.modules():
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
             layer.register_forward_hook(lambda _, inputs, output: units.append(output.numel()))
-    network(torch.zeros(1, 4, 84, 84))
+    network(torch.zeros(1, 4, cells, cells))
     assert sum(units) == LAYER_UNITS[name] + 4 + 1
 
 

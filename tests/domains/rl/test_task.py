@@ -12,8 +12,8 @@ from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.config import ConfigError, parse, to_dict
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig, run_config_from_dict
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
-from rl_scaling.domains.rl.task import SCALES, RLTask, learning_rates_of
-from rl_scaling.envs.config import GymnasiumConfig
+from rl_scaling.domains.rl.task import SCALES, RLTask, ScaleName, learning_rates_of, scale_of
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 
 RESULTS = Path(__file__).parents[3] / "results"
 BASE = RunConfig(environment=GymnasiumConfig(env_id="CartPole-v1"), agent=A2CConfig(network="mlp"), frames=1_000)
@@ -100,3 +100,13 @@ def test_every_algorithm_has_batches_of_every_scale(algorithm: str, scale: str) 
     sizes = tuple(agent.batch_size(n) for n in agent.num_envs_of_scale[scale])
     task = task_of(dataclasses.replace(BASE, agent=agent), batch_sizes=sizes)
     assert [task.config(size, 1e-3, 0).batch_size for size in sizes] == list(sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"), [(None, 1_000_000), ("smoke", 50_000), ("overnight", 2_000_000), ("paper", 5_000_000)]
+)
+def test_minatar_takes_other_frames_and_its_own_network(name: ScaleName | None, frames: int) -> None:
+    atari, grid = scale_of(name, AtariConfig(game="Pong")), scale_of(name, MinAtarConfig(game="breakout"))
+    assert atari == SCALES[name or "plain"]
+    assert (grid.network, grid.frames) == ("minatar", frames)
+    assert dataclasses.replace(grid, network=atari.network, frames=atari.frames) == atari

@@ -11,7 +11,7 @@ from rl_scaling.agents.config import A2CConfig, PPOConfig
 from rl_scaling.domains.rl import timing
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.training import what_to_measure
-from rl_scaling.envs.config import GymnasiumConfig
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 
 A2C = RunConfig(
     environment=GymnasiumConfig(env_id="CartPole-v1", num_envs=4),
@@ -70,3 +70,10 @@ def test_the_gain_of_training_side_by_side_is_measured(config: RunConfig) -> Non
     assert min(gain.alone, gain.together) > 0
     assert gain.low <= gain.ratio <= gain.high
     assert gain.ratio > 1, "where an update is all overhead it pays"
+
+
+def test_random_starts_are_left_out_of_the_measurement() -> None:
+    for environment in (AtariConfig(game="Pong"), MinAtarConfig(game="freeway", max_start_steps=700)):
+        config = dataclasses.replace(A2C, environment=environment)
+        expected = dataclasses.replace(environment, num_envs=3, max_start_steps=0)
+        assert timing._without_random_start(config, 3) == expected
