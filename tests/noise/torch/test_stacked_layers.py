@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def made(make: Callable[[], nn.Module], models: int) -> list[nn.Module]:
     return [make().double() for _ in range(models)]
 
 
-def alone(model: nn.Module, inputs: Tensor, weights: Tensor, groups: list[slice], rows: list[int]) -> tuple:
+def alone(model: nn.Module, inputs: Tensor, weights: Tensor, groups: list[slice], rows: list[int]) -> tuple[Any, ...]:
     """Outputs, gradients, and norms, of copies."""
     model = copy.deepcopy(model)
     norms = GroupSqNorms(groups, rows)
