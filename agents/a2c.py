@@ -50,7 +50,7 @@ class A2C(Agent[A2CConfig]):
         logits, values = stack.replay(norms)
         losses = agents[0]._losses(logits, values, rollout)
         rates = [agent._learning_rate() for agent in agents]
-        descents = stack.descend(losses, rollout.valid, rates, norms, measure)
+        descents = stack.descend(agents[0]._weighted(losses), rollout.valid, rates, norms, measure)
         terms = zip(*(loss.detach().unbind() for loss in losses), strict=True)
         return [
             Update(
@@ -71,6 +71,10 @@ class A2C(Agent[A2CConfig]):
     def returns(self, rollout: Rollout) -> Tensor:
         """(..., n, steps) what the values learn, and less the values what actions are judged by; without gradient."""
         return n_step_returns(*rollout.rewards_and_values, self.config.discount)
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """See `Agent.loss_terms`."""
+        return lambda logits, values: self._weighted(self._losses(logits, values, rollout))
 
     def _learn(
         self, tape: Tape, rollout: Rollout, norms: GroupSqNorms | None = None, *, measure_parts: bool = False

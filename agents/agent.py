@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
+from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from rl_scaling.records import PARTS
@@ -169,6 +170,16 @@ class Agent(ABC, Generic[Config]):
         """
         raise NotImplementedError(f"{cls.__name__} does not train side by side")
 
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """From the network's outputs for all rows of a rollout to its loss's terms as they are weighted (`PARTS`).
+
+        Each is a sum of what every row gives by itself: what rows share, as returns and normalised advantages, is data.
+
+        Raises:
+            ConfigError: the algorithm does not say them.
+        """
+        raise ConfigError(f"{self.config.kind} cannot be measured at weights that are kept: it has no loss_terms")
+
     @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...
 
@@ -192,13 +203,13 @@ class Agent(ABC, Generic[Config]):
     def _roll_out(self) -> Rollout:
         return self._acting.roll_out(self.config.rollout_steps, self.generator)
 
-    def weighted(self, losses: Sequence[Tensor]) -> Losses:
+    def _weighted(self, losses: Sequence[Tensor]) -> Losses:
         """Policy loss, value loss and entropy as they are weighted in the loss, which is their sum."""
         policy, value, entropy = losses
         return policy, self.config.value_coefficient * value, -self.config.entropy_coefficient * entropy
 
     def _total(self, losses: Sequence[Tensor]) -> Tensor:
-        policy, value, entropy = self.weighted(losses)
+        policy, value, entropy = self._weighted(losses)
         return policy + value + entropy
 
     def _descend(
@@ -257,7 +268,7 @@ class Agent(ABC, Generic[Config]):
     ) -> dict[str, GradientGroups]:
         """Gradients of the loss's terms, one backward pass each through the graph of the update."""
         parts = {}
-        for name, term in zip(PARTS, self.weighted(losses), strict=True):
+        for name, term in zip(PARTS, self._weighted(losses), strict=True):
             gradient = torch.autograd.grad(
                 term, self._parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )

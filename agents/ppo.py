@@ -5,7 +5,7 @@ As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advanta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -138,12 +138,19 @@ class PPO(Agent[PPOConfig]):
             norms = stack.joined(of_agents, rows=len(rows[0]))
             logits, values = stack.outputs(minibatch.observations, norms)
             losses, moved = agents[0]._losses(logits, values, minibatch, ranges)
-            descents = stack.descend(losses, minibatch.valid, rates, norms, asked)
+            descents = stack.descend(agents[0]._weighted(losses), minibatch.valid, rates, norms, asked)
             grad_norms = torch.stack([descent.grad_norm for descent in descents])
             statistics = torch.stack([*losses, *moved, grad_norms], 1).detach().unbind()
             for learned, own, descent in zip(done, statistics, descents, strict=True):
                 learned.append(Learned(own, descent.groups, descent.parts))
         return [agents[k]._told(played[k], done[k], rates[k]) for k in range(len(agents))]
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """Those of the first epoch, before anything is learned; advantages are normalised over the whole rollout."""
+        c = self.config
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        return lambda logits, values: self._weighted(self._losses(logits, values, frames, clip_range)[0])
 
     def _learn(
         self,

@@ -159,7 +159,7 @@ class Stack(Generic[AnyAgent]):
 
     def descend(
         self,
-        losses: Losses,
+        terms: Losses,
         valid: Tensor,
         rates: Sequence[float],
         norms: GroupSqNorms | None,
@@ -168,13 +168,12 @@ class Stack(Generic[AnyAgent]):
         """One step of each agent's optimiser along the clipped gradient of its loss.
 
         Args:
-            losses: policy loss, value loss and entropy, (agents,) each, before their coefficients.
+            terms: of the losses, (agents,) each, as they are weighted in it (`PARTS`).
             valid: (agents, ...) which of the frames they are means over count.
             rates: of the agents.
             norms: as `joined` made them.
             measure: of which agents these are to be told, and of which the loss's terms as well.
         """
-        policy, value, entropy = terms = self.agents[0].weighted(losses)
         parts: dict[str, list[GradientGroups | None]] = {}
         if norms is not None and any(asked.get("parts") for asked in measure):
             for name, term in zip(PARTS, terms, strict=True):
@@ -185,7 +184,7 @@ class Stack(Generic[AnyAgent]):
                 norms.reset()
         for parameter in self._parameters:
             parameter.grad = None
-        (policy + value + entropy).sum().backward()
+        torch.stack(terms).sum().backward()
         gradient = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         groups = [None] * len(self.agents) if norms is None else self._groups(valid, norms, gradient, measure)
         for own, lines in zip(self._own, zip(*(g.unbind() for g in gradient), strict=True), strict=True):

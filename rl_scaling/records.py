@@ -104,6 +104,11 @@ class Identity:
         return Measure(self.unit, self.quantity)
 
     @property
+    def frozen(self) -> bool:
+        """Whether nothing was learned: a noise scale measured with the weights kept."""
+        return FROZEN in self.variant.split()
+
+    @property
     def adaptive(self) -> bool:
         """Whether the batch size follows the noise scale."""
         return self.exchange_rate == self.exchange_rate
@@ -124,6 +129,8 @@ class Identity:
 REUSE = "reuse"
 # The terms of an actor-critic's loss whose gradients can be measured apart.
 PARTS = ("policy", "value", "entropy")
+# The word in a variant that says that nothing is learned: the noise scale of weights that are kept.
+FROZEN = "frozen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +170,11 @@ class TrainingRecord:
             of new to old policy was clipped, and an estimate of the divergence of the two.
         current_batch_size: frames of the last update, reset steps included: environments times steps. It changes where
             the batch is adaptive; NaN in runs of earlier versions.
+        grad_curvature, noise_curvature: where weights are kept, unbiased estimates of G^T H G and of tr(H Sigma) per
+            frame since the row before; either may be negative.
+        hessian_noise_scale: the running estimate of B_noise = tr(H Sigma) / (G^T H G) (2.8) from them, in frames; NaN
+            while unresolved.
+        hessian_noise_scale_low, hessian_noise_scale_high: its 95 % interval.
     """
 
     updates: int
@@ -196,6 +208,11 @@ class TrainingRecord:
     clip_fraction: float = NAN
     approx_kl: float = NAN
     current_batch_size: float = NAN
+    grad_curvature: float = NAN
+    noise_curvature: float = NAN
+    hessian_noise_scale: float = NAN
+    hessian_noise_scale_low: float = NAN
+    hessian_noise_scale_high: float = NAN
 
 
 @dataclass(frozen=True, kw_only=True)

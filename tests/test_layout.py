@@ -23,7 +23,6 @@ MODULES = {
 
 # Why a module is shorter than 50 lines; faces of packages (`__init__.py`, `__main__.py`) may be.
 SMALL = {
-    "cli/export.py": "one file per verb",
     "domains/device.py": "of every domain that learns with torch, and the only one of them that imports it",
     "domains/rl/registry.py": "a registry",
     "noise/batch_rule.py": "a rule that stands alone: numbers in, a batch size out",
@@ -39,6 +38,7 @@ TESTED_IN = {
     "analysis/__init__.py": "test_imports.py: a face that loads what is asked for",
     "envs/__init__.py": "test_imports.py: a face that loads what is asked for",
     "noise/__init__.py": "test_imports.py: a face that loads what is asked for",
+    "cli/export.py": "sweeps/test_trackers.py: trackers, by the command that hands runs to them",
     "cli/advise_table.py": "cli/test_advise.py: its only caller",
     "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",
     "domains/nqm/domain.py": "sweeps/test_every_domain.py: one suite that every domain passes",

@@ -68,7 +68,8 @@ def source_files() -> set[str]:
     found = {path.relative_to(ROOT) for path in (ROOT / "rl_scaling").glob("*") if path.is_file()}
     for folder in [path for path in (ROOT / "rl_scaling").glob("*") if path.is_dir()]:
         target = folder.resolve()
-        found |= {Path("rl_scaling", folder.name, path.relative_to(target)) for path in target.rglob("*.py")}
+        files = [*target.rglob("*.py"), *target.rglob("*.json")]
+        found |= {Path("rl_scaling", folder.name, path.relative_to(target)) for path in files}
     return {path.as_posix() for path in found}
 
 

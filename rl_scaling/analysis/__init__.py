@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rl_scaling.analysis.agreement import Agreement, domains_of, pairs_of
     from rl_scaling.analysis.fronts import front, is_adaptive
+    from rl_scaling.analysis.frozen import frozen_noise_scales
     from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
     from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
     from rl_scaling.analysis.noise_scale import noise_over_training
@@ -38,6 +39,7 @@ __all__ = [
     "fit_tradeoff",
     "fits_to_json",
     "front",
+    "frozen_noise_scales",
     "is_adaptive",
     "leading_rates",
     "noise_over_training",
@@ -52,6 +54,7 @@ __all__ = [
 _NAMES = {
     "agreement": ("Agreement", "domains_of", "pairs_of"),
     "fronts": ("front", "is_adaptive"),
+    "frozen": ("frozen_noise_scales",),
     "goals": ("GoalTracker", "Goals", "Reach", "reach"),
     "learning_rates": ("RateCurve", "rate_curve"),
     "noise_scale": ("noise_over_training",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,16 @@ import pandas as pd
 
 from rl_scaling.analysis.costs import CostModel
 from rl_scaling.analysis.fronts import Run, reaches, split_runs
-from rl_scaling.analysis.noise_path import NoisePath, path_of_run, path_to_goal
+from rl_scaling.analysis.noise_path import (
+    NoisePath,
+    ScaleError,
+    path_of_kept_weights,
+    path_of_run,
+    path_to_goal,
+    predicted,
+)
 from rl_scaling.analysis.noise_scale import NoiseRows
+from rl_scaling.analysis.predictions import PredictedTask, is_swept
 from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.sweep_fit import fit_runs
 from rl_scaling.analysis.throughput import Throughput, measured_throughput
@@ -26,6 +34,9 @@ _FEWEST_MEASUREMENTS = 50
 # A learning rate that takes this many times the updates of the best one tried is no basis for a prediction.
 _OFF = 1.25
 _GREW = 1.5
+# Weights are kept at the record after a goal, which may be a little later than the score, smoothed, says.
+_SOON = 1.1
+TRAINING, KEPT_WEIGHTS = "training", "kept weights"
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,18 @@ class ChosenRun:
         paths: the same to each goal that it reached.
         rates: the learning rates tried at its batch size: learning_rate and updates (to the same goal; NaN where it was
             not reached).
+        kept: goals on whose way the noise scale is that of kept weights, not of a meter while it trained.
     """
 
     run: dict[str, Any]
     path: NoisePath
     paths: dict[float, NoisePath]
     rates: pd.DataFrame
+    kept: frozenset[float] = frozenset()
+
+    def source_of(self, goal: float) -> str:
+        """Where the noise scale on the way to a goal comes from."""
+        return KEPT_WEIGHTS if goal in self.kept else TRAINING
 
 
 def choose_run(
@@ -56,6 +73,7 @@ def choose_run(
     run_id: str | None = None,
     examples: float = math.inf,
     horizon: float = DEFAULT_HORIZON,
+    used_once: bool = True,
 ) -> ChosenRun:
     """Choose a run of one task and read off it what a forecast needs.
 
@@ -66,6 +84,7 @@ def choose_run(
             their batch size, whatever their seed, the one whose noise scale is known best; without goals reached, the
             longest.
         examples: the run is cut after this many.
+        used_once: refuse runs that use examples several times, of which updates and examples cannot be forecast.
 
     Raises:
         ValueError: no such run, several, or one with an adaptive batch; one of PPO, or without measurements.
@@ -79,7 +98,7 @@ def choose_run(
     (run,) = split_runs(cut, horizon=horizon)
     own = reaches([run], goals).dropna(subset=["updates"]).sort_values("updates")
     noise = NoiseRows(cut)
-    if "agent.kind" in cut and cut["agent.kind"].iloc[0] == "ppo":
+    if used_once and _asked(cut, "agent.kind") == "ppo":
         raise ValueError("PPO learns from each frame several times, which no forecast here knows of: give a run of A2C")
     measured = len(noise.usable(run.rows))
     if not measured:
@@ -90,7 +109,7 @@ def choose_run(
     facts = {
         **{name: cut[name].iloc[0] for name in ("run_id", "task", "unit", "quantity", "learning_rate")},
         "batch_size": int(run.batch_size),
-        "rollout_steps": int(cut["agent.rollout_steps"].iloc[0]) if "agent.rollout_steps" in cut else 0,
+        "rollout_steps": int(_asked(cut, "agent.rollout_steps") or 0),
         "goals": own["goal"].tolist(),
         "goal": goal,
         "gained": has_gained(cut, run.measure),
@@ -100,6 +119,45 @@ def choose_run(
     }
     path = paths[goal] if len(own) else path_of_run(noise, run, cut["updates"].to_numpy(np.float64))
     return ChosenRun(facts, path, paths, _rates(reached, run, goal if len(own) else None))
+
+
+def measured_run(frozen: pd.DataFrame | None, runs: pd.DataFrame) -> str | None:
+    """The run whose weights were measured at most places; None where none of these runs' were."""
+    if frozen is None or frozen.empty:
+        return None
+    places = frozen.loc[frozen["of_run"].isin(runs["run_id"].unique()), "of_run"].value_counts()
+    return str(places.index[0]) if len(places) else None
+
+
+def with_kept_weights(chosen: ChosenRun, frozen: pd.DataFrame | None) -> ChosenRun:
+    """The run with the noise scale of its kept weights instead of its meter's, for goals on whose way it was measured.
+
+    A measurement in the second half of the way is asked for: at the start alone the noise scale is far too small. The
+    policy at the start is that of any run of the task.
+
+    Args:
+        frozen: of the run's task, as `analysis.frozen.frozen_noise_scales` has it; None: nothing was measured so.
+    """
+    if frozen is None or frozen.empty:
+        return chosen
+    own = frozen[frozen["of_run"] == chosen.run["run_id"]]
+    start = frozen[frozen["of_run"] == ""].iloc[:1]
+    paths = {}
+    for goal, path in chosen.paths.items():
+        updates = float(path.updates.sum(axis=1).mean())
+        there = own[(own["of_updates"] <= _SOON * updates) & (own["noise_scale_low"] > 0)]
+        if len(there) and there["of_updates"].max() > updates / 2:
+            measured = pd.concat([start, there], ignore_index=True)
+            paths[goal] = path_of_kept_weights(updates, chosen.run["batch_size"], measured)
+    if not paths:
+        return chosen
+    path = paths.get(chosen.run["goal"], chosen.path)
+    return replace(chosen, path=path, paths={**chosen.paths, **paths}, kept=frozenset(paths))
+
+
+def _asked(run: pd.DataFrame, name: str) -> Any:
+    """A setting of the run; None where it has none, as in tables of several domains."""
+    return run[name].iloc[0] if name in run and not pd.isna(run[name].iloc[0]) else None
 
 
 def _chosen(runs: pd.DataFrame, split: list[Run], reached: pd.DataFrame, run_id: str | None) -> int:
@@ -156,7 +214,7 @@ def has_gained(run: pd.DataFrame, measure: Measure) -> bool:
 
 def concerns(model: CostModel, chosen: ChosenRun) -> list[str]:
     """Why not to trust a forecast, each in a sentence; none where nothing speaks against it."""
-    turn, run, found = model.critical_batch, chosen.run, []
+    turn, run, found = CostModel(model.path, confidence=model.confidence).critical_batch, chosen.run, []
     if not run["gained"]:
         found.append("the score has not moved yet: the run is too short to say anything about learning")
     elif not run["goals"]:
@@ -197,7 +255,13 @@ def _about_the_rate(rate: float, rates: pd.DataFrame) -> list[str]:
 
 
 def beside_sweep(
-    chosen: ChosenRun, throughput: Throughput | None, runs: pd.DataFrame, *, confidence: float, horizon: float
+    chosen: ChosenRun,
+    throughput: Throughput | None,
+    runs: pd.DataFrame,
+    *,
+    confidence: float,
+    horizon: float,
+    error: ScaleError | None = None,
 ) -> pd.DataFrame:
     """What a sweep measured beside what one of its runs predicts, for each goal of the run and each batch size.
 
@@ -205,6 +269,7 @@ def beside_sweep(
         chosen: the run.
         throughput: for hours; None where no times are known.
         runs: the sweep, with the run or without it, all of one task.
+        error: see `CostModel`.
 
     Returns:
         goal, batch_size, own (it is the run's), learning_rate (the best), updates and hours (measured; updates as the
@@ -222,7 +287,7 @@ def beside_sweep(
         front = fit.fronts[fit.fronts["goal"] == goal]
         if not path.known or set(front["batch_size"]) <= {chosen.run["batch_size"]}:
             continue
-        model = CostModel(path, throughput, confidence=confidence)
+        model = CostModel(path, throughput, confidence=confidence, error=error)
         turn = Estimate.of(turns.loc[goal].to_dict(), "critical_batch").columns("critical_batch")
         turn |= model.critical_batch.columns("predicted_critical_batch")
         for point in front.to_dict("records"):
@@ -239,3 +304,60 @@ def beside_sweep(
                 }
             )
     return pd.DataFrame(found)
+
+
+def predict_tasks(
+    runs: pd.DataFrame,
+    fits: pd.DataFrame,
+    *,
+    frozen: pd.DataFrame | None = None,
+    confidence: float = 0.95,
+    horizon: float = DEFAULT_HORIZON,
+) -> list[PredictedTask]:
+    """For each task with a swept B_crit, what the run that `choose_run` takes predicts for its hardest goal.
+
+    The goal is the hardest that the run reached and whose B_crit is swept, by preference one whose prediction is
+    resolved. Runs that use examples several times count too: B_simple is that of their first use.
+
+    Args:
+        runs: rows in the form of `rl_scaling.store.load_runs`.
+        fits: `SweepFit.fits` of them.
+        frozen: noise scales of kept weights, as in `with_kept_weights`, of any tasks; where a run has them, it is the
+            one that is taken.
+    """
+    found = []
+    for task, fitted in fits.groupby("task", sort=False):
+        swept = {row["goal"]: Estimate.of(row, "critical_batch") for row in fitted.to_dict("records")}
+        swept = {goal: turn for goal, turn in swept.items() if is_swept(turn)}
+        rows = runs[runs["task"] == task].reset_index(drop=True)
+        if not swept:
+            continue
+        kept = None if frozen is None else frozen[frozen["task"] == task]
+        try:
+            chosen = choose_run(rows, list(swept), run_id=measured_run(kept, rows), horizon=horizon, used_once=False)
+        except ValueError:  # no noise scale, or no run with a fixed batch
+            continue
+        one = _prediction(rows, with_kept_weights(chosen, kept), swept, confidence)
+        found += [one] if one else []
+    return found
+
+
+def _prediction(
+    rows: pd.DataFrame, chosen: ChosenRun, swept: dict[float, Estimate], confidence: float
+) -> PredictedTask | None:
+    hardest_first = [goal for goal in reversed(chosen.run["goals"]) if chosen.paths[goal].known]
+    resolved = [goal for goal in hardest_first if chosen.paths[goal].resolved]
+    if not hardest_first:
+        return None
+    goal = (resolved or hardest_first)[0]
+    path = chosen.paths[goal]
+    value = predicted(path, lambda found: found.critical_batch, confidence=confidence)
+    return PredictedTask(
+        **{name: str(rows[name].iloc[0]) for name in ("task", "domain", "algorithm", "unit")},
+        goal=goal,
+        run_id=str(chosen.run["run_id"]),
+        source=chosen.source_of(goal),
+        swept=swept[goal],
+        predicted=value if math.isfinite(value.high) else Estimate(math.nan, value.low, math.inf),
+        path=path,
+    )

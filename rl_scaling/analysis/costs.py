@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from rl_scaling.analysis.noise_path import DRAWS, FloatArray, Integrals, NoisePath, percentiles
+from rl_scaling.analysis.noise_path import DRAWS, FloatArray, Integrals, NoisePath, ScaleError, percentiles
 from rl_scaling.analysis.throughput import Throughput
 from rl_scaling.estimates import UNKNOWN, Estimate
 
@@ -67,6 +67,7 @@ class CostModel:
         throughput: None where no times are known: then there are no hours and no fastest batch size.
         smallest: the smallest batch size to name.
         largest: the largest; by default four times the largest that was measured.
+        error: of the noise scale as a predictor, beside that of measuring it: its bias is taken out, its spread added.
 
     Raises:
         ValueError: the noise scale is not known along all of the run.
@@ -81,15 +82,16 @@ class CostModel:
         largest: float | None = None,
         confidence: float = 0.95,
         seed: int = 0,
+        error: ScaleError | None = None,
     ):
         if not path.known:
             raise ValueError("the noise scale was not measured often enough along the run: give a longer run")
         self.path, self.throughput, self.confidence = path, throughput, confidence
-        self.smallest = smallest
+        self.smallest, self.error = smallest, error
         measured = throughput.batch[-1] if throughput else float(path.batch.max())
         self.largest = max(largest or 4 * float(measured), smallest)
-        self._value = path.integrals()
-        self._draws = path.drawn(np.random.default_rng(seed), DRAWS)
+        self._value = path.corrected(error)
+        self._draws = path.drawn(np.random.default_rng(seed), DRAWS, error=error)
 
     @property
     def steps_min(self) -> Estimate:

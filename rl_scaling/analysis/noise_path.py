@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from scipy.special import ndtri
 
 from rl_scaling.analysis.fronts import Run
 from rl_scaling.analysis.noise_scale import NoiseRows
-from rl_scaling.estimates import UNKNOWN, Estimate
+from rl_scaling.estimates import UNKNOWN, Estimate, columns_of
 from rl_scaling.statistics.jackknife import RatioEstimate
 
 FloatArray = NDArray[np.float64]
@@ -58,6 +58,19 @@ class Integrals(NamedTuple):
     def gamma(self) -> FloatArray:
         """D.5; NaN where no gradient is seen in the noise."""
         return np.where(self.steps_min > 0, _over(self.root**2, self.steps_min * self.examples_min), np.nan)
+
+
+class ScaleError(Protocol):
+    """By which factor the noise scale that decides about batch sizes differs from the one that is measured."""
+
+    @property
+    def bias(self) -> float:
+        """The factor to expect."""
+        ...
+
+    def draws(self, rng: np.random.Generator, count: int) -> FloatArray:
+        """(count,) factors that it may be."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,10 @@ class NoisePath:
         """Whether every phase shows a gradient by two standard errors: else N cannot be told from infinity there."""
         return self.known and bool((self.inverse > 2 * self.standard_error).all())
 
+    def corrected(self, error: ScaleError | None) -> Integrals:
+        """The integrals with N multiplied by the factor by which it was too small elsewhere."""
+        return self.integrals(None if error is None else self.inverse / error.bias)
+
     def integrals(self, inverse: FloatArray | None = None) -> Integrals:
         """Mean over the runs of the three integrals.
 
@@ -116,10 +133,11 @@ class NoisePath:
         np.add.at(updates, place.reshape(-1), self.updates / len(self.updates))
         return updates, batch
 
-    def drawn(self, rng: np.random.Generator, draws: int = DRAWS) -> Integrals:
-        """(draws,) integrals with 1/N drawn about the estimates, by Student's t."""
+    def drawn(self, rng: np.random.Generator, draws: int = DRAWS, *, error: ScaleError | None = None) -> Integrals:
+        """(draws,) integrals with 1/N drawn about the estimates, by Student's t, and N multiplied by drawn factors."""
         t = rng.standard_t(self.freedom, (draws, len(self.inverse)))
-        return self.integrals(self.inverse + self.standard_error * t)
+        inverse = self.inverse + self.standard_error * t
+        return self.integrals(inverse if error is None else inverse / error.draws(rng, draws)[:, None])
 
 
 def percentiles(value: float, draws: FloatArray, confidence: float) -> Estimate:
@@ -130,13 +148,18 @@ def percentiles(value: float, draws: FloatArray, confidence: float) -> Estimate:
 
 
 def predicted(
-    path: NoisePath, of: Callable[[Integrals], FloatArray], *, confidence: float = 0.95, seed: int = 0
+    path: NoisePath,
+    of: Callable[[Integrals], FloatArray],
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    error: ScaleError | None = None,
 ) -> Estimate:
     """A number that follows from the integrals, with its interval from the errors of the noise scale."""
     if not path.known:
         return UNKNOWN
-    draws = of(path.drawn(np.random.default_rng(seed)))
-    return percentiles(float(of(path.integrals())), draws, confidence)
+    draws = of(path.drawn(np.random.default_rng(seed), error=error))
+    return percentiles(float(of(path.corrected(error))), draws, confidence)
 
 
 def mean_noise_scale(path: NoisePath, *, confidence: float = 0.95) -> Estimate:
@@ -267,3 +290,23 @@ def path_of_run(noise: NoiseRows, run: Run, updates: FloatArray) -> NoisePath:
     """
     marks = np.stack([updates[run.rows], run.examples, np.arange(len(run.rows), dtype=np.float64)], axis=1)
     return _finest(noise, [run], [marks])
+
+
+def path_of_kept_weights(updates: float, batch_size: float, measured: pd.DataFrame) -> NoisePath:
+    """The noise scale on the way of a run, from measurements with its weights kept: each stands for what is nearest.
+
+    Args:
+        updates: of the way.
+        batch_size: of the run.
+        measured: one row for each measurement, at least one: of_updates (how far the run was) and noise_scale with its
+            interval (NaN and infinite above while unresolved), at the level `confidence`.
+    """
+    ordered = measured.sort_values("of_updates")
+    at = np.minimum(ordered["of_updates"].to_numpy(np.float64), updates)
+    edges = np.concatenate([[0.0], (at[1:] + at[:-1]) / 2, [updates]])
+    value, low, high = (ordered[name].to_numpy(np.float64) for name in columns_of("noise_scale"))
+    most, least = 1 / low, np.where(np.isfinite(high), 1 / high, 0.0)
+    inverse = np.where(np.isfinite(value), 1 / value, (most + least) / 2)
+    error = (most - least) / (2 * ndtri(0.5 + ordered["confidence"].to_numpy(np.float64) / 2))
+    batch = np.full((1, len(at)), float(batch_size))
+    return NoisePath(np.diff(edges)[None], batch, inverse, error, np.full(len(at), 1e9))

@@ -22,6 +22,8 @@ from rl_scaling.analysis.fronts import (
     seed_table,
     split_runs,
 )
+from rl_scaling.analysis.frozen import COLUMNS as FROZEN_COLUMNS
+from rl_scaling.analysis.frozen import frozen_noise_scales, that_learn
 from rl_scaling.analysis.goals import Goals, goals_of
 from rl_scaling.analysis.noise_path import mean_noise_scale, path_to_goal
 from rl_scaling.analysis.noise_scale import NOTHING, NoiseRows, noise_columns, phase_rows
@@ -93,16 +95,19 @@ class SweepFit:
             NaN where examples are used again.
         adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
             in none of the other tables.
+        frozen: one row for each measurement with the weights kept: `frozen.COLUMNS`. Nothing was learned in them; they
+            are in none of the other tables either.
     """
 
     fronts: pd.DataFrame
     learning_rates: pd.DataFrame
     fits: pd.DataFrame
     adaptive: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=pd.Index(ADAPTIVE_COLUMNS)))
+    frozen: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=pd.Index(FROZEN_COLUMNS)))
 
     def of_tasks(self, tasks: Collection[str]) -> SweepFit:
         """The rows of some tasks."""
-        tables = (self.fronts, self.learning_rates, self.fits, self.adaptive)
+        tables = (self.fronts, self.learning_rates, self.fits, self.adaptive, self.frozen)
         return SweepFit(*(table[table["task"].isin(list(tasks))] for table in tables))
 
 
@@ -133,6 +138,7 @@ def fit_runs(
         raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
+    frozen, runs = frozen_noise_scales(runs, confidence=confidence), that_learn(runs)
     split = split_runs(runs, horizon=horizon, minimum=minimum)
     everything = reaches(split, goals)
     followed = everything["run"].map([run.adaptive for run in split].__getitem__).astype(bool)
@@ -155,7 +161,7 @@ def fit_runs(
             rows.append({**identity, **asdict(fit), "interval": interval, **measured})
     fits = pd.DataFrame(rows, columns=pd.Index(FIT_COLUMNS))
     adaptive = adaptive_table(noise, split, everything[followed], rate_table(seed_table(everything[followed])), fits)
-    return SweepFit(fronts, rates[RATE_COLUMNS], fits, adaptive)
+    return SweepFit(fronts, rates[RATE_COLUMNS], fits, adaptive, frozen)
 
 
 def fit_front(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, goals_of_task
+from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, goals_of_task, load_and_fit
 from rl_scaling.cli.options import Count, Folders, at_least, print_json, say, unset
 from rl_scaling.config import ConfigError
 from rl_scaling.store import load_runs
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rl_scaling.analysis.advise import ChosenRun
     from rl_scaling.analysis.costs import CostModel
+    from rl_scaling.analysis.predictions import PredictionError
     from rl_scaling.analysis.throughput import Throughput
 
 
@@ -52,6 +53,11 @@ class Advise:
     """Threads of the probe, for torch and for the emulator each; 0: every core this process may use."""
     max_envs: int = 0
     """The most environments to name; 0: four times the most that were measured."""
+    correct: bool = True
+    """Take out the bias of such predictions on other tasks, and widen the intervals by their scatter."""
+    table: bool = False
+    """Instead: for every task whose B_crit was swept, what one of its runs predicts, before and after the correction by
+    the other tasks, and how many swept values lie within a factor of 2 and inside the intervals."""
     json: bool = False
     """Print everything as JSON on stdout."""
 
@@ -61,16 +67,28 @@ class Advise:
             raise ConfigError(f"--confidence is {self.confidence}: give a number between 0 and 1, such as 0.95")
         if not self.folders:
             raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
-        from rl_scaling.analysis.advise import choose_run
+        if self.table:
+            return self._over_tasks()
+        from rl_scaling.analysis.advise import choose_run, measured_run, with_kept_weights
+        from rl_scaling.analysis.frozen import that_learn
         from rl_scaling.cli.advise_table import advice_as_json, show_advice
 
-        runs = load_runs(*self.folders, *self.sweep, allow_empty=False)
+        loaded = load_runs(*self.folders, *self.sweep, allow_empty=False)
+        runs = that_learn(loaded)
         task = self._task(runs)
+        kept = kept_weights(loaded, task)
         runs = runs[runs["task"] == task].reset_index(drop=True)
         goals = self.goals or goals_of_task(task, runs)
         try:
-            chosen = choose_run(runs, goals, run_id=self.run_id, examples=self.frames or math.inf, horizon=self.horizon)
-            model = self._cost_model(chosen, self._throughput(chosen, runs))
+            chosen = choose_run(
+                runs,
+                goals,
+                run_id=self.run_id or measured_run(kept, runs),
+                examples=self.frames or math.inf,
+                horizon=self.horizon,
+            )
+            chosen = with_kept_weights(chosen, kept)
+            model = self._cost_model(chosen, self._throughput(chosen, runs), self._error(runs))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         found = advice_as_json(chosen, model, runs, horizon=self.horizon)
@@ -98,7 +116,32 @@ class Advise:
             raise ConfigError(f"runs of several tasks: name one by --run ({'; '.join(tasks)})")
         return tasks[0]
 
-    def _cost_model(self, chosen: ChosenRun, throughput: Throughput | None) -> CostModel:
+    def _over_tasks(self) -> int:
+        """How far predictions were off."""
+        from rl_scaling.analysis.advise import predict_tasks
+        from rl_scaling.cli.advise_table import show_tasks, tasks_as_json
+
+        runs, fit = load_and_fit((*self.folders, *self.sweep), self.goals, self.horizon, self.confidence)
+        frozen = getattr(fit, "frozen", None)
+        known = predict_tasks(runs, fit.fits, frozen=frozen, confidence=self.confidence, horizon=self.horizon)
+        if not known:
+            raise ConfigError("no task has both a swept B_crit and a run with a noise scale: see rl-scaling fit")
+        if self.json:
+            print_json(tasks_as_json(known, self.confidence))
+        else:
+            show_tasks(known, self.confidence)
+        return 0
+
+    def _error(self, runs: pd.DataFrame) -> PredictionError | None:
+        """How far predictions were off on the shipped tasks, this one left out; None where too few are alike."""
+        if not self.correct:
+            return None
+        from rl_scaling.analysis.predictions import error_for, shipped_tasks
+
+        task, domain, algorithm = (str(runs[name].iloc[0]) for name in ("task", "domain", "algorithm"))
+        return error_for(shipped_tasks(), task=task, domain=domain, algorithm=algorithm, confidence=self.confidence)
+
+    def _cost_model(self, chosen: ChosenRun, throughput: Throughput | None, error: PredictionError | None) -> CostModel:
         from rl_scaling.analysis.costs import CostModel
 
         steps = chosen.run["rollout_steps"]
@@ -108,6 +151,7 @@ class Advise:
             smallest=2 * steps if steps else 1.0,
             largest=self.max_envs * (steps or 1) or None,
             confidence=self.confidence,
+            error=error,
         )
 
     def _throughput(self, chosen: ChosenRun, runs: pd.DataFrame) -> Throughput | None:
@@ -141,3 +185,14 @@ class Advise:
             threads=self.threads or available_cpus(),
             say=say,
         )
+
+
+def kept_weights(loaded: pd.DataFrame, task: str) -> pd.DataFrame | None:
+    """Noise scales of a task that were measured with the weights kept; None where there are none."""
+    from rl_scaling import analysis
+
+    measure = getattr(analysis, "frozen_noise_scales", None)
+    if measure is None:
+        return None
+    found = measure(loaded)
+    return found[found["task"] == task]

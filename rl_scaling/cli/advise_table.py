@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from rl_scaling.analysis.advise import KEPT_WEIGHTS, TRAINING
+from rl_scaling.analysis.predictions import (
+    TRAINED,
+    PredictedTask,
+    PredictionError,
+    leave_one_out,
+    shipped,
+    summary,
+)
 from rl_scaling.cli.options import as_json, print_line, print_table
 from rl_scaling.estimates import Estimate, columns_of, number
 
@@ -28,7 +37,7 @@ def advice_as_json(chosen: ChosenRun, model: CostModel, runs: pd.DataFrame, *, h
     from rl_scaling.analysis.costs import curve
 
     steps, line = chosen.run["rollout_steps"], model.throughput
-    measured = beside_sweep(chosen, line, runs, confidence=model.confidence, horizon=horizon)
+    measured = beside_sweep(chosen, line, runs, confidence=model.confidence, horizon=horizon, error=model.error)
     choices = [
         {
             "name": choice.name,
@@ -48,10 +57,12 @@ def advice_as_json(chosen: ChosenRun, model: CostModel, runs: pd.DataFrame, *, h
         }
     return {
         "run": as_json(chosen.run),
+        "source": chosen.source_of(chosen.run["goal"]),
         "confidence": model.confidence,
         "steps_min": _estimate(model.steps_min),
         "examples_min": _estimate(model.examples_min),
         "critical_batch": _estimate(model.critical_batch),
+        "correction": _correction(model),
         "throughput": times,
         "choices": choices,
         "curve": [_cost(cost, steps) for cost in curve(model, steps or 1)],
@@ -79,12 +90,12 @@ def show_advice(found: dict[str, Any]) -> None:
         f"{run['task']}, run {run['run_id']}: batch {run['batch_size']:,} {unit}, learning rate "
         f"{run['learning_rate']:g}; {run['updates']:,.0f} updates and {run['examples']:,.0f} {unit} {target}."
     )
-    times = found["throughput"]
+    times, kept = found["throughput"], _SOURCES[found["source"]]
     names = ("steps_min", "examples_min", "critical_batch")
     steps_min, examples_min, critical_batch = (_text(found[name]) for name in names)
     print_line(
-        f"By its noise scale: S_min {steps_min} updates, E_min {examples_min} {unit}, B_crit {critical_batch} {unit} "
-        f"({100 * found['confidence']:g} % intervals)."
+        f"By its noise scale{kept}: S_min {steps_min} updates, E_min {examples_min} {unit}, "
+        f"B_crit {critical_batch} {unit} ({100 * found['confidence']:g} % intervals)."
     )
     if times:
         per = 1000 * times[f"seconds_per_{unit.removesuffix('s')}"]
@@ -96,10 +107,61 @@ def show_advice(found: dict[str, Any]) -> None:
         print_table(_turns(found, unit))
     for concern in found["concerns"]:
         print_line(f"Do not trust this blindly: {concern}.")
-    print_line(
-        "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: how far off the "
-        "predictions were on Breakout is in docs/advise.md."
+    print_line(_about_the_intervals(found["correction"]))
+
+
+def _correction(model: CostModel) -> dict[str, Any] | None:
+    """What was taken from other tasks; None where nothing was."""
+    error = model.error
+    if not isinstance(error, PredictionError):
+        return None
+    names = ("kind", "tasks", "bias", "factor")
+    return {name: getattr(error, name) for name in names} | {"left_out": as_json(shipped()["summary"][TRAINED])}
+
+
+def _about_the_intervals(correction: dict[str, Any] | None) -> str:
+    if correction is None:
+        return (
+            "The intervals are those of the measurements. That B_simple stands for B_noise is not in them: how far off "
+            "predictions were on other tasks is in docs/advise.md."
+        )
+    counts = correction["left_out"]
+    return (
+        f"On {correction['tasks']} {correction['kind']} B_crit was {correction['bias']:.2g} times what one run "
+        f"predicts: that is corrected here, and the intervals have its scatter in them, a factor of "
+        f"{correction['factor']:.2g}. With each of {counts['tasks']} tasks left out in turn, {counts['within']} swept "
+        f"values lay within a factor of 2 of what the others predict and {counts['held']} inside the interval "
+        "(docs/advise.md). --no-correct leaves it out."
     )
+
+
+def tasks_as_json(known: Sequence[PredictedTask], confidence: float) -> dict[str, Any]:
+    """The tasks, what each is with the correction by the others, and counts: what the package ships of results/."""
+    table = leave_one_out(known, confidence=confidence)
+    rows = [as_json({str(name): value for name, value in row.items()}) for row in table.to_dict("records")]
+    counts = {name: as_json(group) for name, group in summary(table).items()}
+    return {"confidence": confidence, "tasks": [one.to_plain() for one in known], "left_out": rows, "summary": counts}
+
+
+def show_tasks(known: Sequence[PredictedTask], confidence: float) -> None:
+    """Print it for people."""
+    found = leave_one_out(known, confidence=confidence)
+    heads = ("task", "goal", "B_crit swept", "predicted by\none run", "corrected by\nother tasks", "swept /\ncorrected")
+    table = Table(*heads, "inside", "others", box=None)
+    for row in found.to_dict("records"):
+        estimates = (Estimate.of(row, name).text(whole=True) for name in ("swept", "predicted", "corrected"))
+        factor = number(row["factor"], 2) + ("" if row["within"] or math.isnan(row["factor"]) else " (!)")
+        others = f"{row['others']} {row['kind']}" if row["others"] else "too few"
+        table.add_row(str(row["task"]), f"{row['goal']:g}", *estimates, factor, "yes" if row["held"] else "no", others)
+    print_table(table)
+    for name, counts in summary(found).items():
+        bias = Estimate.of(counts, "bias").text(2)
+        print_line(
+            f"{name}, {counts['tasks']} tasks: B_crit / prediction {bias}, typically a factor of "
+            f"{number(counts['typical_factor'], 2)} off. Within a factor of 2: {counts['within_before']} as predicted, "
+            f"{counts['within']} corrected. Inside the {100 * confidence:g} % interval: {counts['held_before']} as "
+            f"predicted, {counts['held']} corrected."
+        )
 
 
 def _choices(found: dict[str, Any], unit: str, steps: int) -> Table:
@@ -166,3 +228,4 @@ def _text(plain: Mapping[str, float | None]) -> str:
 
 
 _ENDS = ("value", "low", "high")
+_SOURCES = {TRAINING: "", KEPT_WEIGHTS: ", measured with the weights kept"}

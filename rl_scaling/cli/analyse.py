@@ -6,9 +6,10 @@ The analysis is imported where they are used, for `--help`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -16,7 +17,7 @@ from tyro.conf import Positional, arg
 from rl_scaling.cli.options import Folders, print_json, print_line, print_table, say, unset
 from rl_scaling.config import ConfigError
 from rl_scaling.estimates import Estimate, number
-from rl_scaling.records import RECORD_TYPES, SEALED, Identity, Measure
+from rl_scaling.records import PARTS, RECORD_TYPES, SEALED, Identity, Measure
 from rl_scaling.store import PLAN_FILE, RunInfo, Store, StoreError, list_runs, load_runs
 from rl_scaling.sweeps.plan import kept_goals, read_plan
 from rl_scaling.sweeps.tuner import Tuner
@@ -167,6 +168,8 @@ class Fit:
         print_table(table)
         if len(fit.adaptive):
             print_table(_adaptive_table(fit, units))
+        if len(frozen := fit.of_tasks(fit.fits["task"].unique()).frozen):
+            print_table(frozen_table(frozen.to_dict("records")))
         return 0
 
 
@@ -189,6 +192,24 @@ def _adaptive_table(fit: SweepFit, units: str) -> Table:
     return table
 
 
+def frozen_table(rows: Sequence[Mapping[Any, Any]]) -> Table:
+    """Noise scales measured with the weights kept: rows of `analysis.frozen.frozen_noise_scales`."""
+    parts = [f"of the\n{part}" for part in PARTS]
+    heads = ("task", "weights kept", "seed", "frames", "B_simple\nframes", *parts, "design\neffect", "B_noise\nframes")
+    table = Table(*heads, "of run", box=None)
+    for row in rows:
+        names = ("noise_scale", *(f"{part}_noise_scale" for part in PARTS))
+        table.add_row(
+            *(str(row[name]) for name in ("task", "place", "seed")),
+            f"{row['frames']:,}",
+            *(Estimate.of(row, name).text(2) for name in names),
+            number(row["design_effect"], 2),
+            Estimate.of(row, "hessian_noise_scale").text(2),
+            str(row["of_run"]),
+        )
+    return table
+
+
 def load_and_fit(
     folders: tuple[Path, ...], goals: tuple[float, ...] = (), horizon: float = HORIZON, confidence: float = CONFIDENCE
 ) -> tuple[pd.DataFrame, SweepFit]:
@@ -201,8 +222,14 @@ def load_and_fit(
     if not folders:
         raise ConfigError("name a folder of runs, for instance runs/breakout-a2c")
     from rl_scaling.analysis import fit_runs
+    from rl_scaling.analysis.frozen import is_frozen, that_learn
 
-    runs = load_runs(*folders, allow_empty=False)
+    everything = load_runs(*folders, allow_empty=False)
+    runs = that_learn(everything)
+    if runs.empty:
+        raise ConfigError(
+            "nothing is learned in these runs, but measured with the weights kept: see rl-scaling measure"
+        )
     tasks: dict[str, tuple[float, ...]] = {}
     refused: list[ConfigError] = []
     for task, rows in runs.groupby("task"):
@@ -215,8 +242,9 @@ def load_and_fit(
     if refused:
         say(f"{len(refused)} tasks without goals are left out, the first because {refused[0]}")
         runs = runs[runs["task"].isin(list(tasks))].reset_index(drop=True)
+    fitted = everything[everything["task"].isin(list(tasks)) | is_frozen(everything)].reset_index(drop=True)
     try:
-        return runs, fit_runs(runs, tasks, horizon=horizon, confidence=confidence)
+        return runs, fit_runs(fitted, tasks, horizon=horizon, confidence=confidence)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

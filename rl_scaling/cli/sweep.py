@@ -114,7 +114,12 @@ class SweepOptions:
         )
         if self.json:
             print_json([row for sweep in sweeps for row in sweep.summary()])
-        return report_outcome(sweeps)
+        code = report_outcome(sweeps)
+        return code or int(self.measure(sweeps))
+
+    def measure(self, sweeps: Sequence[Sweep]) -> bool:
+        """What is measured once all trials are over; whether that was interrupted."""
+        return False
 
     def _say_forecast(self, plans: Mapping[Path, SweepPlan], slots: int) -> None:
         from rl_scaling.sweeps.forecast import forecast_sweeps

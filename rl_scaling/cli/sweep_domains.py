@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.agents.config import Network
-from rl_scaling.cli.options import Count, at_least, given, options_of, unset
+from rl_scaling.cli.options import Count, at_least, given, options_of, say, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
 from rl_scaling.cli.train import GameOptions, played
 from rl_scaling.config import ConfigError
@@ -23,10 +23,12 @@ from rl_scaling.domains.rl.task import RLTask, learning_rates_of, scale_of
 from rl_scaling.domains.supervised.config import Budget, doubled
 from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
 from rl_scaling.domains.supervised.tasks import SupervisedTask
+from rl_scaling.store import StoreError
 
 if TYPE_CHECKING:
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
+    from rl_scaling.sweeps.sweep import Sweep as RunningSweep
 
 _AgentOptions = options_of(*map(find_algorithm, ALGORITHMS), leave_out=["network", "learning_rate"])
 
@@ -77,6 +79,10 @@ class SweepRL(SweepOptions):
     adaptive: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
     """After the fixed batches, batches that follow the noise scale, B = sqrt(r B_simple), between the smallest and the
     largest of --num-envs: these are r, the price of an update in frames."""
+    measure_at: Literal["nowhere", "goals"] = "nowhere"
+    """goals: keep the weights of every trial at the first reach of each goal and at its end, and once all are over
+    measure the noise scale with the weights kept where the runs of the fronts reached theirs (as `rl-scaling measure
+    --front`)."""
 
     @property
     def shows_forecast(self) -> bool:
@@ -119,6 +125,7 @@ class SweepRL(SweepOptions):
             agent=agent,
             noise_scale=NoiseScaleConfig(every_updates=sized("noise_every_updates")),
             frames=sized("frames"),
+            measure_at=self.measure_at,
         )
         task = RLTask(
             base=base,
@@ -136,6 +143,19 @@ class SweepRL(SweepOptions):
         )
         seeds, best_seeds = sized("seeds"), sized("best_seeds")
         return SweepPlan(tasks=(task,), seeds=seeds, best_seeds=best_seeds, search=self.sobol)
+
+    def measure(self, sweeps: Sequence[RunningSweep]) -> bool:
+        """See `SweepOptions.measure`."""
+        if self.measure_at == "nowhere":
+            return False
+        from rl_scaling.cli.measure import Measure
+
+        folders = tuple(sweep.store.root for sweep in sweeps)
+        try:
+            return Measure(folders=folders, front=True, device=self.device).measure(show_all=not self.json)
+        except StoreError as error:  # the trials are what was asked for first
+            say(f"nothing is measured: {error}")
+            return False
 
     def _agent(self, network: Network) -> Any:
         agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]

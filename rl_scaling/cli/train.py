@@ -67,6 +67,9 @@ class Training:
     """Log to this project of Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
     replace: bool = False
     """Run again what is done already; the old run is moved aside, not deleted."""
+    stop_at: Count = 0
+    """Stop after this many frames or examples of a longer run, whose schedules it follows; a larger number resumes it.
+    0: train it whole."""
     json: bool = False
     """Print the run's id, status and last row as JSON on stdout."""
 
@@ -87,8 +90,16 @@ class Training:
         """What --json says beside the last row."""
         return {}
 
+    def goals_of(self, config: Any) -> Sequence[float]:
+        """Values whose first reach is of interest."""
+        return ()
+
+    def measure(self, config: Any) -> bool:
+        """What is measured once the run is over; whether that was interrupted."""
+        return False
+
     def run(self) -> int:
-        at_least(0, threads=self.threads)
+        at_least(0, threads=self.threads, stop_at=self.stop_at)
         from rl_scaling.cli.live import Interruptible
         from rl_scaling.domains.base import Starting
         from rl_scaling.envs import available_cpus
@@ -105,12 +116,12 @@ class Training:
             say(f"warning: {other}")
         batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
         say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
-        if begun and begun.status in SEALED and not self.replace:
+        if begun and begun.status in SEALED and not self.replace and not (begun.status == "stopped" and self.stop_at):
             say("it was trained before, and is left as it is: --replace trains it again")
         with (
             Interruptible() as stop,
             Trackers(self.tensorboard, self.wandb) as trackers,
-            _no_empty_folders(self.out),
+            no_empty_folders(self.out),
         ):
 
             def listen(event: Any) -> None:
@@ -125,10 +136,14 @@ class Training:
                 store,
                 hardware=self.hardware(self.threads or available_cpus()),
                 replace=self.replace,
+                goals=self.goals_of(config),
+                stop_at=self.stop_at or math.inf,
                 listen=listen,
                 asked_to_stop=lambda: stop.asked,
             )
         say(f"{status}: {self.out / config.run_id}" + " (the same command resumes it)" * (status == "interrupted"))
+        if status in SEALED and self.measure(config):
+            status = "interrupted"
         if self.json:
             rows = store.read_rows(config.run_id)
             last = as_json(to_row(rows[-1])) if rows else {}
@@ -138,7 +153,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def _no_empty_folders(out: Path) -> Generator[None]:
+def no_empty_folders(out: Path) -> Generator[None]:
     """Where a run cannot be run, folders that were made for it are removed."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -170,6 +185,11 @@ class TrainRL(Training):
     """Frames to learn from, as the agent sees them (2e6 is understood)."""
     record_every_frames: Count = RunConfig.record_every_frames
     """Frames between two rows of the run."""
+    measure_at: Literal["nowhere", "goals"] = "nowhere"
+    """goals: keep the weights at the first reach of each goal and at the end, and once the run is over measure the
+    noise scale there with the weights kept, in environments of its own (as `rl-scaling measure`)."""
+    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
+    """Scores at which is measured; by default those of the game."""
     alternate: bool = False
     """Act for one half of the environments while the other half is emulated; their number must be even."""
 
@@ -189,7 +209,38 @@ class TrainRL(Training):
             seed=self.seed,
             record_every_frames=self.record_every_frames,
             adaptive=adaptive_config(AdaptiveBatchConfig, given(self.adaptive_batch)),
+            measure_at=self.measure_at,
         )
+
+    def goals_of(self, config: RunConfig) -> Sequence[float]:
+        """See `Training.goals_of`.
+
+        Raises:
+            ConfigError: there are none where they are needed, or they are not.
+        """
+        if self.measure_at == "nowhere":
+            if self.goals:
+                raise ConfigError("--goals are where is measured: add --measure-at goals, or leave them out")
+            return ()
+        from rl_scaling.envs import find_game
+
+        goals = self.goals or (find_game(self.game).goals if self.game else ())
+        if not goals:
+            raise ConfigError(f"{config.environment.name} has no goals of its own: name scores, as --goals 100 200")
+        return goals
+
+    def measure(self, config: RunConfig) -> bool:
+        """See `Training.measure`."""
+        if self.measure_at == "nowhere":
+            return False
+        from rl_scaling.cli.measure import measure_all, show, targets_of_run
+
+        info = Store(self.out).info(config.run_id)
+        targets = targets_of_run(info) if info else []
+        interrupted = measure_all(targets, device=self.device, threads=self.threads)
+        if not self.json:
+            show(targets, as_rows=False)
+        return interrupted
 
     def hardware(self, threads: int) -> Hardware:
         from rl_scaling.domains.base import Hardware

@@ -30,13 +30,20 @@ VERBS = {
         "sweep_domains:Sweep",
         "Train over batch sizes, learning rates and seeds; the same command resumes where it stopped.",
     ),
+    "measure": (
+        "measure:Measure",
+        "The noise scale of weights that are kept, at the start or at checkpoints: B_simple, its parts, B_noise.",
+    ),
     "status": ("analyse:Status", "What is done, running, diverged and left in a store, and when it will end."),
     "fit": ("analyse:Fit", "Goals reached, Pareto fronts and critical batch sizes with intervals."),
     "report": (
         "report:Report",
         "One self-contained HTML page: noise scale against critical batch size over all domains, then each task.",
     ),
-    "export": ("export:Export", "Hand the records of stored runs to a tracker; the store stays as it is."),
+    "export": (
+        "export:Export",
+        "Hand the records of stored runs to a tracker, or write them as CSV; the store stays as it is.",
+    ),
     "advise": (
         "advise:Advise",
         "From one run: what every number of environments takes, and which is fastest, cheapest and balanced.",

@@ -85,6 +85,11 @@ class RunDescription(Config):
         raise NotImplementedError
 
     @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the checkpoint at the first reach of each goal, and the one at the end, stay with the run."""
+        return False
+
+    @property
     def task(self) -> str:
         """The task for people; runs of one task are compared."""
         return self.identity.task

@@ -17,6 +17,7 @@ from rl_scaling.report.tables import (
     STATUS_WORDS,
     compared_table,
     facts,
+    frozen_table,
     gamma_table,
     goals_table,
     provenance_facts,
@@ -119,6 +120,8 @@ def _task_html(part: TaskPart, figure_html: list[Html]) -> Html:
         blocks.append(tag("div", goals_table(own.fits), class_="card"))
     if len(own.adaptive):
         blocks += [tag("h3", "Adaptive batch size"), tag("div", gamma_table(own.adaptive, own.fits), class_="card")]
+    if len(own.frozen):
+        blocks += [tag("h3", "Noise scale with the weights kept"), tag("div", frozen_table(own.frozen), class_="card")]
     blocks += [tag("p", text, class_="missing soft") for text in _missing(part)]
     blocks.append(tag("div", *figure_html, class_="grid"))
     fixed = view.fixed.runs

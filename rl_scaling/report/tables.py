@@ -13,6 +13,7 @@ from rl_scaling.analysis.agreement import easiest_first
 from rl_scaling.analysis.throughput import throughput_by_batch_size
 from rl_scaling.analysis.views import goals_in_common
 from rl_scaling.estimates import MINUS, Estimate, count_of, duration, interval, number
+from rl_scaling.records import PARTS
 from rl_scaling.report.html import Html, join, table, tag
 from rl_scaling.report.words import Words, bounded, percent, words_of
 
@@ -247,6 +248,41 @@ def gamma_table(adaptive: pd.DataFrame, fits: pd.DataFrame) -> Html:
         f"interval of {GAMMA} observed has the errors of the fit in it, not the scatter of the run's own seed."
     )
     return join([table(heads, rows, words=[1]), tag("p", caption, class_="soft")])
+
+
+def frozen_table(frozen: pd.DataFrame) -> Html:
+    """Noise scales of weights that were kept: one row for each measurement.
+
+    Args:
+        frozen: the task's rows of `SweepFit.frozen`, one or more.
+    """
+    heads = [
+        "Weights",
+        "Seed",
+        "Frames measured with",
+        join(["B", tag("sub", "simple"), f" (frames; {percent(frozen)} interval)"]),
+        *(f"of the {part} alone" for part in PARTS),
+        "Design effect",
+        join(["B", tag("sub", "noise"), " (frames)"]),
+    ]
+    names = ["noise_scale", *(f"{part}_noise_scale" for part in PARTS)]
+    rows = [
+        [
+            row["place"],
+            int(row["seed"]),
+            number(row["frames"]),
+            *(bounded(Estimate.of(row, name), 2) for name in names),
+            number(row["design_effect"], 2),
+            bounded(Estimate.of(row, "hessian_noise_scale"), 2),
+        ]
+        for row in frozen.to_dict("records")
+    ]
+    caption = (
+        "Nothing was learned while this was measured, so that every frame tells of the same gradient; the frames are "
+        "not among those of the runs. The terms of the gradient are weighted as in the loss. "
+        "B_noise = tr(HΣ) / (GᵀHG) by products with the Hessian of the algorithm's own loss."
+    )
+    return join([table(heads, rows, words=[0]), tag("p", caption, class_="soft")])
 
 
 def compared_table(fits: pd.DataFrame, problems: Mapping[str, str]) -> Html | None:

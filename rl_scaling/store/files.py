@@ -7,6 +7,7 @@ records.dropped.jsonl  rows that a resumed run took back because they came after
 records.parquet        the sealed run: all rows, and under the schema's metadata key "rl_scaling" all of
                        config.json with "status" and "note"
 checkpoint.pt          whatever the trainer put there
+checkpoint-at-4.pt     one that stays when the run is sealed: of the first reach of the goal 4; "end": of the last row
 lock                   held by the process that writes the run
 """
 
@@ -42,6 +43,7 @@ DROPPED_FILE = "records.dropped.jsonl"
 SEALED_FILE = "records.parquet"
 CHECKPOINT_FILE = "checkpoint.pt"
 LOCK_FILE = "lock"
+_KEPT = "checkpoint-at-"
 
 _METADATA_KEY = b"rl_scaling"
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError, ConfigError)
@@ -68,6 +70,16 @@ class RunInfo:
     config: dict[str, Any]
     provenance: dict[str, Any]
     resumed: tuple[dict[str, Any], ...]
+
+
+def kept_checkpoint(directory: Path, place: str) -> Path:
+    """The checkpoint that stays with a run under this name; it need not be there."""
+    return directory / f"{_KEPT}{place}.pt"
+
+
+def kept_checkpoints(directory: Path) -> dict[str, Path]:
+    """The checkpoints that stay with a run, by their places: goals as text, and "end"."""
+    return {path.stem.removeprefix(_KEPT): path for path in sorted(directory.glob(f"{_KEPT}*.pt"))}
 
 
 def new_document(config: StorableConfig, provenance: dict[str, Any]) -> dict[str, Any]:

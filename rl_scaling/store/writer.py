@@ -11,7 +11,15 @@ from typing import Any, Self
 
 from rl_scaling.records import RECORD_TYPES, SEALED, Record, SealedStatus
 from rl_scaling.store.disk import StoreError, remove_partial_files, replace_file, storage_errors, sync
-from rl_scaling.store.files import CHECKPOINT_FILE, CONFIG_FILE, DROPPED_FILE, ROWS_FILE, SEALED_FILE, write_sealed
+from rl_scaling.store.files import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    DROPPED_FILE,
+    ROWS_FILE,
+    SEALED_FILE,
+    kept_checkpoint,
+    write_sealed,
+)
 from rl_scaling.store.lock import RunLock
 from rl_scaling.store.rows import RowsRead, encode_record, read_rows_file, warn_of_partial_line
 
@@ -108,6 +116,19 @@ class RunWriter:
             # Never a checkpoint on the disk without the rows that lead up to it.
             os.fsync(descriptor)
         replace_file(self.directory / CHECKPOINT_FILE, write)
+
+    def keep_checkpoint(self, place: str, write: Callable[[Path], object]) -> None:
+        """Write a checkpoint that stays with the run, whatever becomes of it, under the name of a place.
+
+        Args:
+            place: a goal, or "end"; what was kept there before is replaced.
+            write: as in `save_checkpoint`.
+
+        Raises:
+            StoreError: the disk is full, or the writer is closed.
+        """
+        self._open_descriptor()
+        replace_file(kept_checkpoint(self.directory, place), write)
 
     def seal(self, status: SealedStatus, note: str = "") -> None:
         """Turn the rows into `records.parquet`, whose presence says that the run is over, and close the writer.

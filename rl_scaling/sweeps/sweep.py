@@ -59,6 +59,7 @@ class Sweep:
         first = list(self.tuner.first())
         self.domain.refuse([config for _, config in first], self.hardware, side_by_side)
         infos = list_runs(self.store.root) if self.store.root.is_dir() else []
+        infos = [info for info in infos if not info.identity.frozen]  # measurements of runs here
         _refuse_other_problems(self.plan, self.store, infos)
         kept = save_plan(self.store, self.plan)
         # Where runs stop at their goals, only those of today count; elsewhere, all that a front is drawn of.

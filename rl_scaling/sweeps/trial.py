@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from rl_scaling.store.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
 REACHED_ALL = "every goal is reached"
+# The checkpoint of the last record, among those that stay with a run.
+AT_END = "end"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Job:
         goals: with `stop_at_goals`, a run that has reached them all is stopped.
         reopen: run ids of sealed runs of which more is asked.
         replace: run ids that begin anew; what there was is moved aside.
+        initial: state from which runs without a checkpoint of their own begin; None: from the beginning.
+        stop_at: frames or examples at which a run is stopped, whatever the length that its schedules follow.
     """
 
     configs: tuple[RunDescription, ...]
@@ -40,6 +45,8 @@ class Job:
     stop_at_goals: bool = False
     reopen: frozenset[str] = frozenset()
     replace: frozenset[str] = frozenset()
+    initial: Mapping[str, Any] | None = None
+    stop_at: float = math.inf
 
     @property
     def run_ids(self) -> list[str]:
@@ -97,10 +104,10 @@ def tracker_of(identity: Identity, goals: Sequence[float]) -> GoalTracker:
     return GoalTracker(goals, direction=measure.direction, **horizon)
 
 
-def track(tracker: GoalTracker, record: Record, identity: Identity) -> None:
-    """Hand a row to a run's tracker."""
+def track(tracker: GoalTracker, record: Record, identity: Identity) -> Sequence[float]:
+    """Hand a row to a run's tracker; the goals that were reached by it."""
     episodes = getattr(record, "episodes", 1)
-    tracker.update(record.updates, units_of(record), getattr(record, identity.quantity), episodes)
+    return tracker.update(record.updates, units_of(record), getattr(record, identity.quantity), episodes)
 
 
 def units_of(record: Record) -> int:
@@ -134,7 +141,7 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
                 over.add(config.run_id)
                 yield config.run_id, RunEnded("running", str(error))
         configs = [config for config in job.configs if config.run_id in writers]
-        states = {run_id: _load_checkpoint(writer) for run_id, writer in writers.items()}
+        states = {run_id: _load_checkpoint(writer) or _initial(job) for run_id, writer in writers.items()}
         for left in _in_step(configs, states) if not domain.out_of_step else [configs]:
             for part in domain.together(left, job.hardware):
                 if requests.control.interrupt:
@@ -155,8 +162,12 @@ def _open(store: Store, config: RunDescription, origin: dict[str, Any], job: Job
 
 def _is_whole(store: Store, config: RunDescription) -> bool:
     """Whether a run has all that it may take: another sweep may have resumed it since more was asked of it."""
+    return _units_kept(store, config) >= config.length
+
+
+def _units_kept(store: Store, config: RunDescription) -> int:
     rows = store.read_rows(config.run_id)
-    return bool(rows) and units_of(rows[-1]) >= config.length
+    return units_of(rows[-1]) if rows else 0
 
 
 def _updates(state: Mapping[str, Any] | None) -> int:
@@ -171,22 +182,31 @@ def _in_step(
         yield [config for config in configs if _updates(states[config.run_id]) == updates]
 
 
+def _initial(job: Job) -> Mapping[str, Any] | None:
+    return None if job.initial is None else {"updates": 0, "state": job.initial}
+
+
 def _load_checkpoint(writer: RunWriter) -> Mapping[str, Any] | None:
-    """What `_save_checkpoint` kept; None where there is nothing to resume from.
+    """What `_save` kept; None where there is nothing to resume from.
 
     Raises:
         StoreError: the file is damaged.
     """
-    if writer.checkpoint is None:
-        return None
+    return None if writer.checkpoint is None else load_checkpoint(writer.checkpoint)
+
+
+def load_checkpoint(path: Path) -> Mapping[str, Any]:
+    """A checkpoint's "updates" and "state": what `Domain.run` takes to resume.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
     import torch
 
     try:
-        state = torch.load(writer.checkpoint, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise StoreError(
-            f"{writer.checkpoint} is damaged: delete it, and the run begins anew (its rows are kept aside)"
-        ) from error
+        raise StoreError(f"{path} is damaged: delete it, and the run begins anew (its rows are kept aside)") from error
     if "updates" not in state:  # of schema 2, whose only checkpoints are of reinforcement learning
         state = {"updates": state["progress"]["updates"], "state": state}
     return state
@@ -204,6 +224,7 @@ class _Part:
         self.control.goals = job.goals
         self.trackers = [tracker_of(config.identity, job.goals) for config in configs]
         self.over: set[int] = set()
+        self._to_keep: dict[int, list[str]] = {}
         self._saved = time.monotonic()
 
     def run(
@@ -244,6 +265,9 @@ class _Part:
                 return RunEnded(status)
             case Checkpoint():
                 kept = {"updates": event.updates, "state": dict(event.state)}
+                # First what stays: killed in between, the run comes here again.
+                for place in self._to_keep.pop(number, ()):
+                    self.writers[number].keep_checkpoint(place, lambda path: _save(kept, path))
                 self.writers[number].save_checkpoint(lambda path: _save(kept, path))
                 self._saved = time.monotonic()
                 stopped = number in self.control.stop
@@ -254,10 +278,19 @@ class _Part:
 
     def _append(self, number: int, record: Record) -> None:
         self.writers[number].append(record)
-        identity, tracker = self.configs[number].identity, self.trackers[number]
-        track(tracker, record, identity)
+        config, tracker = self.configs[number], self.trackers[number]
+        reached = track(tracker, record, config.identity)
+        if config.keeps_checkpoints:
+            places = [f"{goal:g}" for goal in reached]
+            places += [AT_END] if units_of(record) >= min(config.length, self.job.stop_at) else []
+            if places:
+                self._to_keep.setdefault(number, []).extend(places)
+                self.control.checkpoint = True
         if self.job.stop_at_goals and self.job.goals and len(tracker.reached) == len(set(self.job.goals)):
             self.requests.reasons.setdefault(self.configs[number].run_id, REACHED_ALL)
+        if self.job.stop_at <= units_of(record) < self.configs[number].length:
+            reason = f"asked to stop at {self.job.stop_at:,.0f} {config.identity.unit}"
+            self.requests.reasons.setdefault(self.configs[number].run_id, reason)
         if self.configs[number].run_id in self.requests.reasons:
             self.control.stop.add(number)
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
@@ -281,12 +314,15 @@ def _save(state: Mapping[str, Any], path: Path) -> None:
     torch.save(state, path)
 
 
-def run(
+def run(  # noqa: PLR0913  # all but two are options, each of one kind of caller
     config: RunDescription,
     store: Store | Path | str,
     *,
     hardware: Hardware = ON_ONE_THREAD,
     replace: bool = False,
+    goals: Sequence[float] = (),
+    initial: Mapping[str, Any] | None = None,
+    stop_at: float = math.inf,
     listen: Callable[[RunEvent], None] = lambda event: None,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Status:
@@ -297,11 +333,15 @@ def run(
         store: where it is kept, in a folder named after its run id.
         hardware: what it runs on.
         replace: run again what is done; the old run is moved aside.
+        goals: values of its quantity whose first reach is of interest.
+        initial: see `Job`.
+        stop_at: frames or examples after which it is stopped, of a longer run whose schedules it follows; a later call
+            with more resumes it.
         listen: hears every record, and how far the start is.
         asked_to_stop: asked after every update; once true, the run saves itself and the same call resumes it.
 
     Returns:
-        "done", "diverged" or "interrupted"; a run that is done already is left as it is.
+        "done", "diverged", "stopped" or "interrupted"; a run that is done already is left as it is.
 
     Raises:
         ConfigError: a run that this machine cannot run.
@@ -314,9 +354,12 @@ def run(
     """
     kept = store if isinstance(store, Store) else Store(store)
     status = kept.status(config.run_id)
-    if status in ("done", "diverged", "stopped") and not replace:
+    more = status == "stopped" and math.isfinite(stop_at) and _units_kept(kept, config) < min(stop_at, config.length)
+    if status in ("done", "diverged", "stopped") and not (replace or more):
         return status
-    job = Job((config,), kept.root, hardware, replace=frozenset([config.run_id] if replace else []))
+    again, reopened = (frozenset([config.run_id] if asked else []) for asked in (replace, more))
+    rest: dict[str, Any] = {"goals": tuple(goals), "stop_at": stop_at, "initial": initial}
+    job = Job((config,), kept.root, hardware, reopen=reopened, replace=again, **rest)
     for _, event in run_job(job, Requests(Control(asked_to_stop))):
         listen(event)
         if isinstance(event, RunEnded):

@@ -6,8 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.analysis.advise import beside_sweep, choose_run, concerns, has_gained
+from rl_scaling.analysis.advise import (
+    KEPT_WEIGHTS,
+    TRAINING,
+    beside_sweep,
+    choose_run,
+    concerns,
+    has_gained,
+    measured_run,
+    predict_tasks,
+    with_kept_weights,
+)
 from rl_scaling.analysis.costs import CostModel
+from rl_scaling.analysis.sweep_fit import fit_runs
 from rl_scaling.records import Measure
 from rl_scaling.store import load_runs
 from tests.analysis.made_runs import adaptive_run_along
@@ -114,3 +125,54 @@ def test_the_shipped_sweep(seeds: list[int]) -> None:
     assert {20, 40, 120} <= set(found["batch_size"])
     assert (found["predicted_updates_low"] <= found["predicted_updates"]).all()
     assert (found["predicted_updates"] <= found["predicted_updates_high"]).all()
+
+
+def kept_weights(run: pd.DataFrame, places: list[float], error: float = 0.02) -> pd.DataFrame:
+    """Measurements with the weights of a run kept, at parts of its updates: exact values, with intervals."""
+    rows = []
+    for place in places:
+        row = run.iloc[round(place * (len(run) - 1))] if place else None
+        value = growing(place)
+        found = {"of_run": "" if row is None else row["run_id"], "of_updates": 0 if row is None else row["updates"]}
+        found |= {"noise_scale": value, "noise_scale_low": value / (1 + error), "noise_scale_high": value * (1 + error)}
+        rows.append({**found, "task": run["task"].iloc[0], "confidence": 0.95})
+    return pd.DataFrame(rows)
+
+
+def test_kept_weights_say_what_the_meter_says() -> None:
+    run = run_of(1280.0)  # a large batch, whose updates are nearly those without noise
+    chosen = choose_run(run, GOALS)
+    measured = kept_weights(run, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    found = with_kept_weights(chosen, measured)
+    assert found.source_of(GOALS[-1]) == KEPT_WEIGHTS
+    exact, kept = CostModel(chosen.path).critical_batch, CostModel(found.path).critical_batch
+    assert kept.value == pytest.approx(exact.value, rel=0.05)
+    assert 1 < kept.high / kept.low < 1.05
+
+
+def test_kept_weights_of_the_start_alone_or_of_another_run_are_not_used() -> None:
+    run = run_of(80.0)
+    chosen = choose_run(run, GOALS)
+    for measured in (None, kept_weights(run, []), kept_weights(run, [0.0]), kept_weights(run, [0.0, 0.1])):
+        assert with_kept_weights(chosen, measured).path is chosen.path
+    other = kept_weights(run, [0.0, 0.5, 1.0]).assign(of_run="other")
+    assert with_kept_weights(chosen, other).source_of(GOALS[-1]) == TRAINING
+    assert measured_run(other, run) is None
+    assert measured_run(kept_weights(run, [0.0, 0.5]), run) == run["run_id"].iloc[0]
+    open_above = kept_weights(run, [0.0, 0.9]).assign(noise_scale=np.nan, noise_scale_high=np.inf)
+    turn = CostModel(with_kept_weights(chosen, open_above).paths[GOALS[-1]]).critical_batch
+    assert turn.high > 3 * turn.value
+
+
+def test_each_task_with_a_sweep_is_predicted_by_one_run() -> None:
+    runs = pd.concat([run_of(b) for b in (20.0, 80.0, 320.0, 1280.0)], ignore_index=True)
+    fits = fit_runs(runs, GOALS).fits
+    (one,) = predict_tasks(runs, fits)
+    assert (one.goal, one.source, one.domain) == (GOALS[-1], TRAINING, "rl")
+    assert one.log_error == pytest.approx(0, abs=0.03)
+    run = runs[runs["batch_size"] == 1280].reset_index(drop=True)
+    (one,) = predict_tasks(runs, fits, frozen=kept_weights(run, [0.0, 0.3, 0.6, 0.9]))
+    assert (one.source, one.run_id) == (KEPT_WEIGHTS, run["run_id"].iloc[0])
+    assert one.log_error == pytest.approx(0, abs=0.06)
+    assert predict_tasks(runs.assign(noise_measurements=0), fits) == []
+    assert predict_tasks(run, fit_runs(run, GOALS).fits) == [], "nothing was swept"

@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from rl_scaling.analysis.advise import choose_run
 from rl_scaling.analysis.costs import CostModel, curve, fastest
+from rl_scaling.analysis.predictions import PredictionError
 from rl_scaling.analysis.throughput import Throughput, fit_throughput
 from rl_scaling.estimates import Estimate
 from tests.analysis.made_runs import run_along
@@ -109,3 +110,14 @@ def test_intervals_cover_the_truth(noise: float) -> None:
         answers = [model.critical_batch, cost.updates, cost.hours, model.choices()[-1].batch_size]
         hits += [a.low <= true <= a.high for a, true in zip(answers, expected, strict=True)]
     assert (hits >= 0.87 * 80).all(), hits
+
+
+def test_an_error_seen_on_other_tasks_moves_and_widens() -> None:
+    """Twice the noise scale is twice B_crit, at the same updates of the run itself."""
+    path = choose_run(run_of(80.0), [10.0]).path
+    plain, moved = CostModel(path), CostModel(path, error=PredictionError(9, "", math.log(2), 1e-9, 8.0, 0.95))
+    assert moved.critical_batch.value == pytest.approx(2 * plain.critical_batch.value, rel=0.03)
+    assert moved.cost(80).updates.value == pytest.approx(plain.cost(80).updates.value, rel=1e-6)
+    wide = CostModel(path, error=PredictionError(9, "", 0.0, 0.3, 8.0, 0.95)).critical_batch
+    assert wide.value == pytest.approx(plain.critical_batch.value)
+    assert wide.high / wide.low == pytest.approx(PredictionError(9, "", 0.0, 0.3, 8.0, 0.95).factor ** 2, rel=0.1)

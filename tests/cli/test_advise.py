@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from rl_scaling import cli
+from rl_scaling import analysis, cli
 
 SHIPPED = Path(__file__).parents[2] / "results" / "breakout-a2c"
 RUN = "70167c2d2af5"
@@ -45,6 +46,58 @@ def test_tables_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "B_crit >" in out
     assert "not resolved" in out
     assert "fastest" in out
+
+
+def test_other_tasks_correct_and_widen(capsys: pytest.CaptureFixture[str]) -> None:
+    """This sweep is left out of what corrects it."""
+    turns = {}
+    for option in ("--correct", "--no-correct"):
+        code, out, _ = run(capsys, "advise", SHIPPED, option, "--json")
+        assert code == 0
+        found = json.loads(out)
+        turns[option] = found["critical_batch"]
+        assert (found["correction"] is None) == (option == "--no-correct")
+        if found["correction"]:
+            assert found["correction"]["left_out"]["tasks"] > found["correction"]["tasks"]
+    assert turns["--no-correct"]["value"] == pytest.approx(142, rel=0.01)
+    assert turns["--correct"]["low"] < turns["--no-correct"]["low"]
+    assert turns["--correct"]["high"] > turns["--no-correct"]["high"]
+
+
+def test_weights_that_were_kept_stand_for_the_meter(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `rl-scaling measure` finds them at goals of a run."""
+
+    def measured(runs: pd.DataFrame) -> pd.DataFrame:
+        own = runs[runs["run_id"] == RUN]
+        updates = own["updates"].to_numpy()[[len(own) // 3, -1]]
+        found = pd.DataFrame({"task": own["task"].iloc[0], "of_run": RUN, "of_updates": updates, "confidence": 0.95})
+        return found.assign(noise_scale=300.0, noise_scale_low=250.0, noise_scale_high=360.0)
+
+    monkeypatch.setattr(analysis, "frozen_noise_scales", measured, raising=False)
+    code, out, _ = run(capsys, "advise", SHIPPED, "--no-correct", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["run"]["run_id"], found["source"]) == (RUN, "kept weights")
+    assert found["critical_batch"]["value"] == pytest.approx(300, rel=0.01)
+    code, out, _ = run(capsys, "advise", SHIPPED, "--no-correct")
+    assert "By its noise scale, measured with the weights kept: S_min" in out
+
+
+def test_the_table_over_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "advise", "--table", SHIPPED)
+    assert code == 0
+    assert "too few" in out, "one task has no others"
+    assert "all that is trained, 1 tasks" in out.replace("\n", " ")
+    code, out, _ = run(capsys, "advise", "--table", SHIPPED, "--json")
+    assert code == 0
+    (task,) = json.loads(out)["tasks"]
+    assert task["run_id"] == "cac04310bf0a"
+    assert task["swept_low"] < task["swept"] < task["swept_high"]
+    code, out, err = run(capsys, "advise", "--table", SHIPPED.parent / "pong-a2c")
+    assert (code, out) == (2, "")
+    assert "no task has both a swept B_crit and a run with a noise scale" in err.replace("\n", " ")
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,19 @@ def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "it was trained before, and is left as it is: --replace trains it again" in err
 
 
+def test_the_beginning_of_a_longer_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e6"]
+    words += ["--learning-rate-schedule", "linear", "--record-every-frames", 100, "--json", "--out", tmp_path]
+    for asked in (200, 400):
+        code, out, err = run(capsys, *words, "--stop-at", asked)
+        assert (code, json.loads(out)["status"]) == (0, "stopped")
+        assert asked <= json.loads(out)["frames"] < asked + 100
+        assert "trained before" not in err
+    code, again, err = run(capsys, *words)
+    assert (code, json.loads(again)) == (0, json.loads(out)), "to train on, a larger number is given"
+    assert "trained before" in err
+
+
 def test_ppo_says_what_reuse_does_to_the_noise_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "ppo", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "2e3"]
     words += ["--rollout-steps", 16, "--every-updates", 8, "--json", "--out"]

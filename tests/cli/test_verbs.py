@@ -41,6 +41,8 @@ from tests.cli.commands import run
         ("sweep atari --game Pong --num-envs 200000 --learning-rates 1e-3", 2, "environments need"),
         ("train a2c --game Pong --num-envs 200000 --frames 100", 2, "a run of 200,000 environments needs about"),
         ("train a2c --env-id CartPole-v1 --network mlp --frame-skip 2", 2, "--frame-skip is for Atari"),
+        ("measure --game Pong --num-envs 200000", 2, "a run of 200,000 environments needs about"),
+        ("measure --env-id CartPole-v1", 2, "network 'nature' needs 84 x 84 pixels"),
         (
             "train a2c --game minatar/pong",
             2,

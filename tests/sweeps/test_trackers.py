@@ -6,11 +6,13 @@ import math
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rl_scaling.cli import main
 from rl_scaling.domains.nqm.config import NQMConfig
 from rl_scaling.domains.nqm.runs import records
+from rl_scaling.records import to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps.trackers import known_numbers
 
@@ -63,6 +65,15 @@ def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert name in content
 
 
+def test_csv_holds_every_row(store: Store, tmp_path: Path) -> None:
+    assert main(["export", str(store.root), "--csv", str(tmp_path / "csv")]) == 0
+    ids = sorted(path.name for path in store.root.iterdir())
+    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == [f"nqm-sgd-{run_id}.csv" for run_id in ids]
+    rows = pd.read_csv(tmp_path / "csv" / f"nqm-sgd-{ids[0]}.csv", float_precision="round_trip")
+    kept = pd.DataFrame([to_row(record) for record in store.read_rows(ids[0])])
+    pd.testing.assert_frame_equal(rows, kept, check_exact=True, check_dtype=False)
+
+
 def test_numbers_that_are_not_known_are_left_out(store: Store) -> None:
     for directory in store.root.iterdir():
         for record in store.read_rows(directory.name):
@@ -73,7 +84,7 @@ def test_numbers_that_are_not_known_are_left_out(store: Store) -> None:
     ("words", "said"),
     [
         ([], "name a folder of runs"),
-        (["."], "say where to: --tensorboard DIR or --wandb PROJECT"),
+        (["."], "say where to: --tensorboard DIR, --wandb PROJECT or --csv DIR"),
     ],
 )
 def test_bad_input(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

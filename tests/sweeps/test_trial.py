@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +15,10 @@ from rl_scaling import run
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event, Hardware
 from rl_scaling.domains.supervised.domain import Supervised
-from rl_scaling.records import LossRecord
+from rl_scaling.records import LossRecord, to_row
 from rl_scaling.store import RunTakenError, Store, StoreError
 from rl_scaling.sweeps import trial
-from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, run_job
+from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, run_job, units_of
 from tests.sweeps.plans import cartpole, digits, model
 
 CONFIG = digits().config(32, 0.1, 0)
@@ -54,6 +55,25 @@ def job(folder: Path, *configs: Any, **options: Any) -> Job:
 
 def status(folder: Path, config: Any = CONFIG) -> str | None:
     return Store(folder).status(config.run_id)
+
+
+def test_the_beginning_of_a_longer_schedule(tmp_path: Path) -> None:
+    """Rates fall as over the whole length; more can be asked for, and less is there already."""
+    base = cartpole().config(20, 1e-3, 0)
+    agent = dataclasses.replace(base.agent, learning_rate_schedule="linear")
+    config = dataclasses.replace(base, agent=agent, frames=1000, record_every_frames=100)
+    store = Store(tmp_path)
+    for asked, least in ((200, 200), (150, 200), (400, 400)):
+        assert run(config, store, stop_at=asked) == "stopped"
+        assert least <= units_of(store.read_rows(config.run_id)[-1]) < least + 100
+    info = store.info(config.run_id)
+    assert info is not None
+    assert info.note == "asked to stop at 400 frames"
+    rows = store.read_rows(config.run_id)
+    falling = [1e-3 * (1 - (record.updates - 1) / config.updates) for record in rows]
+    np.testing.assert_allclose([to_row(record)["current_learning_rate"] for record in rows], falling)
+    assert run(config, store, stop_at=5000) == "done"
+    assert units_of(store.read_rows(config.run_id)[-1]) >= 1000
 
 
 @pytest.mark.parametrize("config", OF_EACH_DOMAIN)

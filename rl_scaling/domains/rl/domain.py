@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -14,11 +14,23 @@ import numpy as np
 import torch
 
 from rl_scaling.agents import Agent
-from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import ON_ONE_THREAD, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
+from rl_scaling.agents.frozen import FrozenGradients
+from rl_scaling.config import ConfigError, parse
+from rl_scaling.domains.base import (
+    ON_ONE_THREAD,
+    Checkpoint,
+    Control,
+    Domain,
+    Ended,
+    Event,
+    Hardware,
+    Starting,
+    TrialCost,
+)
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl import stacked, training
-from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
+from rl_scaling.domains.rl.measure import FrozenProgress, load_weights, measure
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.stacked import MOST_RUNS, checkpoint_of
@@ -29,11 +41,17 @@ _Made = TypeVar("_Made")
 
 
 class ReinforcementLearning(Domain[RunConfig]):
-    """Agents that learn from copies of an environment; a call of `run` trains one, or several small ones at once."""
+    """Agents that learn from copies of an environment: one, or several small ones at once; or that are measured."""
 
     name = "rl"
     config = RunConfig
     out_of_step = True
+
+    def parse(self, plain: Mapping[str, Any]) -> RunConfig:
+        """See `Domain.parse`; what is measured with the weights kept says so."""
+        if plain.get("kind") != FrozenConfig.kind:
+            return super().parse(plain)
+        return parse(FrozenConfig, plain, "measurement's config")  # pyright: ignore[reportReturnType]
 
     def device(self, hardware: Hardware) -> str:
         """See `Domain.device`."""
@@ -81,6 +99,10 @@ class ReinforcementLearning(Domain[RunConfig]):
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
+        first = configs[0]
+        if isinstance(first, FrozenConfig):
+            yield from ((0, event) for event in _measure(first, resume[0], control, hardware))
+            return
         device = _device(configs, hardware)
         torch.set_num_threads(hardware.threads)
         progresses = [Progress.start(config) for config in configs]
@@ -89,7 +111,7 @@ class ReinforcementLearning(Domain[RunConfig]):
                 progress.load_state_dict(state["progress"])
         with ExitStack() as stack:
             start = partial(_started, configs, progresses, hardware, stack)
-            started = yield from _while_starting(start, len(configs), control)
+            started = yield from _of_each(len(configs), _while_starting(start, control))
             if started is None:
                 return
             learners = [
@@ -176,6 +198,47 @@ def _alone(
     yield Ended() if progress.frames >= config.frames else checkpoint_of(learner, progress)
 
 
+def _measure(
+    config: FrozenConfig, resume: Mapping[str, Any] | None, control: Control, hardware: Hardware
+) -> Generator[Event, None, None]:
+    """Play with weights that are kept, in environments with seeds that the measurement has not used before."""
+    torch.set_num_threads(hardware.threads)
+    progress, state = FrozenProgress(), resume or {}
+    progress.load_state_dict(state.get("progress", {}))
+    seeds = np.random.SeedSequence([config.seed, progress.frames, 1]).generate_state(2) >> 1
+
+    def start(tell: Callable[[int, int], None]) -> tuple[VectorSource, np.ndarray]:
+        made = make_vector(config.environment, num_threads=hardware.threads, progress=tell)
+        stack.callback(made.close)
+        return made, made.reset(int(seeds[0]))
+
+    with ExitStack() as stack:
+        started = yield from _while_starting(start, control)
+        if started is None:
+            return
+        source, observations = started
+        agent = make_agent(
+            config.agent,
+            source.observation_shape,
+            source.num_actions,
+            total_updates=1,
+            seed=config.seed,
+            device=choose_device(hardware.device),
+        )
+        load_weights(agent, config, state)
+        frozen = FrozenGradients(agent, source, observations, num_groups=config.groups, seed=int(seeds[1]))
+        weights = {"weights": state["weights"]} if config.of_run else {}
+        for event in measure(frozen, config, progress, control):
+            yield event
+            if isinstance(event, Ended):
+                return
+            if control.checkpoint:
+                control.checkpoint = False
+                yield Checkpoint(progress.rollouts, {"progress": progress.state_dict(), **weights})
+        kept = Checkpoint(progress.rollouts, {"progress": progress.state_dict(), **weights})
+        yield Ended() if progress.is_over(config) else kept
+
+
 def _device(configs: Sequence[RunConfig], hardware: Hardware) -> torch.device:
     if hardware.alternate and any(config.adaptive for config in configs):
         raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")
@@ -187,8 +250,8 @@ class _Abandoned(Exception):
 
 
 def _while_starting(
-    start: Callable[[Callable[[int, int], None]], _Made], runs: int, control: Control
-) -> Generator[tuple[int, Starting], None, _Made | None]:
+    start: Callable[[Callable[[int, int], None]], _Made], control: Control
+) -> Generator[Starting, None, _Made | None]:
     """Do on a thread what takes a while and tells how far it is; give its result, or None after an interrupt."""
     told: SimpleQueue[Starting | None] = SimpleQueue()
     abandoned = False
@@ -208,9 +271,20 @@ def _while_starting(
         made = thread.submit(work)
         try:
             while (event := told.get()) is not None:
-                yield from ((number, event) for number in range(runs))
+                yield event
                 if control.interrupt:
                     return None
             return made.result()
         finally:
             abandoned = True
+
+
+def _of_each(runs: int, starting: Generator[Starting, None, _Made]) -> Generator[tuple[int, Starting], None, _Made]:
+    """What is told of a start that several runs share, as if each told it; gives what `starting` gives."""
+    with closing(starting):
+        while True:
+            try:
+                event = next(starting)
+            except StopIteration as end:
+                return end.value
+            yield from ((number, event) for number in range(runs))

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
 from rl_scaling.envs.config import MINATAR_CHANNELS, AtariConfig, EnvironmentConfig, MinAtarConfig
 
 # Python with torch, its libraries' own buffers included.
@@ -30,8 +30,13 @@ LAYER_UNITS = {
     "minatar": 16 * 8 * 8 + 128,
     "mlp": 4 * 64,
 }
+# Weights of a network.
+PARAMETERS = {"nature": 1_700_000, "small": 680_000, "minatar": 135_000, "mlp": 10_000}
 # What layers give is kept as such and after the ReLUs, and again as a gradient.
 _COPIES_OF_LAYERS = 3.5
+# Of the groups' gradients where weights are kept: of three terms of the loss those of a rollout, their sums and what is
+# computed on the way. 64 environments of Pong and Breakout, small network, 16 groups, took 1.2 GB at their peak.
+_COPIES_OF_GRADIENTS = 15
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ class Memory:
         return self.total - moved, moved
 
 
-def memory_of(config: RunConfig) -> Memory:
+def memory_of(config: RunConfig | FrozenConfig) -> Memory:
     """The estimate for one run; an adaptive batch counts with the most environments it may have."""
     agent = config.agent
-    num_envs = config.adaptive.max_envs if config.adaptive else config.environment.num_envs
+    num_envs = _most_envs(config)
     batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
     observation = _observation_bytes(config.environment)
     minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
@@ -75,7 +80,7 @@ def memory_of(config: RunConfig) -> Memory:
         process=PROCESS_BYTES,
         environments=_environment_bytes(config.environment, num_envs),
         rollout=2 * frames * observation,
-        learning=batch * (minibatch + floats + layers),
+        learning=batch * (minibatch + floats + layers) + _group_gradients(config),
     )
 
 
@@ -92,7 +97,20 @@ def _environment_bytes(environment: EnvironmentConfig, num_envs: int) -> float:
     return num_envs * ENVIRONMENT_BYTES if isinstance(environment, AtariConfig) else 0
 
 
-def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_by_side: int = 1) -> None:
+def _most_envs(config: RunConfig | FrozenConfig) -> int:
+    adaptive = None if isinstance(config, FrozenConfig) else config.adaptive
+    return adaptive.max_envs if adaptive else config.environment.num_envs
+
+
+def _group_gradients(config: RunConfig | FrozenConfig) -> float:
+    """Where weights are kept, the gradients of each group."""
+    if not isinstance(config, FrozenConfig):
+        return 0.0
+    groups = min(config.groups, config.environment.num_envs)
+    return 4 * _COPIES_OF_GRADIENTS * groups * PARAMETERS[config.agent.network]
+
+
+def require_memory(configs: Iterable[RunConfig | FrozenConfig], *, device: torch.device, side_by_side: int = 1) -> None:
     """Refuse runs that need more memory than is free.
 
     Args:
@@ -119,7 +137,7 @@ def require_memory(configs: Iterable[RunConfig], *, device: torch.device, side_b
             )
 
 
-def _runs(largest: list[RunConfig]) -> str:
-    num_envs = max(c.adaptive.max_envs if c.adaptive else c.environment.num_envs for c in largest)
+def _runs(largest: list[RunConfig | FrozenConfig]) -> str:
+    num_envs = max(map(_most_envs, largest))
     what = f"{num_envs:,} environments"
     return f"a run of {what} needs" if len(largest) == 1 else f"{len(largest)} runs of up to {what} need"

@@ -18,6 +18,7 @@ import numpy as np
 
 from rl_scaling.agents import Agent
 from rl_scaling.agents.stack import Stack
+from rl_scaling.config import RunDescription
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.registry import SIDE_BY_SIDE
@@ -32,8 +33,10 @@ MOST_FRAMES = {"minatar": 640, "mlp": 5_000}
 MOST_RUNS = 32
 
 
-def can_stack(config: RunConfig) -> bool:
+def can_stack(config: RunDescription) -> bool:
     """Whether runs like this one train side by side where there are several."""
+    if not isinstance(config, RunConfig):  # what is measured with the weights kept does not train
+        return False
     agent = config.agent
     return (
         config.adaptive is None

@@ -23,7 +23,7 @@ from rl_scaling.domains.base import TrialCost
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl import stacked
 from rl_scaling.domains.rl.config import RunConfig
-from rl_scaling.domains.rl.memory import memory_of
+from rl_scaling.domains.rl.memory import PARAMETERS, memory_of
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs import make_vector
@@ -209,7 +209,6 @@ MEASURED_SECONDS = 3.0
 # A sealed row, and one of a run under way, as JSON.
 ROW_BYTES, OPEN_ROW_BYTES = 140, 900
 CONFIG_BYTES = 2_000
-_PARAMETERS = {"nature": 1_700_000, "small": 680_000, "minatar": 135_000, "mlp": 10_000}
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,7 @@ def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
         seconds=rollouts * float(speed.rollout.seconds_per_update(rollout)) + num_envs * speed.start_seconds,
         memory_bytes=memory_of(config).total,
         kept_bytes=CONFIG_BYTES + ROW_BYTES * rows,
-        open_bytes=OPEN_ROW_BYTES * rows + 2 * 4 * states * _PARAMETERS[config.agent.network],
+        open_bytes=OPEN_ROW_BYTES * rows + 2 * 4 * states * PARAMETERS[config.agent.network],
     )
 
 

@@ -5,6 +5,7 @@ MODULES = (
     "noisy_quadratic_model",
     "critical_batch",
     "noise_scale",
+    "frozen",
     "adaptive_batch",
     "learning_curves",
     "learning_rates",
