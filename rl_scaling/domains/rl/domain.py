@@ -15,6 +15,7 @@ import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.agents.frozen import FrozenGradients
+from rl_scaling.agents.stack import why_no_stack
 from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.base import (
     ON_ONE_THREAD,
@@ -118,18 +119,16 @@ class ReinforcementLearning(Domain[RunConfig]):
                 _learner(config, source, device, hardware, state)
                 for config, (source, _), state in zip(configs, started, resume, strict=True)
             ]
-            if len(configs) > 1:
-                runs = zip(configs, progresses, learners, started, strict=True)
-                yield from stacked.train(
-                    [
-                        stacked.Member(number, Ledger(config, progress), learner, *own)
-                        for number, (config, progress, learner, own) in enumerate(runs)
-                    ],
-                    control,
-                )
+            runs = list(zip(configs, progresses, learners, started, strict=True))
+            if len(runs) > 1 and not why_no_stack(learners[0]):
+                members = [
+                    stacked.Member(number, Ledger(config, progress), learner, *own)
+                    for number, (config, progress, learner, own) in enumerate(runs)
+                ]
+                yield from stacked.train(members, control)
                 return
-            for event in _alone(configs[0], progresses[0], learners[0], started[0], control):
-                yield 0, event
+            for number, run in enumerate(runs):  # one after the other, where the actions ask for more than layers
+                yield from ((number, event) for event in _alone(*run, control, number))
 
 
 _Started = tuple[VectorSource, np.ndarray]
@@ -183,11 +182,12 @@ def _learner(
 
 
 def _alone(
-    config: RunConfig, progress: Progress, learner: Agent[Any], started: _Started, control: Control
+    config: RunConfig, progress: Progress, learner: Agent[Any], started: _Started, control: Control, number: int
 ) -> Iterator[Event]:
     source, observations = started
+    options: dict[str, Any] = {"control": control, "observations": observations, "number": number}
     try:
-        for record in training.run(learner, source, config, progress, control=control, observations=observations):
+        for record in training.run(learner, source, config, progress, **options):
             yield record
             if control.checkpoint:
                 control.checkpoint = False

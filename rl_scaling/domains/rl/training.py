@@ -97,6 +97,7 @@ def run(
     *,
     control: Control | None = None,
     observations: np.ndarray | None = None,
+    number: int = 0,
 ) -> Iterator[TrainingRecord]:
     """Train until `config.frames` frames have been learned from, and yield a record every `record_every_frames`.
 
@@ -108,6 +109,7 @@ def run(
         control: an interrupt or a stop ends training after the current update, with a record of what came since the
             last one.
         observations: what `reset` gave; None: it is called here.
+        number: of the run, for `control`.
 
     Raises:
         Diverged: after the record that shows it.
@@ -118,22 +120,22 @@ def run(
     if adaptive and progress.num_envs != source.num_envs:
         adaptive.set_num_envs(progress.num_envs, progress.updates)
     ledger = Ledger(config, progress)
-    leave = _leave(control)
+    leave = _leave(control, number)
     while progress.frames < config.frames and not leave:
         ledger.take(learner.step(**what_to_measure(config, progress.updates)))
-        leave = _leave(control)
+        leave = _leave(control, number)
         if ledger.due or leave:
             yield ledger.record()
             ledger.begin_next()
-            leave = leave or _leave(control)
+            leave = leave or _leave(control, number)
         if adaptive and progress.frames < config.frames and not leave:
             progress.num_envs = adaptive.after_update(
                 progress.updates, progress.meter if progress.measurements else None
             )
 
 
-def _leave(control: Control) -> bool:
-    return control.interrupt or 0 in control.stop
+def _leave(control: Control, number: int) -> bool:
+    return control.interrupt or number in control.stop
 
 
 class Ledger:

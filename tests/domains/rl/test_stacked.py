@@ -231,3 +231,20 @@ def test_what_trains_side_by_side() -> None:
 @pytest.mark.parametrize("hardware", [Hardware(device="cpu", alternate=True), Hardware(compute_dtype="bfloat16")])
 def test_where_passes_are_made_in_another_way_each_trains_alone(hardware: Hardware) -> None:
     assert len(ReinforcementLearning().together(runs(A2C), hardware)) == 3
+
+
+def test_where_networks_cannot_be_stacked_runs_train_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rl_scaling.domains.rl.domain.why_no_stack", lambda agent: "it is of another kind")
+    configs, order = runs(A2C), list[int]()
+
+    def stop_the_second(number: int, event: Event, control: Control) -> None:
+        order.append(number)
+        if number == 1:
+            control.stop.add(1)
+
+    said = trained(configs, on=stop_the_second)
+    assert order == sorted(order)
+    assert said[0][-1] == said[2][-1] == Ended()
+    assert isinstance(said[1][-1], Checkpoint)
+    assert len(records(said[1])) == 1
+    require_equal(said[2], trained([configs[2]])[0])
