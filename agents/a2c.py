@@ -6,17 +6,16 @@ The weights do not change between acting and learning, so the acting pass itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, Losses, Update
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import gradient_error
+from rl_scaling.agents.optimizers import RMSprop
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Rollout, n_step_returns
 from rl_scaling.noise.clusters import cluster_slices
@@ -101,18 +100,18 @@ class A2C(Agent[A2CConfig]):
         """Policy loss -log pi(a) A, value loss (R - V)^2 and entropy: means over valid frames, before coefficients.
 
         Args:
-            logits: (..., n * steps, num_actions); the dimensions in front are agents'.
+            logits: (..., n * steps, num_parameters); the dimensions in front are agents'.
             values: (..., n * steps).
             rollout: of these.
         """
-        returns = self.returns(rollout).flatten(-2)
-        actions, valid = rollout.actions.flatten(-2), rollout.valid.flatten(-2)
+        returns, valid = self.returns(rollout).flatten(-2), rollout.valid.flatten(-2)
+        of_frames = valid.dim()  # where the dimensions of an action begin
+        actions = rollout.actions.flatten(of_frames - 1, of_frames)
         weights = valid / valid.sum(-1, keepdim=True).clamp(min=1)
-        log_probs = log_softmax(logits, dim=-1)
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        policy_loss = -(weights * (returns - values).detach() * chosen).sum(-1)
+        log_probs, entropies = self.network.actions.judge(logits, actions)
+        policy_loss = -(weights * (returns - values).detach() * log_probs).sum(-1)
         value_loss = (weights * (returns - values) ** 2).sum(-1)
-        entropy = -(weights * (log_probs.exp() * log_probs).sum(-1)).sum(-1)
+        entropy = (weights * entropies).sum(-1)
         return policy_loss, value_loss, entropy
 
     def _group_sq_norms(self, rollout: Rollout, num_groups: int, frame_gradients: int) -> GroupSqNorms:
@@ -121,48 +120,15 @@ class A2C(Agent[A2CConfig]):
         groups = cluster_slices(np.arange(num_envs + 1) * steps, num_groups)
         return GroupSqNorms(groups, self._frames_to_measure(rollout.valid, frame_gradients), device=self.device)
 
-    def gradient_error(self, dtype: torch.dtype) -> float:
-        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
-
-        The rollout is acted but not learned from. See `rl_scaling.agents.networks.gradient_error`.
-
-        Raises:
-            RuntimeError: `begin` was not called.
-        """
-        rollout = self._roll_out()
-
-        def loss(logits: Tensor, values: Tensor) -> Tensor:
-            return self._total(self._losses(logits, values, rollout))
-
-        return gradient_error(self.network, loss, rollout.observations, dtype)
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda logits, values: self._total(self._losses(logits, values, rollout))
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c = self.config
-        if c.rmsprop_epsilon_inside_root:
-            return RMSpropInsideRoot(self._parameters, c.learning_rate, c.rmsprop_decay, c.rmsprop_epsilon)
-        return torch.optim.RMSprop(self._parameters, c.learning_rate, alpha=c.rmsprop_decay, eps=c.rmsprop_epsilon)
-
-
-class RMSpropInsideRoot(torch.optim.Optimizer):
-    """RMSProp as TensorFlow computes it, which the Baselines' A2C was tuned with.
-
-    v <- decay v + (1 - decay) g^2 from v = 1; theta <- theta - lr g / sqrt(v + epsilon).
-    torch.optim.RMSprop starts at v = 0 and adds epsilon outside the root, which makes its first steps far larger.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float, decay: float, epsilon: float):
-        super().__init__(params, {"lr": lr, "decay": decay, "epsilon": epsilon})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for group in self.param_groups:
-            decay, epsilon, lr = group["decay"], group["epsilon"], group["lr"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["square_mean"] = torch.ones_like(p)
-                square_mean = state["square_mean"]
-                square_mean.mul_(decay).addcmul_(p.grad, p.grad, value=1 - decay)
-                p.addcdiv_(p.grad, (square_mean + epsilon).sqrt_(), value=-lr)
+        return RMSprop(
+            self._parameters,
+            c.learning_rate,
+            c.rmsprop_decay,
+            c.rmsprop_epsilon,
+            inside_root=c.rmsprop_epsilon_inside_root,
+        )

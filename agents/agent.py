@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from gymnasium.spaces import Space
 from torch import Tensor, nn
 
 from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.networks import ActorCritic, make_network
+from rl_scaling.agents.optimizers import clipped_step
+from rl_scaling.agents.precision import gradient_error
 from rl_scaling.agents.rollout import Actor, PipelinedActor, Rollout
 from rl_scaling.config import ConfigError
 from rl_scaling.envs import AlternatingVector, VectorSource
@@ -110,7 +113,7 @@ class Agent(ABC, Generic[Config]):
     Args:
         config: the algorithm's settings.
         observation_shape: shape of one observation, (4, 84, 84) for Atari.
-        num_actions: number of discrete actions.
+        num_actions: number of actions to choose from, or a source's `action_space` where they are of another kind.
         total_updates: optimiser updates of the whole run, over which what is annealed falls to 0.
         seed: of the initial weights and the actions.
         device: where the network lives.
@@ -124,7 +127,7 @@ class Agent(ABC, Generic[Config]):
         self,
         config: Config,
         observation_shape: tuple[int, ...],
-        num_actions: int,
+        num_actions: int | Space[Any],
         *,
         total_updates: int,
         seed: int = 0,
@@ -181,6 +184,10 @@ class Agent(ABC, Generic[Config]):
         raise ConfigError(f"{self.config.kind} cannot be measured at weights that are kept: it has no loss_terms")
 
     @abstractmethod
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of all of a rollout's frames, of the logits and values of its observations."""
+
+    @abstractmethod
     def _make_optimizer(self) -> torch.optim.Optimizer: ...
 
     def begin(self, source: VectorSource, observations: np.ndarray) -> None:
@@ -193,6 +200,43 @@ class Agent(ABC, Generic[Config]):
             )
         else:
             self._actor = Actor(network, source, observations, device, keep_layers=keep_layers)
+
+    def sampled_loss(self) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """A rollout, acted but not learned from, as a loss for checks of the gradient.
+
+        Returns:
+            (m, *shape) observations of the rollout and those after it, and the loss of the network's (m, num_actions)
+            logits and (m,) values for them. What the loss takes from acting is taken from these too, so that all of it
+            is as it would be if the network had acted in the arithmetic that it computes them in.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        rollout = self._roll_out()
+        after = self._acting.current
+
+        def loss(logits: Tensor, values: Tensor) -> Tensor:
+            frames = len(rollout.observations)
+            acted = replace(
+                rollout,
+                logits=logits[:frames].detach().view_as(rollout.logits),
+                values=values[:frames].detach().view_as(rollout.values),
+                last_values=values[frames:].detach(),
+            )
+            return self._loss_of(acted)(logits[:frames], values[:frames])
+
+        return torch.cat([rollout.observations, after]), loss
+
+    def gradient_error(self, dtype: torch.dtype) -> float:
+        """Relative error that layers computing in `dtype` bring into the gradient of a rollout.
+
+        The rollout is acted but not learned from. See `rl_scaling.agents.precision.gradient_error`.
+
+        Raises:
+            RuntimeError: `begin` was not called.
+        """
+        observations, loss = self.sampled_loss()
+        return gradient_error(self.network, loss, observations, dtype)
 
     @property
     def _acting(self) -> Actor:
@@ -239,10 +283,10 @@ class Agent(ABC, Generic[Config]):
 
     def apply_gradient(self, learning_rate: float) -> Tensor:
         """One step of the optimiser along what is in `.grad`, clipped; its norm before clipping."""
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        grad_norm = clipped_step(self._optimizer, gradient, self.config.max_grad_norm)
         self.updates += 1
         return grad_norm
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
+from rl_scaling.agents.optimizers import Adam
 from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Played, Rollout, generalized_advantages
 from rl_scaling.noise.clusters import cluster_slices
@@ -49,8 +49,8 @@ class Frames:
         advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
         return cls(
             observations=rollout.observations.view(*rollout.valid.shape[:-2], -1, *rollout.observations.shape[1:]),
-            actions=rollout.actions.flatten(-2),
-            log_probs=_chosen(log_softmax(rollout.logits, dim=-1), rollout.actions).flatten(-2),
+            actions=rollout.actions.flatten(rollout.valid.dim() - 2, rollout.valid.dim() - 1),
+            log_probs=rollout.log_probs.flatten(-2),
             values=rollout.values.flatten(-2),
             advantages=advantages.flatten(-2),
             returns=(advantages + rollout.values).flatten(-2),
@@ -178,8 +178,8 @@ class PPO(Agent[PPOConfig]):
         mean (r - 1 - log r), an estimate of the Kullback-Leibler divergence.
         """
         c = self.config
-        log_probs = log_softmax(logits, dim=-1)
-        log_ratios = _chosen(log_probs, frames.actions) - frames.log_probs
+        log_probs, entropies = self.network.actions.judge(logits, frames.actions)
+        log_ratios = log_probs - frames.log_probs
         ratios = log_ratios.exp()
         advantages = frames.normalised_advantages() if c.normalize_advantages else frames.advantages
         clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
@@ -188,11 +188,15 @@ class PPO(Agent[PPOConfig]):
             values = frames.values + moved
         policy_loss = -frames.mean(torch.min(ratios * advantages, clipped * advantages))
         value_loss = frames.mean((frames.returns - values) ** 2)
-        entropy = -frames.mean((log_probs.exp() * log_probs).sum(-1))
+        entropy = frames.mean(entropies)
         with torch.no_grad():
             clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
+
+    def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
+        frames = Frames.of(rollout, self.config.discount, self.config.gae_lambda)
+        return lambda logits, values: self._total(self._losses(logits, values, frames, self.config.clip_range)[0])
 
     def _outputs(self, observations: Tensor, norms: GroupSqNorms | None) -> tuple[Tensor, Tensor]:
         """Logits and values, differentiable; `norms` collects norms of parts of the gradient when it is taken."""
@@ -268,9 +272,4 @@ class PPO(Agent[PPOConfig]):
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._parameters, self.config.learning_rate, eps=self.config.adam_epsilon)
-
-
-def _chosen(log_probs: Tensor, actions: Tensor) -> Tensor:
-    """Of (..., num_actions) log-probabilities those of the (...) actions."""
-    return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return Adam(self._parameters, self.config.learning_rate, self.config.adam_epsilon)

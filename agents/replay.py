@@ -71,7 +71,7 @@ class Tape:
                 handle.remove()
 
     def act(self, observations: Tensor, *, step: int | None = None, envs: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """One remembered pass: logits (n, num_actions) and values (n,) for (n, *shape) observations.
+        """One remembered pass: logits (n, num_parameters) and values (n,) for (n, *shape) observations.
 
         Args:
             observations: of the environments `envs`.
@@ -107,7 +107,7 @@ class Tape:
             norms: collects norms of groups' gradients when the gradient is taken; rows are environment by environment.
 
         Returns:
-            Logits (n * steps, num_actions) and values (n * steps,), environment by environment.
+            Logits (n * steps, num_parameters) and values (n * steps,), environment by environment.
 
         Raises:
             ConfigError: a layer was not used just once in every pass.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rl_scaling.agents.actions import Actions
 from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
 from rl_scaling.envs import AlternatingVector, Transition, VectorSource, join_transitions
@@ -43,12 +45,15 @@ class Rollout(Played):
     Attributes:
         observations: (n * steps, *shape) what was acted on, all steps of the first environment, then of the second,
             and so on; the tape's own, so the next rollout overwrites it.
-        logits, values: (n, steps, num_actions) and (n, steps) what the network gave for them, without gradient.
+        distribution: what kind of actions these are, and what the logits say of them.
+        actions: (n, steps, *shape) what was done.
+        logits, values: (n, steps, num_parameters) and (n, steps) what the network gave for them, without gradient.
         last_values: (n,) values of the observations after the rollout.
         valid: False for steps that only reset an environment and must not count.
     """
 
     observations: Tensor
+    distribution: Actions
     actions: Tensor
     logits: Tensor
     values: Tensor
@@ -57,6 +62,11 @@ class Rollout(Played):
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(n, steps) of the actions that were taken."""
+        return self.distribution.judge(self.logits, self.actions)[0]
 
     @property
     def rewards_and_values(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -131,23 +141,13 @@ def generalized_advantages(
     return advantages
 
 
-def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One action per row of (n, num_actions) logits, by the Gumbel-max trick.
-
-    Unlike torch.multinomial this neither waits for the device nor fails when a run has diverged to NaN.
-    """
-    return gumbel_max(logits, torch.empty_like(logits).exponential_(generator=generator))
-
-
-def gumbel_max(logits: Tensor, exponential: Tensor) -> Tensor:
-    """The action of each row that (n, num_actions) exponentially distributed numbers choose."""
-    return (logits - exponential.log()).argmax(dim=-1)
-
-
 class Actor:
     """A network acting in a source, from where its last rollout ended; what it saw is kept on `tape`.
 
     With `keep_layers` what the network's layers computed is kept there as well.
+
+    Attributes:
+        current: (n, *shape) observations to act on next.
     """
 
     def __init__(
@@ -163,20 +163,24 @@ class Actor:
         self.source = source
         self.device = device
         self.tape = Tape(network, keep_layers=keep_layers)
-        self._current = self._to_device(observations)
+        self.current = self._to_device(observations)
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        with self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         taken, logits, values, transitions = [], [], [], []
         with self.tape.recording(steps):
             for _ in range(steps):
-                step_logits, step_values = self.tape.act(self._current)
-                actions = sample_actions(step_logits, generator)
+                step_logits, step_values = self.tape.act(self.current)
+                actions = self.network.actions.sample(step_logits, generator)
                 transitions.append(self.source.step(actions.cpu().numpy()))
                 taken.append(actions)
                 logits.append(step_logits)
                 values.append(step_values)
-                self._current = self._to_device(transitions[-1].observations)
+                self.current = self._to_device(transitions[-1].observations)
         acted = (torch.stack(parts, 1) for parts in (taken, logits, values))
         return self._assemble(*acted, transitions=transitions)
 
@@ -188,10 +192,11 @@ class Actor:
         )
         return Rollout(
             observations=self.tape.observations,
+            distribution=self.network.actions,
             actions=actions,
             logits=logits,
             values=values,
-            last_values=self.network(self._current)[1],
+            last_values=self.network(self.current)[1],
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
@@ -209,16 +214,20 @@ class Actor:
 class _Passes:
     """Where the passes of one rollout leave their results: (steps, n, ...), written anew in every rollout."""
 
-    exponential: Tensor
+    noise: Tensor
     actions: Tensor
     logits: Tensor
     values: Tensor
 
     @classmethod
-    def of(cls, steps: int, num_envs: int, num_actions: int, device: torch.device) -> _Passes:
-        by_action = torch.zeros(steps, num_envs, num_actions, device=device)
-        values = torch.zeros(steps, num_envs, device=device)
-        return cls(by_action.clone(), torch.zeros_like(values, dtype=torch.int64), by_action, values)
+    def of(cls, steps: int, num_envs: int, actions: Actions, device: torch.device) -> _Passes:
+        noise, logits, values = (
+            torch.zeros(steps, num_envs, *each, device=device)
+            for each in ((actions.num_outputs,), (actions.num_parameters,), ())
+        )
+        return cls(
+            noise, torch.zeros(steps, num_envs, *actions.shape, dtype=actions.dtype, device=device), logits, values
+        )
 
 
 class PipelinedActor(Actor):
@@ -246,12 +255,13 @@ class PipelinedActor(Actor):
         capture_graphs: bool = True,
     ):
         super().__init__(network, source, observations, device, keep_layers=keep_layers)
-        self._current = self._current.clone()  # stays where it is: graphs read it there
+        self.current = self.current.clone()  # stays where it is: graphs read it there
         self._parts = source.halves
         pinned = device.type == "cuda"
-        halves = [self._current[part] for part in self._parts]
+        halves = [self.current[part] for part in self._parts]
         self._pixels = [torch.empty(h.shape, dtype=h.dtype, pin_memory=pinned) for h in halves]
-        self._actions = [torch.empty(len(h), dtype=torch.int64, pin_memory=pinned) for h in halves]
+        chosen = network.actions
+        self._actions = [torch.empty(len(h), *chosen.shape, dtype=chosen.dtype, pin_memory=pinned) for h in halves]
         self._passes: _Passes | None = None
         self._settings: tuple[int, torch.dtype | None] | None = None
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -260,9 +270,14 @@ class PipelinedActor(Actor):
 
     def roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         """Act for `steps` steps in every environment."""
+        # Graphs round the weights whenever they are replayed.
+        with nullcontext() if self.capture_graphs else self.network.unchanged():
+            return self._roll_out(steps, generator)
+
+    def _roll_out(self, steps: int, generator: torch.Generator) -> Rollout:
         passes = self._prepare(steps)
-        for exponential in passes.exponential:  # step by step, as an `Actor` draws them
-            exponential.exponential_(generator=generator)
+        for noise in passes.noise:  # step by step, as an `Actor` draws them
+            self.network.actions.draw(noise, generator)
         by_half: tuple[list[Transition], list[Transition]] = [], []
         with self.tape.recording(steps, self.source.num_envs):
             for step in range(steps):
@@ -284,7 +299,7 @@ class PipelinedActor(Actor):
         """Room for the rollout; what was captured is forgotten where it no longer fits."""
         settings = steps, self.network.compute_dtype
         if self._passes is None or settings != self._settings:
-            self._passes = _Passes.of(steps, self.source.num_envs, self.source.num_actions, self.device)
+            self._passes = _Passes.of(steps, self.source.num_envs, self.network.actions, self.device)
             self._settings = settings
             self._graphs, self._rollouts = {}, 0
         return self._passes
@@ -300,13 +315,13 @@ class PipelinedActor(Actor):
     def _pass(self, passes: _Passes, half: int, step: int) -> None:
         """From one half's pixels to its actions, on the same memory in every rollout."""
         part = self._parts[half]
-        logits, values = self.tape.act(self._current[part], step=step, envs=part)
+        logits, values = self.tape.act(self.current[part], step=step, envs=part)
         passes.logits[step, part] = logits
         passes.values[step, part] = values
-        passes.actions[step, part] = gumbel_max(logits, passes.exponential[step, part])
+        passes.actions[step, part] = self.network.actions.choose(logits, passes.noise[step, part])
 
     def _read_actions(self, passes: _Passes, half: int, step: int) -> np.ndarray:
-        """(n/2,) the one thing that the host waits for: with it, all that the device was given before is done."""
+        """(n/2, ...) the one thing that the host waits for: with it, all that the device was given before is done."""
         host = self._actions[half].copy_(passes.actions[step, self._parts[half]], non_blocking=True)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
@@ -321,7 +336,7 @@ class PipelinedActor(Actor):
         pixels = torch.from_numpy(transition.observations)
         if self.device.type == "cuda":
             pixels = self._pixels[half].copy_(pixels)
-        self._current[self._parts[half]].copy_(pixels, non_blocking=True)
+        self.current[self._parts[half]].copy_(pixels, non_blocking=True)
         # Joining both halves' pixels for nobody would cost time in which no emulator runs.
         return dataclasses.replace(transition, observations=transition.observations[:, :0])
 

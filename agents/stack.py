@@ -19,7 +19,7 @@ from torch import Tensor
 from rl_scaling.agents.agent import Agent, Descent, GradientGroups, Losses, Update
 from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.replay import Tape
-from rl_scaling.agents.rollout import Played, Rollout, gumbel_max
+from rl_scaling.agents.rollout import Played, Rollout
 from rl_scaling.envs import Transition, VectorSource
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms, measurable_layers, watching
 from rl_scaling.noise.torch.stacked_layers import stacked_model, why_not_stackable
@@ -111,7 +111,7 @@ class Stack(Generic[AnyAgent]):
                 actions = self._sampled(step_logits)
                 played = [source.step(own) for source, own in zip(self._sources, actions.numpy(), strict=True)]
                 self._current = torch.from_numpy(np.concatenate([t.observations for t in played]))
-                taken.append(actions.flatten())
+                taken.append(actions.flatten(0, 1))
                 logits.append(step_logits)
                 values.append(step_values)
                 transitions.append(played)
@@ -119,11 +119,12 @@ class Stack(Generic[AnyAgent]):
         return self._assembled(*acted, transitions=transitions)
 
     def _sampled(self, logits: Tensor) -> Tensor:
-        """(agents, n) actions, each drawn by its agent's own random numbers as `sample_actions` draws them."""
-        exponential = torch.empty_like(logits)
-        for agent, own in zip(self.agents, self._by_agent(exponential).unbind(), strict=True):
-            own.exponential_(generator=agent.generator)
-        return self._by_agent(gumbel_max(logits, exponential))
+        """(agents, n, *shape) actions, each drawn with its agent's own random numbers as `Actions.sample` does."""
+        kind = self.network.actions
+        noise = torch.empty_like(logits[..., : kind.num_outputs], memory_format=torch.contiguous_format)
+        for agent, own in zip(self.agents, self._by_agent(noise).unbind(), strict=True):
+            kind.draw(own, agent.generator)
+        return self._by_agent(kind.choose(logits, noise))
 
     @torch.no_grad()
     def _assembled(
@@ -146,6 +147,7 @@ class Stack(Generic[AnyAgent]):
             episode_scores=np.concatenate(scores),
             episode_frames=np.concatenate(lengths),
             observations=self._tape.observations,
+            distribution=self.network.actions,
             actions=actions,
             logits=logits,
             values=values,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rl_scaling.envs.games import GAMES, MINATAR_GAMES, Game, find_game, find_games
     from rl_scaling.envs.grouped import AlternatingVector, GroupedVector, join_transitions
     from rl_scaling.envs.gymnasium_vector import GymnasiumVector
-    from rl_scaling.envs.make import available_cpus, make_vector, require_installed
+    from rl_scaling.envs.make import available_cpus, example_observation, make_vector, require_installed
     from rl_scaling.envs.minatar import MinAtarVector
     from rl_scaling.envs.vector import EpisodeTally, Transition, VectorSource, check_actions
 
@@ -29,6 +29,7 @@ __all__ = [
     "VectorSource",
     "available_cpus",
     "check_actions",
+    "example_observation",
     "find_game",
     "find_games",
     "join_transitions",
@@ -43,7 +44,7 @@ _HOMES = {
     "MinAtarVector": "minatar",
     **dict.fromkeys(("GAMES", "MINATAR_GAMES", "Game", "find_game", "find_games"), "games"),
     **dict.fromkeys(("AlternatingVector", "GroupedVector", "join_transitions"), "grouped"),
-    **dict.fromkeys(("available_cpus", "make_vector", "require_installed"), "make"),
+    **dict.fromkeys(("available_cpus", "example_observation", "make_vector", "require_installed"), "make"),
     **dict.fromkeys(("EpisodeTally", "Transition", "VectorSource", "check_actions"), "vector"),
 }
 

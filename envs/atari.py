@@ -25,7 +25,7 @@ from ale_py.vector_env import AtariVectorEnv
 from rl_scaling.config import ConfigError
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
-from rl_scaling.envs.make import available_cpus
+from rl_scaling.envs.make import ATARI_OBSERVATION, available_cpus
 from rl_scaling.envs.vector import EpisodeTally, Progress, Transition, VectorSource, check_actions
 
 # Half an hour of play at 60 frames per second, as everywhere in the literature.
@@ -46,7 +46,7 @@ class AtariVector(VectorSource):
     it. The games that were under way after the random start are therefore left out: part of their score is luck.
     """
 
-    observation_shape = (4, 84, 84)
+    observation_shape = ATARI_OBSERVATION
 
     def __init__(
         self,

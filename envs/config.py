@@ -137,7 +137,14 @@ def letters(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class GymnasiumConfig(EnvironmentConfig):
-    """Any environment that `gymnasium.make_vec` knows, with a discrete action space."""
+    """Any environment that Gymnasium knows.
+
+    Attributes:
+        env_id: as Gymnasium has it, "CartPole-v1"; "module:EnvId" imports the module first, and calls its
+            `register_envs()` where the environment is not registered by then. Not for those that a program registers
+            itself: other processes would not know them.
+        num_envs: the number of copies.
+    """
 
     kind: ClassVar[str] = "gymnasium"
     family: ClassVar[str] = "Gymnasium"

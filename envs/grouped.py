@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from rl_scaling.config import ConfigError
 from rl_scaling.envs.atari import AtariVector
@@ -53,6 +55,12 @@ class GroupedVector(VectorSource):
             self._members.append(make(self._group_config))
         self.num_actions = self._members[0].num_actions
         self.observation_shape = self._members[0].observation_shape
+        self._action_space = self._members[0].action_space
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """That of every member."""
+        return self._action_space
 
     @property
     def num_envs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -100,7 +108,7 @@ class GroupedVector(VectorSource):
     def step(self, actions: np.ndarray) -> Transition:
         """Take one step in every environment, all emulators at once: see `VectorSource.step`."""
         self._require_started()
-        check_actions(actions, self.num_envs, self.num_actions)
+        check_actions(actions, self.num_envs, self._action_space)
         edges = [0, *accumulate(member.num_envs for member in self._members)]
         parts = [actions[a:b] for a, b in pairwise(edges)]
         for member, part in zip(self._members, parts, strict=True):
@@ -178,7 +186,7 @@ class AlternatingVector(GroupedVector):
             raise RuntimeError("a half was sent its actions: call recv(half) before anything else")
 
     def send(self, half: int, actions: np.ndarray) -> None:
-        """Give one half's environments their actions, (n/2,) integers, and return at once.
+        """Give one half's environments their actions, (n/2, ...) as `step` takes them, and return at once.
 
         Raises:
             ValueError: actions of another shape or type, or out of range.
@@ -187,7 +195,7 @@ class AlternatingVector(GroupedVector):
         if not self._observations or self._sent[half] is not None:
             raise RuntimeError(f"half {half} has not started, is closed or was sent its actions already")
         member = self._members[half]
-        check_actions(actions, member.num_envs, self.num_actions)
+        check_actions(actions, member.num_envs, self._action_space)
         _send(member, actions)
         self._sent[half] = actions
 

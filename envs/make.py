@@ -5,16 +5,27 @@ In a container those are fewer than the machine has. Emulators are loaded when e
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from functools import partial
+from contextlib import closing
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from rl_scaling.config import require
-from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, GymnasiumConfig, MinAtarConfig
+from rl_scaling.envs.config import (
+    MINATAR_CHANNELS,
+    AtariConfig,
+    EnvironmentConfig,
+    GymnasiumConfig,
+    MinAtarConfig,
+)
 from rl_scaling.envs.vector import Progress, VectorSource
 
+ATARI_OBSERVATION = (4, 84, 84)
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -57,6 +68,25 @@ def make_vector(
         return MinAtarVector(config)
     assert isinstance(config, GymnasiumConfig)
     return GymnasiumVector(config)
+
+
+def example_observation(config: EnvironmentConfig) -> np.ndarray:
+    """One observation of the environment, for its shape, type and size; zeros where they are known.
+
+    Raises:
+        ConfigError: an environment that does not exist or cannot be learned from.
+    """
+    if isinstance(config, AtariConfig):
+        return np.zeros(ATARI_OBSERVATION, np.uint8)
+    if isinstance(config, MinAtarConfig):
+        return np.zeros((MINATAR_CHANNELS[config.game], 10, 10), np.float32)
+    return _first_observation(dataclasses.replace(config, num_envs=1))
+
+
+@lru_cache
+def _first_observation(config: EnvironmentConfig) -> np.ndarray:
+    with closing(make_vector(config)) as source:
+        return source.reset(0)[0]
 
 
 def require_installed(config: EnvironmentConfig) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 # Hears (done, total) while environments start.
 Progress = Callable[[int, int], None]
@@ -49,13 +51,21 @@ class VectorSource(ABC):
 
     Attributes:
         num_envs: n, the copies.
-        num_actions: actions are the integers from 0 to num_actions - 1.
+        num_actions: actions are the integers from 0 to num_actions - 1; 0 where `action_space` is not `Discrete`.
         observation_shape: the shape of one environment's observation.
     """
 
     num_envs: int
     num_actions: int
     observation_shape: tuple[int, ...]
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """What one environment's action is: `Discrete`, or a `MultiDiscrete`, `MultiBinary` or `Box` in one dimension.
+
+        Numbered actions begin at 0. Those of a `Box` may lie outside of it: the source clips them.
+        """
+        return Discrete(self.num_actions)
 
     @abstractmethod
     def reset(self, seed: int) -> np.ndarray:
@@ -77,7 +87,8 @@ class VectorSource(ABC):
         """Take one step in every environment.
 
         Args:
-            actions: (n,) integers; those of environments that are about to be reset are ignored, but must be in range.
+            actions: (n,) integers, or (n, d) as `action_space` says; those of environments that are about to be reset
+                are ignored, but must be in range.
 
         Raises:
             ValueError: actions of another shape or type, or out of range.
@@ -89,20 +100,40 @@ class VectorSource(ABC):
         """Free what is held; closing twice is harmless."""
 
 
-def check_actions(actions: object, num_envs: int, num_actions: int) -> None:
+def check_actions(actions: object, num_envs: int, space: int | Space[Any]) -> None:
     """Refuse actions that an emulator might hang on.
 
+    Args:
+        actions: what is to be checked.
+        num_envs: n.
+        space: the number of actions, or a source's `action_space`.
+
     Raises:
-        ValueError: not an (n,) array of integers from 0 to num_actions - 1.
+        ValueError: not an (n,) array of integers from 0 to num_actions - 1, or not (n, d) numbers of the space.
     """
-    if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "iu":
+    shape = () if isinstance(space, int) else space.shape or ()
+    kinds, numbers = ("f", "floating-point numbers") if isinstance(space, Box) else ("iu", "integers")
+    if not isinstance(actions, np.ndarray) or actions.dtype.kind not in kinds:
         given = actions.dtype if isinstance(actions, np.ndarray) else type(actions).__name__
-        raise ValueError(f"actions are {given}: give a numpy array of integers")
-    if actions.shape != (num_envs,):
-        raise ValueError(f"actions have the shape {actions.shape}: give one per environment, ({num_envs},)")
-    if actions.min() < 0 or actions.max() >= num_actions:
-        wrong = actions[(actions < 0) | (actions >= num_actions)][0]
-        raise ValueError(f"there is no action {wrong}: give actions from 0 to {num_actions - 1}")
+        raise ValueError(f"actions are {given}: give a numpy array of {numbers}")
+    if actions.shape != (num_envs, *shape):
+        each = "one" if not shape else str(shape[0])
+        raise ValueError(f"actions have the shape {actions.shape}: give {each} per environment, {(num_envs, *shape)}")
+    if isinstance(space, Box):
+        return
+    counts = np.broadcast_to(_counts(space), actions.shape)
+    if actions.min() < 0 or (actions >= counts).any():
+        place = np.unravel_index(np.argmax((actions < 0) | (actions >= counts)), actions.shape)
+        raise ValueError(f"there is no action {actions[place]}: give actions from 0 to {counts[place] - 1}")
+
+
+def _counts(space: int | Space[Any]) -> Any:
+    """How many actions to choose from there are, all in all or in each place."""
+    if isinstance(space, int):
+        return space
+    if isinstance(space, Discrete):
+        return space.n
+    return space.nvec if isinstance(space, MultiDiscrete) else 2
 
 
 class EpisodeTally:

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 
 from rl_scaling import run
-from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR, lacks_bfloat16
 from rl_scaling.cli.live import Interruptible
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Hardware
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl.config import RunConfig
+from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.envs import available_cpus, find_game, make_vector
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import TrainingRecord
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="of the emulators (default: every core)")
-    parser.add_argument("--bf16", action="store_true", help="layers compute in bfloat16 (A2C)")
+    parser.add_argument("--bf16", action="store_true", help="layers compute in bfloat16, after a check of the gradient")
     parser.add_argument("--seconds", type=float, default=5.0, help="for measuring the emulators alone (default 5)")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     return parser.parse_args()
@@ -71,12 +71,12 @@ def require_close_gradient(config: RunConfig, device: torch.device, threads: int
     """Compare bfloat16's gradient with float32's on a rollout of the untrained network.
 
     Raises:
-        ConfigError: they differ by too much, or the algorithm's gradient is not compared.
+        ConfigError: they differ by too much, or the device has no such arithmetic.
     """
-    if not isinstance(config.agent, A2CConfig):
-        raise ConfigError("--bf16 has a check for A2C alone: leave it out for ppo")
+    if lack := lacks_bfloat16(device):
+        raise ConfigError(f"{lack}: leave --bf16 out")
     with closing(make_vector(config.environment, num_threads=threads, alternate=True)) as source:
-        agent = A2C(config.agent, source.observation_shape, source.num_actions, total_updates=1, device=device)
+        agent = make_agent(config.agent, source.observation_shape, source.num_actions, total_updates=1, device=device)
         agent.begin(source, source.reset(config.seed))
         error = agent.gradient_error(torch.bfloat16)
     print(f"bfloat16's gradient is {error:.1%} off float32's on {config.batch_size:,} frames")

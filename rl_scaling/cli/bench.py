@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from tyro.conf import subcommand
 
 from rl_scaling.cli.options import at_least, print_json, print_line, print_table, say
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Precision
 from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
@@ -18,12 +19,17 @@ if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
 
 @dataclass(frozen=True)
 class BenchAtari:
-    """Frames per second of A2C, of Stable-Baselines3's, of the bare emulator and of the network's arithmetic."""
+    """Frames per second of A2C or PPO, of Stable-Baselines3's, of the bare emulator and of the network's arithmetic."""
 
     game: str = "Breakout"
     """Atari game."""
+    algorithm: Literal["a2c", "ppo"] = "a2c"
+    """The algorithm, in both libraries."""
     network: Literal["nature", "small"] = "nature"
     """The network everywhere."""
+    precision: Precision = "auto"
+    """Arithmetic of this project's layers and of the network alone: float32, bfloat16, or auto, bfloat16 where the
+    hardware has it, its gradient agrees and it is faster; Stable-Baselines3 computes in float32."""
     num_envs: int = 16
     """Environments everywhere."""
     device: str = "auto"
@@ -40,7 +46,11 @@ class BenchAtari:
     def run(self) -> int:
         if self.seconds <= 0 or self.rounds < 1 or self.num_envs < 2 or self.num_envs % 2:
             raise ConfigError("give --seconds above 0, --rounds of 1 or more and an even --num-envs of 2 or more")
+        from rl_scaling.agents.precision import DTYPES
+        from rl_scaling.domains.base import Hardware
         from rl_scaling.domains.device import choose_device
+        from rl_scaling.domains.rl.config import RunConfig
+        from rl_scaling.domains.rl.precision import settle_precision
         from rl_scaling.envs import available_cpus, find_game
         from rl_scaling.validation.throughput import RATIOS, Settings, measure
 
@@ -53,7 +63,14 @@ class BenchAtari:
             threads=self.threads or available_cpus(),
             seconds=self.seconds,
             rounds=self.rounds,
+            algorithm=self.algorithm,
         )
+        run = RunConfig(environment=settings.environment, agent=settings.agent)
+        hardware = Hardware(device=settings.device, threads=settings.threads, compute_dtype=self.precision)
+        hardware, notes = settle_precision([run], hardware)
+        for note in notes:
+            say(note)
+        settings = replace(settings, dtype=DTYPES[hardware.compute_dtype])
         try:
             t = measure(settings, say)
         except ImportError as error:
@@ -61,8 +78,8 @@ class BenchAtari:
                 f"the benchmark needs Stable-Baselines3 ({error}): pip install 'rl-scaling[bench]'"
             ) from error
         if self.json:
-            overhead = {"noise_scale_overhead": t.noise_scale_overhead}
-            print_json({**t.ratios, **overhead, "frames_per_second": t.frames_per_second})
+            told = {"noise_scale_overhead": t.noise_scale_overhead, "precision": hardware.compute_dtype}
+            print_json({**t.ratios, **told, "frames_per_second": t.frames_per_second})
             return 0
         print_table(_table(settings, t))
         for name, ratio in t.ratios.items():
@@ -73,16 +90,18 @@ class BenchAtari:
 
 
 def _table(settings: Settings, t: Throughput) -> Table:
-    threads = settings.threads
+    threads, algorithm = settings.threads, settings.algorithm.upper()
+    arithmetic = "bfloat16" if settings.dtype else "float32"
     title = f"{settings.game}, {settings.network} network, {settings.num_envs} environments, {settings.device}"
+    title += f", {arithmetic}"
     table = Table(title, "frames/s", box=None)
     labels = {
-        "ours": f"this A2C, {threads} threads",
+        "ours": f"this {algorithm}, {threads} threads",
         "alternating": "the same, acting for two halves in turns",
-        "sb3": "Stable-Baselines3's A2C",
+        "sb3": f"Stable-Baselines3's {algorithm}, float32",
         "emulator": "the bare emulator",
         "network": "the network alone, forward and backward",
-        "side_by_side": f"{threads} trials of this A2C side by side, 1 thread each",
+        "side_by_side": f"{threads} trials of this {algorithm} side by side, 1 thread each",
     }
     figures = t.frames_per_second
     for name, label in labels.items():

@@ -14,8 +14,9 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 from rl_scaling.agents.config import Network
 from rl_scaling.cli.options import Count, at_least, given, options_of, say, unset
 from rl_scaling.cli.sweep import SweepOptions, folders_of
-from rl_scaling.cli.train import GameOptions, played
+from rl_scaling.cli.train import GameOptions, environment_config, played, suited_agent
 from rl_scaling.config import ConfigError
+from rl_scaling.domains.base import Precision
 from rl_scaling.domains.nqm.config import OptimizerName as ModelOptimizer
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
@@ -23,9 +24,11 @@ from rl_scaling.domains.rl.task import RLTask, learning_rates_of, scale_of
 from rl_scaling.domains.supervised.config import Budget, doubled
 from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
 from rl_scaling.domains.supervised.tasks import SupervisedTask
+from rl_scaling.envs.config import EnvironmentConfig, GymnasiumConfig
 from rl_scaling.store import StoreError
 
 if TYPE_CHECKING:
+    from rl_scaling.domains.base import Hardware
     from rl_scaling.envs import Game
     from rl_scaling.sweeps.plan import SweepPlan
     from rl_scaling.sweeps.sweep import Sweep as RunningSweep
@@ -40,6 +43,9 @@ class SweepRL(SweepOptions):
     game: Annotated[tuple[str, ...], unset("[STR [STR ...]]")] = ()
     """Games, for instance Pong or minatar/breakout; several have a store each, with their own goals; all: the seven of
     the paper; minatar/all: the five of MinAtar."""
+    env_id: Annotated[str | None, unset("STR", aliases=["--env"])] = None
+    """Gymnasium environment instead, for instance CartPole-v1, with --goals; module:EnvId imports the module that
+    registers it. The network is by default one that takes its observations, mlp where they are no images."""
     scale: Annotated[Literal["smoke", "overnight", "paper"] | None, unset("{smoke,overnight,paper}")] = None
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
@@ -66,6 +72,9 @@ class SweepRL(SweepOptions):
     network: Annotated[Network | None, unset("{nature,small,minatar,mlp}")] = None
     """Nature CNN (32-64-64, 512), the default, or the smaller one of the A3C paper (16-32, 256; smoke, overnight); of
     MinAtar always its own (16 filters of 3 x 3, 128) unless mlp."""
+    precision: Precision = "float32"
+    """Arithmetic of the layers in every trial: float32, bfloat16, or auto, bfloat16 where the hardware has it, its
+    gradient agrees and it is faster. Kept as provenance, and no part of a run's id."""
     out: Annotated[Path | None, unset("DIR")] = None
     """Folder of the runs, by default runs/<game>-<algorithm>; of several games <game>-<algorithm> below."""
     goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
@@ -85,6 +94,11 @@ class SweepRL(SweepOptions):
     --front`)."""
 
     @property
+    def hardware(self) -> Hardware:
+        """See `SweepOptions.hardware`."""
+        return dataclasses.replace(super().hardware, compute_dtype=self.precision)
+
+    @property
     def shows_forecast(self) -> bool:
         """See `SweepOptions.shows_forecast`."""
         return self.scale is not None
@@ -93,22 +107,32 @@ class SweepRL(SweepOptions):
         """See `SweepOptions.plans`."""
         from rl_scaling.envs import find_games
 
+        if self.env_id is not None:
+            return self._gymnasium_plan(self.env_id)
         games = find_games(self.game)
         if not games:
-            raise ConfigError("name a game: --game Pong, several, or --game all")
+            raise ConfigError("name a game: --game Pong, several, or --game all; or --env-id CartPole-v1")
         if len(games) > 1 and self.goals:
             raise ConfigError("--goals are scores of one game: leave them out for several, which have their own")
-        return folders_of(self, {f"{game.folder}-{self.algorithm}": self._plan(game) for game in games})
+        return folders_of(self, {f"{game.folder}-{self.algorithm}": self._game_plan(game) for game in games})
 
-    def _plan(self, game: Game) -> SweepPlan:
+    def _game_plan(self, game: Game) -> SweepPlan:
+        return self._plan(played(game.environment(), given(self.played)), self.goals or game.goals)
+
+    def _gymnasium_plan(self, env_id: str) -> Mapping[Path, SweepPlan]:
+        if self.game:
+            raise ConfigError("name games or an environment: leave --game or --env-id out")
+        environment = environment_config(None, env_id, GymnasiumConfig.num_envs, given(self.played))
+        name = env_id.rpartition(":")[2].replace("/", "-").lower()
+        return folders_of(self, {f"{name}-{self.algorithm}": self._plan(environment, self.goals)})
+
+    def _plan(self, environment: EnvironmentConfig, goals: tuple[float, ...]) -> SweepPlan:
         from rl_scaling.sweeps.plan import SweepPlan
 
-        goals = self.goals or game.goals
         if not goals:
             raise ConfigError(
-                f"{game.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
+                f"{environment.name} has no goals of its own: name scores to reach, for instance --goals 100 200"
             )
-        environment = played(game.environment(), given(self.played))
         scale = scale_of(self.scale, environment)
 
         def sized(name: str) -> Any:
@@ -117,6 +141,8 @@ class SweepRL(SweepOptions):
             return getattr(scale, name) if chosen is None else chosen
 
         agent = self._agent(sized("network"))
+        if self.network is None:
+            agent = suited_agent(agent, environment)
         num_envs = agent.num_envs_of_scale[self.scale or "plain"] if self.num_envs is None else self.num_envs
         if not num_envs:
             raise ConfigError("no batch sizes: give for instance --num-envs 4 8 16 32")

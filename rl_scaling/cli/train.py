@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -13,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from rl_scaling.cli.options import Count, as_json, at_least, changed, given, options_of, print_json, say, unset
 from rl_scaling.config import ConfigError, RunDescription
+from rl_scaling.domains.base import Precision
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.supervised.config import (
@@ -101,6 +103,7 @@ class Training:
     def run(self) -> int:
         at_least(0, threads=self.threads, stop_at=self.stop_at)
         from rl_scaling.cli.live import Interruptible
+        from rl_scaling.domains import find_domain
         from rl_scaling.domains.base import Starting
         from rl_scaling.envs import available_cpus
         from rl_scaling.store.provenance import other_code
@@ -116,8 +119,13 @@ class Training:
             say(f"warning: {other}")
         batch = f"batch {i.batch_size:,} {i.unit}" + (f" at first, {i.setting}" if i.adaptive else "")
         say(f"{i.task}, {batch}, run {config.run_id} in {self.out}")
+        hardware = self.hardware(self.threads or available_cpus())
         if begun and begun.status in SEALED and not self.replace and not (begun.status == "stopped" and self.stop_at):
             say("it was trained before, and is left as it is: --replace trains it again")
+        else:
+            hardware, notes = find_domain(config.domain).settled([config], hardware)
+            for note in notes:
+                say(note)
         with (
             Interruptible() as stop,
             Trackers(self.tensorboard, self.wandb) as trackers,
@@ -134,7 +142,7 @@ class Training:
             status = train(
                 config,
                 store,
-                hardware=self.hardware(self.threads or available_cpus()),
+                hardware=hardware,
                 replace=self.replace,
                 goals=self.goals_of(config),
                 stop_at=self.stop_at or math.inf,
@@ -171,8 +179,9 @@ class TrainRL(Training):
 
     game: Annotated[str | None, unset("STR")] = None
     """Game of Atari or MinAtar, for instance Breakout or minatar/breakout (this or --env-id)."""
-    env_id: Annotated[str | None, unset("STR")] = None
-    """Gymnasium environment, for instance CartPole-v1 (this or --game); takes --network mlp."""
+    env_id: Annotated[str | None, unset("STR", aliases=["--env"])] = None
+    """Gymnasium environment, for instance CartPole-v1 (this or --game); module:EnvId imports the module that registers
+    it. The network is by default one that takes its observations, mlp where they are no images."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
     PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
@@ -192,6 +201,9 @@ class TrainRL(Training):
     """Scores at which is measured; by default those of the game."""
     alternate: bool = False
     """Act for one half of the environments while the other half is emulated; their number must be even."""
+    precision: Precision = "float32"
+    """Arithmetic of the layers: float32, bfloat16, or auto, bfloat16 where the hardware has it, its gradient agrees and
+    it is faster. Kept as provenance, and no part of the run's id."""
 
     algorithm: ClassVar[Any]
     agent: Any = None
@@ -200,10 +212,11 @@ class TrainRL(Training):
         """See `Training.config`."""
         num_envs = self.algorithm.reference_num_envs if self.num_envs is None else self.num_envs
         environment = environment_config(self.game, self.env_id, num_envs, given(self.played))
-        customary = {"network": environment.networks[0]} if environment.networks else {}
+        customary, options = {"network": environment.networks[0]} if environment.networks else {}, given(self.agent)
+        agent = self.algorithm(**customary | options)
         return RunConfig(
             environment=environment,
-            agent=self.algorithm(**customary | given(self.agent)),
+            agent=agent if "network" in options else suited_agent(agent, environment),
             noise_scale=self.noise,
             frames=self.frames,
             seed=self.seed,
@@ -245,7 +258,7 @@ class TrainRL(Training):
     def hardware(self, threads: int) -> Hardware:
         from rl_scaling.domains.base import Hardware
 
-        return Hardware(device=self.device, threads=threads, alternate=self.alternate)
+        return Hardware(device=self.device, threads=threads, alternate=self.alternate, compute_dtype=self.precision)
 
     def measured(self, rows: Sequence[Record], config: Any) -> dict[str, Any]:
         """See `Training.measured`."""
@@ -290,6 +303,24 @@ def played(environment: EnvironmentConfig, options: dict[str, Any]) -> Environme
         refusal = f"{{option}} is for {owners}: leave it out for {environment.name}"
         environment = changed(environment, {option: value}, refusal)
     return environment
+
+
+def suited_agent(agent: Any, environment: EnvironmentConfig) -> Any:
+    """The agent, with a network that takes the observations of a Gymnasium environment; what is changed is said.
+
+    Raises:
+        ConfigError: there is no such environment, or it cannot be learned from.
+    """
+    if not isinstance(environment, GymnasiumConfig):
+        return agent
+    from rl_scaling.agents.networks import suited_network
+    from rl_scaling.envs import example_observation
+
+    shape = example_observation(environment).shape
+    network = suited_network(agent.network, shape)
+    if network != agent.network:
+        say(f"observations of {environment.name} have the shape {shape}: the network is {network}")
+    return dataclasses.replace(agent, network=network)
 
 
 def adaptive_config(kind: type[Any], options: dict[str, Any]) -> Any:

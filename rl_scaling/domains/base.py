@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from rl_scaling.config import Config, LearningRates, RunDescription, parse, require
 from rl_scaling.records import Record
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -23,14 +25,14 @@ class Hardware:
         device: "cpu", "cuda" or "auto".
         threads: of torch and of the emulator, each.
         alternate: act for one half of the environments while the other half is emulated.
-        compute_dtype: what the network's layers compute in, under autocast.
+        compute_dtype: what the network's layers compute in, under autocast; "auto" is settled before runs begin.
         data_folder: where a data set lies that is not found by its name; "" for none.
     """
 
     device: str = "auto"
     threads: int = 1
     alternate: bool = False
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Precision = "float32"
     data_folder: str = ""
 
 
@@ -210,6 +212,14 @@ class Domain(ABC, Generic[AnyConfig]):
             ConfigError: there is no such device.
         """
         return "cpu"
+
+    def settled(self, configs: Sequence[AnyConfig], hardware: Hardware) -> tuple[Hardware, list[str]]:
+        """The hardware with what is left open chosen for these runs together, and lines that say what was chosen.
+
+        Raises:
+            ConfigError: it is not to be had here.
+        """
+        return hardware, []
 
     def refuse(self, configs: Sequence[AnyConfig], hardware: Hardware, side_by_side: int) -> None:
         """Refuse what this machine cannot run, before anything is written.

@@ -57,6 +57,7 @@ class Sweep:
         What cannot be run is refused before anything is written.
         """
         first = list(self.tuner.first())
+        self.hardware, said = self.domain.settled([config for _, config in first], self.hardware)
         self.domain.refuse([config for _, config in first], self.hardware, side_by_side)
         infos = list_runs(self.store.root) if self.store.root.is_dir() else []
         infos = [info for info in infos if not info.identity.frozen]  # measurements of runs here
@@ -66,7 +67,7 @@ class Sweep:
         self._goals = self.plan.goals if self.plan.stop_at_goals else kept
         for place, config in first:
             self._add(place, config)
-        said = [note for note in (other_code(infos),) if note]
+        said += [note for note in (other_code(infos),) if note]
         others = _others(self.plan, self.trials, infos)
         if others:
             said.append(f"{count_of(len(others), 'run')} here of other settings or lengths: they stay, and count too")

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     first = job.configs[0]
     domain: Domain[Any] = find_domain(first.domain)
     store = Store(job.store)
+    job = replace(job, hardware=domain.settled(job.configs, job.hardware)[0])
     domain.refuse(job.configs, job.hardware, 1)
     origin = provenance(**{**asdict(job.hardware), "device": domain.device(job.hardware)})
     over: set[str] = set()

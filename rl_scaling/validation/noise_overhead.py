@@ -20,7 +20,7 @@ from rl_scaling.agents.config import A2CConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.noise.torch.gradient_noise import GradientNoise
-from rl_scaling.validation.throughput import Updates, a2c_updates, synchronize
+from rl_scaling.validation.throughput import Updates, agent_updates, synchronize
 
 # One step of training; the ways to train are called by how often a step is measured, one in 20 or each. 0: never.
 Step = Callable[[], None]
@@ -118,7 +118,7 @@ def _a2c(s: Settings, num_envs: int) -> Generator[dict[int, Step]]:
     """A2C of this project with the Nature CNN on the real emulator; measured as `rl-scaling train a2c` does."""
     environment = AtariConfig(game=s.game, num_envs=num_envs, max_start_steps=0)
     config = A2CConfig(network="nature")
-    with a2c_updates(environment, config, device=s.device, threads=s.threads) as update:
+    with agent_updates(environment, config, device=s.device, threads=s.threads) as update:
         yield {every: _at_cadence(update, every) for every in EVERY}
 
 

@@ -1,4 +1,4 @@
-"""How fast A2C trains on Atari, beside Stable-Baselines3 and beside the limit its two parts set.
+"""How fast A2C or PPO trains on Atari, beside Stable-Baselines3 and beside the limit its two parts set.
 
 The bare emulator and the network's arithmetic each run alone on the whole machine. A program that does first the one
 and then the other for every frame, and nothing else, would reach 1 / (1 / emulator + 1 / network): the limit.
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import ale_py
 import gymnasium
@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from ale_py.vector_env import AtariVectorEnv
 
-from rl_scaling.agents import A2C, make_network
-from rl_scaling.agents.config import A2CConfig
+from rl_scaling.agents import Agent, make_network
+from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
 from rl_scaling.domains.rl.config import NoiseScaleConfig
+from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.envs import make_vector
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
@@ -39,7 +40,12 @@ Round = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured and on what; `threads` are torch's and the emulator's, each."""
+    """What is measured and on what.
+
+    Attributes:
+        threads: torch's and the emulator's, each.
+        dtype: what this project's layers compute in, and "the network"'s; None: float32. Stable-Baselines3 is as it is.
+    """
 
     game: str
     network: str
@@ -48,14 +54,17 @@ class Settings:
     threads: int
     seconds: float
     rounds: int
+    algorithm: Literal["a2c", "ppo"] = "a2c"
+    dtype: torch.dtype | None = None
 
     @property
     def environment(self) -> AtariConfig:
         return AtariConfig(game=self.game, num_envs=self.num_envs, max_start_steps=0)
 
     @property
-    def agent(self) -> A2CConfig:
-        return A2CConfig(network="nature" if self.network == "nature" else "small")
+    def agent(self) -> A2CConfig | PPOConfig:
+        algorithm = A2CConfig if self.algorithm == "a2c" else PPOConfig
+        return algorithm(network="nature" if self.network == "nature" else "small")
 
 
 # Ratios are formed within a round: their name, their words and their form, in the order in which they are printed.
@@ -167,15 +176,17 @@ def _emulator(game: str, num_envs: int, threads: int) -> Generator[Step]:
 
 @contextmanager
 def _network(s: Settings) -> Generator[Step]:
-    """Forward and backward over batches of the size of an update."""
+    """Forward and backward over batches of the size of an update, as often as each frame is used."""
     network = make_network(s.network, (4, 84, 84), 4).to(s.device)
-    frames = s.num_envs * s.agent.rollout_steps
+    network.compute_dtype = s.dtype
+    frames = s.agent.batch_size(s.num_envs)
     batch = torch.randint(0, 255, (frames, 4, 84, 84), dtype=torch.uint8, device=s.device)
     parameters = list(network.parameters())
 
     def step() -> int:
-        logits, values = network(batch)
-        torch.autograd.grad(logits.sum() + values.sum(), parameters)
+        for _ in range(s.agent.frame_uses):
+            logits, values = network(batch)
+            torch.autograd.grad(logits.sum() + values.sum(), parameters)
         synchronize(s.device)
         return frames
 
@@ -183,9 +194,9 @@ def _network(s: Settings) -> Generator[Step]:
 
 
 class Updates:
-    """Updates of this project's A2C; one that is measured does what `rl-scaling train a2c` does at its cadence."""
+    """Rollouts of an agent with the updates from them; one that is measured does what `rl-scaling train` does."""
 
-    def __init__(self, agent: A2C, device: str):
+    def __init__(self, agent: Agent[Any], device: str):
         self._agent, self._device = agent, device
         self._meter = NoiseScaleMeter(group_size=1)
 
@@ -200,12 +211,19 @@ class Updates:
 
 
 @contextmanager
-def a2c_updates(
-    environment: AtariConfig, config: A2CConfig, *, device: str, threads: int, alternate: bool = False
+def agent_updates(
+    environment: AtariConfig,
+    config: AlgorithmConfig,
+    *,
+    device: str,
+    threads: int,
+    alternate: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Generator[Updates]:
-    """A2C with its environments started and its buffers made."""
+    """An agent with its environments started and its buffers made."""
     with closing(make_vector(environment, num_threads=threads, alternate=alternate)) as source:
-        agent = A2C(config, source.observation_shape, source.num_actions, total_updates=10**9, device=device)
+        agent = make_agent(config, source.observation_shape, source.num_actions, total_updates=10**9, device=device)
+        agent.network.compute_dtype = dtype
         agent.begin(source, source.reset(0))
         for _ in range(2):  # the second captures CUDA graphs where there are any
             agent.step()
@@ -213,11 +231,11 @@ def a2c_updates(
 
 
 def _ours(s: Settings, *, alternate: bool = False) -> AbstractContextManager[Updates]:
-    return a2c_updates(s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate)
+    return agent_updates(s.environment, s.agent, device=s.device, threads=s.threads, alternate=alternate, dtype=s.dtype)
 
 
 def _noise_overhead(update: Updates, s: Settings) -> float:
-    """From updates with and without measuring in turns: the difference of their medians, one in `every_updates`."""
+    """From rollouts with and without measuring in turns: the difference of their medians, at the default cadence."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     begun = time.perf_counter()
     while time.perf_counter() - begun < max(2 * s.seconds, 1.0):
@@ -226,13 +244,15 @@ def _noise_overhead(update: Updates, s: Settings) -> float:
             update(measured=measured)
             seconds[measured].append(time.perf_counter() - before)
     plain, with_noise = (statistics.median(seconds[measured]) for measured in (False, True))
-    return (with_noise - plain) / (NoiseScaleConfig().every_updates * plain)
+    share = min(1.0, s.agent.updates_per_rollout / NoiseScaleConfig().every_updates)
+    return share * (with_noise - plain) / plain
 
 
 @contextmanager
 def _sb3(s: Settings) -> Generator[Step]:
-    """Stable-Baselines3's A2C as its users run it: subprocess environments, frame stack, CnnPolicy."""
+    """Stable-Baselines3's as its users run it: subprocess environments, frame stack, CnnPolicy; the zoo's settings."""
     from stable_baselines3 import A2C as TheirA2C
+    from stable_baselines3 import PPO as TheirPPO
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
@@ -251,8 +271,14 @@ def _sb3(s: Settings) -> Generator[Step]:
     envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
     policy = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {}} if s.network == "small" else None
     with closing(VecFrameStack(envs, n_stack=4)) as stacked:
-        model = TheirA2C("CnnPolicy", stacked, ent_coef=0.01, vf_coef=0.25, policy_kwargs=policy, device=s.device)
-        frames = 10 * s.num_envs * model.n_steps  # several updates a call, so that its preparations do not count
+        common: dict[str, Any] = {"ent_coef": 0.01, "policy_kwargs": policy, "device": s.device}
+        if isinstance(s.agent, PPOConfig):
+            sizes = {"n_steps": s.agent.rollout_steps, "batch_size": s.agent.batch_size(s.num_envs)}
+            model = TheirPPO("CnnPolicy", stacked, n_epochs=s.agent.epochs, **sizes, clip_range=0.1, **common)
+            frames = s.num_envs * model.n_steps
+        else:
+            model = TheirA2C("CnnPolicy", stacked, vf_coef=0.25, **common)
+            frames = 10 * s.num_envs * model.n_steps  # several updates a call, so that its preparations do not count
 
         def step() -> int:
             model.learn(frames, reset_num_timesteps=False)

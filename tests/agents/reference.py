@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from gymnasium.spaces import Space
 from torch import Tensor
 
 from rl_scaling.agents import A2C
+from rl_scaling.agents.actions import Actions, Bernoulli, Categorical, DiagonalGaussian
 from rl_scaling.agents.rollout import Rollout
-from rl_scaling.envs import Transition, VectorSource
+from rl_scaling.envs import Transition, VectorSource, check_actions
 
 
 def naive_returns(
@@ -69,14 +73,30 @@ def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor
     total = torch.zeros(())
     for row in rows:
         logits, values = agent.network(rollout.observations[row : row + 1])
-        log_probs = torch.distributions.Categorical(logits=logits)
+        policy = distribution(agent.network.actions, logits)
         returns = all_returns.flatten()[row]
         advantage = (returns - values[0]).detach()
-        policy_loss = -advantage * log_probs.log_prob(rollout.actions.flatten()[row])[0]
+        log_prob = policy.log_prob(rollout.actions.flatten(0, 1)[row : row + 1].float())
+        policy_loss = -advantage * log_prob.reshape(1, -1).sum()
         value_loss = (returns - values[0]) ** 2
         c = agent.config
-        total = total + policy_loss + c.value_coefficient * value_loss - c.entropy_coefficient * log_probs.entropy()[0]
+        entropy = policy.entropy().reshape(1, -1).sum()
+        total = total + policy_loss + c.value_coefficient * value_loss - c.entropy_coefficient * entropy
     return list(torch.autograd.grad(total / len(rows), list(agent.network.parameters())))
+
+
+def distribution(actions: Actions, parameters: Tensor) -> torch.distributions.Distribution:
+    """PyTorch's own distribution with these parameters (rows, num_parameters)."""
+    match actions:
+        case Categorical():
+            return torch.distributions.Categorical(logits=parameters)
+        case Bernoulli():
+            policy = torch.distributions.Bernoulli(logits=parameters)
+        case DiagonalGaussian(width):
+            policy = torch.distributions.Normal(parameters[..., :width], parameters[..., width:].exp())
+        case _:
+            raise TypeError("PyTorch has no distribution of several choices of different sizes")
+    return torch.distributions.Independent(policy, 1)
 
 
 def sq_norm(gradient: list[Tensor]) -> float:
@@ -86,10 +106,19 @@ def sq_norm(gradient: list[Tensor]) -> float:
 class TapeSource(VectorSource):
     """Random pixels, rewards and endings from a seed; one step in five only resets an environment."""
 
-    num_actions = 4
-
-    def __init__(self, num_envs: int, shape: tuple[int, ...] = (4, 84, 84), endings: bool = True):
+    def __init__(
+        self,
+        num_envs: int,
+        shape: tuple[int, ...] = (4, 84, 84),
+        endings: bool = True,
+        space: Space[Any] | None = None,
+    ):
         self.num_envs, self.observation_shape, self.endings = num_envs, shape, endings
+        self.space, self.num_actions = space, 0 if space else 4
+
+    @property
+    def action_space(self) -> Space[Any]:
+        return self.space or super().action_space
 
     def reset(self, seed: int) -> np.ndarray:
         self._random = np.random.default_rng(seed)
@@ -103,6 +132,7 @@ class TapeSource(VectorSource):
 
     def step(self, actions: np.ndarray) -> Transition:
         n, random = self.num_envs, self._random
+        check_actions(actions, n, self.action_space)
         chance = 0.2 if self.endings else 0.0
         terminated, truncated = random.random(n) < chance, random.random(n) < chance
         return Transition(

@@ -10,7 +10,7 @@ import torch
 
 from rl_scaling.agents import A2C, PPO, Agent
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR
 from rl_scaling.agents.rollout import PipelinedActor
 from rl_scaling.envs import AlternatingVector, make_vector
 from rl_scaling.envs.config import AtariConfig

@@ -1,4 +1,4 @@
-"""Shapes that networks take; layers in bfloat16: how far the gradient goes from float32's, and what follows it."""
+"""Networks for images of any size; in bfloat16: how far the gradient goes from float32's, and what follows it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import Tensor, nn
 
 from rl_scaling.agents import A2C
 from rl_scaling.agents.config import A2CConfig
-from rl_scaling.agents.networks import MOST_GRADIENT_ERROR, ActorCritic, gradient_error, make_network
+from rl_scaling.agents.networks import ActorCritic, make_network, suited_network
+from rl_scaling.agents.precision import MOST_GRADIENT_ERROR, gradient_error
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.config import ConfigError
 from tests.agents.reference import TapeSource, sq_norm
@@ -65,8 +72,9 @@ def gradient(
     network: ActorCritic, observations: Tensor, dtype: torch.dtype | None, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> list[Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-        logits, values = network._heads(observations)
-    return list(torch.autograd.grad(loss(logits.float(), values.float()), list(network.parameters())))
+        features = network._bodies(observations)
+    logits, values = network._heads(*(f.float() for f in features))
+    return list(torch.autograd.grad(loss(logits, values), list(network.parameters())))
 
 
 @pytest.mark.parametrize("network", ["small", "mlp"])
@@ -98,6 +106,51 @@ def gradient_of(agent: A2C, rollout: Rollout) -> list[Tensor]:
     return list(torch.autograd.grad(agent._total(agent._losses(logits, values, rollout)), agent._parameters))
 
 
+@pytest.mark.parametrize("side", [(84, 84), (36, 36), (64, 96), (210, 160)])
+def test_nature_equals_stable_baselines3_for_images_of_any_size(side: tuple[int, int]) -> None:
+    space = gymnasium.spaces.Box(0, 255, (3, *side), np.uint8)
+    theirs = NatureCNN(space)
+    ours = make_network("nature", space.shape, 4)
+    with torch.no_grad():
+        for mine, other in zip(ours.policy_body.parameters(), theirs.parameters(), strict=True):
+            mine.copy_(other)
+    pixels = torch.rand(2, *space.shape)
+    torch.testing.assert_close(ours.policy_body(pixels), theirs(pixels))
+
+
+@given(name=st.sampled_from(["nature", "small", "minatar"]), height=st.integers(1, 60), width=st.integers(1, 60))
+@settings(max_examples=40)
+def test_convolutions_take_what_leaves_something_and_refuse_the_rest(name: str, height: int, width: int) -> None:
+    fewest, shape = {"nature": 36, "small": 20, "minatar": 3}[name], (2, height, width)
+    if min(height, width) >= fewest:
+        logits, values = make_network(name, shape, 3)(torch.zeros(2, *shape))
+        assert (logits.shape, values.shape) == ((2, 3), (2,))
+        assert suited_network(name, shape) == name
+    else:
+        other = next(n for n, side in (("small", 20), ("minatar", 3), ("mlp", 0)) if min(height, width) >= side)
+        with pytest.raises(
+            ConfigError, match=f"'{name}' needs images of {fewest} x {fewest} pixels or more.*use {other}"
+        ):
+            make_network(name, shape, 3)
+        assert suited_network(name, shape) == other
+
+
+@pytest.mark.parametrize("shape", [(4,), (), (4, 84), (2, 4, 84, 84)])
+def test_what_is_no_image_is_for_an_mlp(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"needs images.*use mlp"):
+        make_network("small", shape, 3)
+    assert suited_network("nature", shape) == "mlp"
+
+
+def test_a_gaussians_deviations_begin_at_1_and_are_the_same_for_all_observations() -> None:
+    network = make_network("mlp", (3,), Box(-1, 1, (2,)))
+    parameters, _ = network(torch.randn(5, 3))
+    assert parameters.shape == (5, 4)
+    assert not parameters[:, 2:].any()
+    assert [name for name, _ in network.named_parameters()][-1] == "log_std.weight"
+    assert "log_std.weight" not in make_network("mlp", (3,), 2).state_dict()
+
+
 @pytest.mark.parametrize("shape", [(4, 10, 10), (10, 10, 10), (1, 3, 3), (3, 5, 9)])
 def test_the_network_of_minatar_is_the_published_one(shape: tuple[int, int, int]) -> None:
     """Young & Tian 2019: 16 filters of 3 x 3, then 128 units; by hand."""
@@ -117,14 +170,18 @@ def test_the_network_of_minatar_is_the_published_one(shape: tuple[int, int, int]
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("nature", (4, 10, 10), "needs 84 x 84 pixels, not observations of shape (4, 10, 10); use minatar or mlp"),
-        ("small", (4,), "needs 84 x 84 pixels, not observations of shape (4,); use mlp"),
+        (
+            "nature",
+            (4, 10, 10),
+            "needs images of 36 x 36 pixels or more, not observations of shape (4, 10, 10); use minatar",
+        ),
+        ("small", (4,), "needs images of 20 x 20 pixels or more, not observations of shape (4,); use mlp"),
         (
             "minatar",
             (4, 2, 10),
-            "needs channels of at least 3 x 3 cells, not observations of shape (4, 2, 10); use mlp",
+            "needs images of 3 x 3 pixels or more, not observations of shape (4, 2, 10); use mlp",
         ),
-        ("minatar", (4,), "needs channels of at least 3 x 3 cells, not observations of shape (4,); use mlp"),
+        ("minatar", (4,), "needs images of 3 x 3 pixels or more, not observations of shape (4,); use mlp"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(name: str, shape: tuple[int, ...], message: str) -> None:

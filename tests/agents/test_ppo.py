@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, MultiBinary, Space
 from torch import Tensor, nn
 
 from rl_scaling.agents import PPO
@@ -13,16 +14,16 @@ from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.ppo import Frames
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.records import PARTS
-from tests.agents.reference import TapeSource, naive_advantages, sq_norm
+from tests.agents.reference import TapeSource, distribution, naive_advantages, sq_norm
 
 CONFIG = PPOConfig(network="mlp", rollout_steps=10, minibatches=3, epochs=2, learning_rate=1e-2, value_clip_range=0.1)
 NUM_ENVS, CLIP = 6, 0.1
 
 
-def acting(**options: Any) -> PPO:
+def acting(space: Space[Any] | None = None, **options: Any) -> PPO:
     config = dataclasses.replace(CONFIG, **options)
-    source = TapeSource(NUM_ENVS, (6,) if config.network == "mlp" else (4, 84, 84))
-    agent = PPO(config, source.observation_shape, source.num_actions, total_updates=100, seed=3)
+    source = TapeSource(NUM_ENVS, (6,) if config.network == "mlp" else (4, 84, 84), space=space)
+    agent = PPO(config, source.observation_shape, source.action_space, total_updates=100, seed=3)
     nn.init.orthogonal_(agent.network.policy_head.weight, 1.0, torch.Generator().manual_seed(0))
     agent.begin(source, source.reset(5))
     return agent
@@ -34,16 +35,17 @@ def naive_loss(agent: PPO, rollout: Rollout, minibatch: list[int], rows: list[in
     all_advantages = naive_advantages(*rollout.rewards_and_values, c.discount, c.gae_lambda).flatten()
     returns, valid = all_advantages + rollout.values.flatten(), rollout.valid.flatten()
     counted = np.array([float(all_advantages[row]) for row in minibatch if valid[row]])
-    old = torch.distributions.Categorical(logits=rollout.logits.flatten(0, 1)).log_prob(rollout.actions.flatten())
+    kind, actions = agent.network.actions, rollout.actions.flatten(0, 1).float()
+    old = distribution(kind, rollout.logits.flatten(0, 1)).log_prob(actions)
     total, count = torch.zeros(()), 0
     for row in rows:
         if not valid[row]:
             continue
         count += 1
         logits, values = agent.network(rollout.observations[row : row + 1])
-        policy = torch.distributions.Categorical(logits=logits[0])
+        policy = distribution(kind, logits[0])
         advantage = (float(all_advantages[row]) - counted.mean()) / (counted.std(ddof=1) + 1e-8)
-        ratio = (policy.log_prob(rollout.actions.flatten()[row]) - old[row]).exp()
+        ratio = (policy.log_prob(actions[row]) - old[row]).exp()
         policy_loss = -torch.min(advantage * ratio, advantage * ratio.clamp(1 - CLIP, 1 + CLIP))
         was = rollout.values.flatten()[row]
         value = was + (values[0] - was).clamp(-c.value_clip_range, c.value_clip_range)
@@ -57,10 +59,22 @@ def naive_gradient(agent: PPO, *arguments: Any, **zero: float) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(agent.network.parameters()), materialize_grads=True, allow_unused=True))
 
 
-@pytest.mark.parametrize(("network", "minibatch_of"), [("mlp", "frames"), ("mlp", "environments"), ("small", "frames")])
-def test_gradient_and_norms_of_a_minibatch_equal_naive_ones(network: str, minibatch_of: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "minibatch_of", "space"),
+    [
+        ("mlp", "frames", None),
+        ("mlp", "environments", None),
+        ("small", "frames", None),
+        ("mlp", "frames", Box(-1, 1, (2,))),
+        ("mlp", "environments", MultiBinary(3)),
+    ],
+    ids=["frames", "environments", "pixels", "box", "switches"],
+)
+def test_gradient_and_norms_of_a_minibatch_equal_naive_ones(
+    network: str, minibatch_of: str, space: Space[Any] | None
+) -> None:
     """In a later epoch, when the ratios have left 1: the groups share the minibatch's normalised advantages."""
-    agent = acting(network=network, minibatch_of=minibatch_of, max_grad_norm=1e9)
+    agent = acting(space, network=network, minibatch_of=minibatch_of, max_grad_norm=1e9)
     rollout = agent._roll_out()
     assert not rollout.valid.all(), "there must be frames that do not count"
     frames = Frames.of(rollout, agent.config.discount, agent.config.gae_lambda)

@@ -3,38 +3,38 @@
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO as TheirPPO
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rl_scaling.agents import PPO
 from rl_scaling.agents.config import PPOConfig
 from tests.agents.test_stable_baselines3_parity import (
+    ACTION_SPACES,
     DISCOUNT,
     NUM_ENVS,
     STEPS,
-    Endings,
-    Pixels,
     copy_weights,
     hand_over,
+    policy_and_envs,
     rolled_out,
+    source_for,
 )
 
 Pairs = list[tuple[torch.nn.Parameter, torch.nn.Parameter]]
 FRAMES = NUM_ENVS * STEPS
 
 
-def both(config: PPOConfig, remaining: float) -> Pairs:
+def both(config: PPOConfig, remaining: float, space: gymnasium.Space[Any] | None = None) -> Pairs:
     """Our parameters and theirs after all updates from one rollout, where `remaining` of the run is left."""
 
     def left(start: float, schedule: str) -> Any:
         return start if schedule == "constant" else lambda progress: start * progress
 
     model = TheirPPO(
-        "CnnPolicy",
-        DummyVecEnv([Pixels] * NUM_ENVS),
+        *policy_and_envs(space),
         learning_rate=left(config.learning_rate, config.learning_rate_schedule),
         n_steps=STEPS,
         batch_size=FRAMES // config.minibatches,
@@ -52,8 +52,8 @@ def both(config: PPOConfig, remaining: float) -> Pairs:
     )
     model._setup_learn(total_timesteps=1000)
     model._current_progress_remaining = remaining
-    source = Endings(NUM_ENVS)
-    agent = PPO(config, source.observation_shape, 4, total_updates=1000)
+    source = source_for(space)
+    agent = PPO(config, source.observation_shape, space or 4, total_updates=1000)
     agent.updates = round(1000 * (1 - remaining))
     pairs = copy_weights(agent, model)
     rollout = rolled_out(agent, source)
@@ -94,6 +94,18 @@ def test_gradients_and_updates_equal_theirs(options: dict[str, Any], remaining: 
     for mine, other in both(PPOConfig(rollout_steps=STEPS, **options), remaining):
         assert mine.grad is not None
         assert other.grad is not None
+        assert (mine.grad - other.grad).norm() <= 1e-5 * other.grad.norm()
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ACTION_SPACES)
+@pytest.mark.parametrize("options", [ONE, {**FAST, "value_clip_range": 0.5}], ids=["one minibatch", "several epochs"])
+def test_gradients_and_updates_equal_theirs_for_actions_of_every_kind(kind: str, options: dict[str, Any]) -> None:
+    config = PPOConfig(rollout_steps=STEPS, network="mlp", max_grad_norm=1e9, **options)
+    for mine, other in both(config, 1.0, ACTION_SPACES[kind]):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert other.grad.any()
         assert (mine.grad - other.grad).norm() <= 1e-5 * other.grad.norm()
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
 

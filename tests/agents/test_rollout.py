@@ -23,14 +23,17 @@ from tests.agents.reference import naive_advantages, naive_returns
 
 CARTPOLE = GymnasiumConfig(env_id="CartPole-v1", num_envs=4)
 BREAKOUT = AtariConfig(game="Breakout", num_envs=4, max_start_steps=20)
+PENDULUM = GymnasiumConfig(env_id="Pendulum-v1", num_envs=4)
 ASTERIX = MinAtarConfig(game="asterix", num_envs=4)
-ENVIRONMENTS = pytest.mark.parametrize("config", [CARTPOLE, BREAKOUT, ASTERIX], ids=lambda config: config.name)
+ENVIRONMENTS = pytest.mark.parametrize(
+    "config", [CARTPOLE, PENDULUM, BREAKOUT, ASTERIX], ids=lambda config: config.name
+)
 Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 TENSORS = ("observations", "actions", "logits", "values", "last_values", "rewards", "terminated", "truncated", "valid")
 
 
 def network_for(config: EnvironmentConfig) -> Any:
-    return {CARTPOLE: "mlp", BREAKOUT: "small", ASTERIX: "minatar"}[config]
+    return {CARTPOLE: "mlp", PENDULUM: "mlp", BREAKOUT: "small", ASTERIX: "minatar"}[config]
 
 
 def assert_same(found: Rollout, expected: Rollout) -> None:
@@ -43,7 +46,7 @@ def assert_same(found: Rollout, expected: Rollout) -> None:
 
 def agent_in(source: VectorSource, network: Any, make: Callable[..., Agent[Any]]) -> Agent[Any]:
     torch.manual_seed(1)
-    shape, actions = source.observation_shape, source.num_actions
+    shape, actions = source.observation_shape, source.num_actions or source.action_space
     agent = make(shape, actions, total_updates=100, seed=2, network=make_network(network, shape, actions))
     agent.begin(source, source.reset(5))
     return agent
@@ -88,9 +91,11 @@ def test_a_rollout_is_those_of_two_sources_of_half_the_size(config: EnvironmentC
     """Two actors in the halves' own sources, one after the other; a policy that leaves nothing to chance."""
     halves = AlternatingVector(config, partial(make_vector, num_threads=1))
     torch.manual_seed(0)
-    network = make_network(network_for(config), halves.observation_shape, halves.num_actions)
+    network = make_network(network_for(config), halves.observation_shape, halves.num_actions or halves.action_space)
     with torch.no_grad():
         network.policy_head.weight.mul_(1e6)
+        if network.log_std is not None:
+            network.log_std.weight.fill_(-100)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
     with closing(halves):
         actor = PipelinedActor(network, halves, halves.reset(7), cpu)

@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, MultiBinary, MultiDiscrete
 from stable_baselines3 import A2C as TheirA2C
 from stable_baselines3 import PPO as TheirPPO
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -29,6 +30,25 @@ class Pixels(gymnasium.Env):
         return np.zeros((4, 84, 84), np.uint8), {}
 
 
+class Vectors(gymnasium.Env):
+    """Likewise, with six numbers to see and actions of any kind."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (6,), np.float32)
+
+    def __init__(self, action_space: gymnasium.Space[Any]):
+        self.action_space = action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        return np.zeros(6, np.float32), {}
+
+
+ACTION_SPACES = {
+    "several choices": MultiDiscrete([3, 2, 5]),
+    "switches": MultiBinary(4),
+    "box": Box(-2.0, 1.0, (3,)),
+}
+
+
 class Endings(TapeSource):
     """Games end and time runs out, but no step is a mere reset: their environments have none."""
 
@@ -46,13 +66,23 @@ def rolled_out(agent: A2C | PPO, source: Endings) -> Rollout:
     return rollout
 
 
-def theirs(inside_root: bool, max_grad_norm: float) -> TheirA2C:
+def policy_and_envs(space: gymnasium.Space[Any] | None) -> tuple[str, DummyVecEnv]:
+    """Their network for pixels and numbered actions, or for six numbers and actions of another space."""
+    if space is None:
+        return "CnnPolicy", DummyVecEnv([Pixels] * NUM_ENVS)
+    return "MlpPolicy", DummyVecEnv([lambda: Vectors(space)] * NUM_ENVS)
+
+
+def source_for(space: gymnasium.Space[Any] | None) -> Endings:
+    return Endings(NUM_ENVS) if space is None else Endings(NUM_ENVS, (6,), space=space)
+
+
+def theirs(inside_root: bool, max_grad_norm: float, space: gymnasium.Space[Any] | None = None) -> TheirA2C:
     from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
     policy_kwargs: dict[str, Any] = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5}}
     return TheirA2C(
-        "CnnPolicy",
-        DummyVecEnv([Pixels] * NUM_ENVS),
+        *policy_and_envs(space),
         n_steps=STEPS,
         gamma=DISCOUNT,
         ent_coef=0.01,
@@ -66,8 +96,12 @@ def theirs(inside_root: bool, max_grad_norm: float) -> TheirA2C:
 
 def copy_weights(ours: A2C | PPO, model: TheirA2C | TheirPPO) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
     """Gives our network theirs; pairs of corresponding parameters."""
-    policy = model.policy
-    source = [*policy.features_extractor.parameters(), *policy.action_net.parameters(), *policy.value_net.parameters()]
+    policy: Any = model.policy
+    bodies = policy.features_extractor, policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
+    source = [p for part in (*bodies, policy.action_net, policy.value_net) for p in part.parameters()]
+    if isinstance(policy.action_space, Box):
+        source.append(policy.log_std)
+        torch.nn.init.uniform_(policy.log_std, -1, 1)  # as after some training
     pairs = list(zip(ours.network.parameters(), source, strict=True))
     with torch.no_grad():
         for mine, other in pairs:
@@ -79,25 +113,33 @@ def hand_over(rollout: Rollout, model: TheirA2C | TheirPPO) -> None:
     """Fills their rollout buffer as their collect_rollouts would, step by step."""
     buffer = model.rollout_buffer
     buffer.reset()
-    log_probs = torch.distributions.Categorical(logits=rollout.logits).log_prob(rollout.actions)
+    with torch.no_grad():
+        _, log_probs, _ = model.policy.evaluate_actions(rollout.observations, rollout.actions.flatten(0, 1).float())
+    log_probs = log_probs.view(NUM_ENVS, STEPS)
     # Their way at a time limit: the discounted value of the last observation joins the reward, and the game is over.
     following = torch.cat([rollout.values[:, 1:], rollout.last_values[:, None]], dim=1)
     rewards = (rollout.rewards + DISCOUNT * following * rollout.truncated).numpy()
     ends = (rollout.terminated | rollout.truncated).numpy()
     starts = np.zeros(NUM_ENVS)
     for t, observations in enumerate(rollout.observations.unflatten(0, (NUM_ENVS, STEPS)).unbind(1)):
-        actions = rollout.actions[:, t, None].numpy()
+        actions = rollout.actions[:, t].reshape(NUM_ENVS, -1).numpy()
         buffer.add(observations.numpy(), actions, rewards[:, t], starts, rollout.values[:, t], log_probs[:, t])
         starts = ends[:, t].astype(float)
     buffer.compute_returns_and_advantage(last_values=rollout.last_values, dones=starts)
 
 
-def both(inside_root: bool, max_grad_norm: float) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
-    model = theirs(inside_root, max_grad_norm)
+def both(
+    inside_root: bool, max_grad_norm: float, space: gymnasium.Space[Any] | None = None
+) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+    model = theirs(inside_root, max_grad_norm, space)
     model._setup_learn(total_timesteps=1000)
-    config = A2CConfig(rmsprop_epsilon_inside_root=inside_root, max_grad_norm=max_grad_norm)
-    source = Endings(NUM_ENVS)
-    agent = A2C(config, source.observation_shape, 4, total_updates=10)
+    config = A2CConfig(
+        network="nature" if space is None else "mlp",
+        rmsprop_epsilon_inside_root=inside_root,
+        max_grad_norm=max_grad_norm,
+    )
+    source = source_for(space)
+    agent = A2C(config, source.observation_shape, space or 4, total_updates=10)
     pairs = copy_weights(agent, model)
     rollout = rolled_out(agent, source)
     hand_over(rollout, model)
@@ -114,4 +156,15 @@ def test_gradient_and_update_equal_theirs(inside_root: bool) -> None:
             assert mine.grad is not None
             assert other.grad is not None
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5 * float(other.grad.abs().max()))
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ACTION_SPACES)
+def test_gradient_and_update_equal_theirs_for_actions_of_every_kind(kind: str) -> None:
+    for max_grad_norm in (1e9, 0.01):
+        for mine, other in both(True, max_grad_norm, ACTION_SPACES[kind]):
+            assert mine.grad is not None
+            assert other.grad is not None
+            assert (mine.grad - other.grad).norm() <= 1e-5 * other.grad.norm()
+            assert other.grad.any()
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 from rl_scaling import cli
 from rl_scaling.cli import main
 from rl_scaling.cli.sweep_domains import SweepRL
+from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl import timing
 from rl_scaling.domains.rl.registry import find_algorithm
 from rl_scaling.domains.rl.task import SCALES
@@ -48,6 +49,45 @@ def test_every_game_has_its_own_store_and_goals(tmp_path: Path, capsys: pytest.C
     assert cli.main(["fit", str(tmp_path), "--json"]) == 0
     fits = json.loads(capsys.readouterr().out)
     assert {row["goal"] for row in fits if row["task"].startswith("Pong")} == set(GAMES["Pong"].goals)
+
+
+def test_environments_of_gymnasium_are_swept_like_games(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their module, with continuous actions, in processes of their own; the network follows from what they show."""
+    (tmp_path / "swinging.py").write_text(
+        "import gymnasium\ngymnasium.register('Swing/Own-v0',"
+        " entry_point='gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=20)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["sweep", "rl", "--env", "swinging:Swing/Own-v0", "--goals", -100, "--num-envs", 2, 4, "--frames", 100]
+    code, out, said = run(capsys, *words, "--learning-rates", "1e-3", "--out", tmp_path, "--workers", 1, "--json")
+    assert code == 0, said
+    assert "observations of swinging:Swing/Own-v0 have the shape (3,): the network is mlp" in said
+    rows = json.loads(out)
+    assert [(row["status"], row["batch_size"]) for row in rows] == [("done", 10), ("done", 20)]
+    assert {row["task"] for row in rows} == {"swinging:Swing/Own-v0 a2c network=mlp"}
+    assert load_runs(tmp_path)["score"].max() < -10
+    folders = SweepRL(env_id="swinging:Swing/Own-v0", goals=(-100.0,), algorithm="ppo").plans()
+    assert [folder.name for folder in folders] == ["swing-own-v0-ppo"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"game": ("Pong",), "goals": (1.0,)}, "leave --game or --env-id out"),
+        ({}, "CartPole-v1 has no goals of its own: name scores to reach"),
+        ({"goals": (1.0,), "played": SweepRL().played.__class__(frame_skip=2)}, "--frame-skip is for Atari"),
+    ],
+)
+def test_what_does_not_go_with_an_environment_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SweepRL(env_id="CartPole-v1", **options).plans()
+
+
+def test_a_network_that_was_asked_for_is_kept() -> None:
+    (plan,) = SweepRL(env_id="CartPole-v1", goals=(1.0,), network="small").plans().values()
+    assert plan.tasks[0].base.agent.network == "small"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_status_knows_what_waits_in_each_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,14 @@ def test_one_run_on_gymnasium(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "it was trained before, and is left as it is: --replace trains it again" in err
 
 
+def test_the_network_follows_from_what_is_observed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "a2c", "--env", "FrozenLake-v1", "--num-envs", 2, "--frames", 20, "--out", tmp_path]
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    assert "observations of FrozenLake-v1 have the shape (16,): the network is mlp" in err
+    assert load_runs(tmp_path)["agent.network"].unique().tolist() == ["mlp"]
+
+
 def test_the_beginning_of_a_longer_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "a2c", "--env-id", "CartPole-v1", "--network", "mlp", "--num-envs", 4, "--frames", "1e6"]
     words += ["--learning-rate-schedule", "linear", "--record-every-frames", 100, "--json", "--out", tmp_path]

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rl_scaling.config import ConfigError
 from rl_scaling.envs import GymnasiumVector, Transition, make_vector
 from rl_scaling.envs.config import GymnasiumConfig
+from rl_scaling.envs.gymnasium_vector import _load_plug_ins
 
 
 class Corridor(gymnasium.Env[np.ndarray, np.int64]):
@@ -127,6 +131,162 @@ def test_pixels_stay_bytes_and_returned_arrays_are_never_written_to_again() -> N
     assert (first[0, 0], step.observations[0, 0]) == (0, 1)
 
 
+class Talk(gymnasium.Env[Any, Any]):
+    """Everything is text, or only what is seen."""
+
+    def __init__(self, action_space: Space[Any], observation_space: Space[Any]) -> None:
+        self.action_space, self.observation_space = action_space, observation_space
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ((Discrete(2), Dict({"order": Text(5), "place": Discrete(3)})), "observations are Dict.* with Text"),
+        ((Dict({"left": Discrete(2)}), Box(0, 1, (2,))), "actions are Dict.*'left': Discrete"),
+        ((Box(0, 9, (2,), np.int64), Box(0, 1, (2,))), r"actions are Box\(0, 9, \(2,\), int64\)"),
+    ],
+)
+def test_spaces_that_are_not_handled_are_refused_by_name(spaces: tuple[Space[Any], Space[Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        GymnasiumVector(SyncVectorEnv([lambda: Talk(*spaces)], autoreset_mode=AutoresetMode.NEXT_STEP))
+    assert "\n" not in str(caught.value)
+
+
+class Echo(gymnasium.Env[Any, Any]):
+    """Shows what it was given, as a dictionary; its pay is the sum."""
+
+    def __init__(self, action_space: Space[Any]) -> None:
+        self.action_space = action_space
+        self.observation_space = Dict({"time": Discrete(9), "given": Box(-99, 99, action_space.shape, np.float64)})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.time = 0
+        return {"time": 0, "given": np.zeros(self.action_space.shape or ())}, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert action in self.action_space
+        self.time += 1
+        given = np.asarray(action, np.float64)
+        return {"time": self.time, "given": given}, float(given.sum()), False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("native", "actions", "seen"),
+    [
+        (MultiDiscrete([2, 3], start=[1, 5]), [[0, 2], [1, 0]], [[1, 7], [2, 5]]),
+        (MultiBinary([1, 2]), [[0, 1], [1, 1]], [[0, 1], [1, 1]]),
+        (Box(-1, 1, (2, 1)), [[0.5, 9.0], [-9.0, 0.25]], [[0.5, 1.0], [-1.0, 0.25]]),
+    ],
+    ids=["several choices", "switches", "box"],
+)
+def test_environments_are_given_what_was_chosen_and_their_parts_are_one_vector(
+    native: Space[Any], actions: list[Any], seen: list[Any]
+) -> None:
+    source = GymnasiumVector(SyncVectorEnv([lambda: Echo(native)] * 2, autoreset_mode=AutoresetMode.NEXT_STEP))
+    assert (source.num_actions, source.observation_shape) == (0, (11,))
+    first = source.reset(0)
+    assert first[:, 2:].tolist() == [[1] + [0] * 8] * 2  # the time, one of nine; keys are in the order of the alphabet
+    chosen = np.array(actions, np.float32 if isinstance(native, Box) else np.int64)
+    step = source.step(chosen)
+    assert step.observations[:, :2].tolist() == seen
+    assert step.observations[:, 3].tolist() == [1, 1]
+    assert step.rewards.tolist() == np.sum(seen, axis=1).tolist()
+    for wrong in (chosen[:1], chosen[:, :1], chosen.astype(complex)):
+        with pytest.raises(ValueError, match="actions"):
+            source.step(wrong)
+    if not isinstance(native, Box):
+        with pytest.raises(ValueError, match="there is no action 9"):
+            source.step(np.where(chosen == chosen.max(), 9, chosen))
+
+
+REGISTERED = """
+import gymnasium
+
+def register_envs():
+    gymnasium.register("{name}", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Writes a module that can be imported; what it registers is forgotten afterwards."""
+    known = dict(gymnasium.registry)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+
+    yield write
+    gymnasium.registry.clear()
+    gymnasium.registry.update(known)
+
+
+def test_a_module_registers_its_environments_when_it_is_imported(package: Callable[[str, str], None]) -> None:
+    package("registers_itself", REGISTERED.format(name="Own/Short-v0") + "\nregister_envs()\nregister_envs = None\n")
+    with pytest.raises(ConfigError, match="no environment 'Own/Short-v0'"):
+        make_vector(GymnasiumConfig(env_id="Own/Short-v0", num_envs=2))
+    source = make_vector(GymnasiumConfig(env_id="registers_itself:Own/Short-v0", num_envs=2))
+    source.reset(0)
+    steps = [source.step(np.array([t % 2] * 2)) for t in range(9)]
+    assert steps[-1].truncated.all()
+
+
+def test_or_when_its_hook_is_called_which_is_once(package: Callable[[str, str], None]) -> None:
+    package("has_a_hook", REGISTERED.format(name="Hooked-v0"))
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a second registration warns
+            assert make_vector(GymnasiumConfig(env_id="has_a_hook:Hooked-v0", num_envs=2)).num_envs == 2
+
+
+def test_gymnasiums_own_function_is_no_hook(package: Callable[[str, str], None]) -> None:
+    package("uses_gymnasium", "import math\nfrom gymnasium import register_envs\nregister_envs(math)\n")
+    with pytest.raises(ConfigError, match="no environment 'uses_gymnasium:Nothing-v0'"):
+        make_vector(GymnasiumConfig(env_id="uses_gymnasium:Nothing-v0", num_envs=2))
+
+
+def test_plug_ins_are_known_without_a_module(package: Callable[[str, str], None], tmp_path: Path) -> None:
+    """Installed distributions that give entry points, one of which is broken."""
+    package("plugged", REGISTERED.format(name="Short-v0"))
+    metadata = tmp_path / "plugged-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[gymnasium.envs]\nBroken = nowhere:f\nPlugged = plugged:register_envs\n"
+    )
+    _load_plug_ins.cache_clear()
+    with pytest.warns(UserWarning, match="nowhere:f did not register its environments: No module named 'nowhere'"):
+        source = make_vector(GymnasiumConfig(env_id="Plugged/Short-v0", num_envs=2))
+    assert source.num_envs == 2
+    _load_plug_ins.cache_clear()
+
+
+def test_minatar_is_found_by_its_hook() -> None:
+    pytest.importorskip("minatar")
+    source = make_vector(GymnasiumConfig(env_id="minatar.gym:MinAtar/Breakout-v1", num_envs=2))
+    assert source.observation_shape == (4, 10, 10)
+    assert source.reset(0).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("env_id", "shape", "space"),
+    [
+        ("Pendulum-v1", (3,), Box(-2, 2, (1,))),
+        ("FrozenLake-v1", (16,), Discrete(4)),
+        ("Blackjack-v1", (32 + 11 + 2,), Discrete(2)),
+        ("Taxi-v4", (500,), Discrete(6)),
+        ("MountainCarContinuous-v0", (2,), Box(-1, 1, (1,))),
+    ],
+)
+def test_environments_of_gymnasium_with_other_spaces(env_id: str, shape: tuple[int, ...], space: Space[Any]) -> None:
+    source = make_vector(GymnasiumConfig(env_id=env_id, num_envs=2))
+    assert (source.observation_shape, source.action_space) == (shape, space)
+    assert source.reset(0).shape == (2, *shape)
+    one = np.zeros((2, *(space.shape or ())), np.float32 if isinstance(space, Box) else np.int64)
+    assert source.step(one).observations.dtype == np.float32
+    source.close()
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
 def test_other_ways_to_reset_are_refused(mode: AutoresetMode) -> None:
     env = corridors(2, mode=mode)
@@ -148,8 +308,11 @@ def test_an_environment_that_says_nothing_of_how_it_resets_is_refused() -> None:
     [
         ("NoSuchEnv-v0", "no environment 'NoSuchEnv-v0'"),
         ("CartPole", "no environment 'CartPole'"),
-        ("Pendulum-v1", "actions are Box"),
-        ("FrozenLake-v1", "observations are Discrete"),
+        ("nowhere.to_be_found:CartPole-v1", "no module 'nowhere'; install it, or name its folder in PYTHONPATH"),
+        ("math:CartPole-v9", "no environment 'math:CartPole-v9'"),
+        ("a:b:CartPole-v1", "no module 'a:b'"),
+        (":CartPole-v1", "no environment ':CartPole-v1'"),
+        (".relative:CartPole-v1", "no module '.relative'"),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused_in_one_line(env_id: str, message: str) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.agents.frozen import FrozenGradients
+from rl_scaling.agents.precision import DTYPES
 from rl_scaling.agents.stack import why_no_stack
 from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.base import (
@@ -58,6 +60,14 @@ class ReinforcementLearning(Domain[RunConfig]):
         """See `Domain.device`."""
         return str(choose_device(hardware.device))
 
+    def settled(self, configs: Sequence[RunConfig], hardware: Hardware) -> tuple[Hardware, list[str]]:
+        """See `Domain.settled`: the arithmetic."""
+        from rl_scaling.domains.rl.precision import settle_precision
+
+        if hardware.compute_dtype == "auto" and all(map(stacked.can_stack, configs)):
+            return replace(hardware, compute_dtype="float32"), []  # small as they are, they gain more side by side
+        return settle_precision(configs, hardware)
+
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
         """See `Domain.refuse`."""
         for environment in {config.environment for config in configs}:
@@ -72,7 +82,14 @@ class ReinforcementLearning(Domain[RunConfig]):
 
         if not configs:
             return [], "nothing is left"
-        speed = measure_speed(configs, side_by_side=side_by_side, device=hardware.device, seconds=MEASURED_SECONDS)
+        hardware, _ = self.settled(configs, hardware)
+        speed = measure_speed(
+            configs,
+            side_by_side=side_by_side,
+            device=hardware.device,
+            seconds=MEASURED_SECONDS,
+            dtype=DTYPES[hardware.compute_dtype],
+        )
         return [cost_of(config, speed) for config in configs], speed.note
 
     def job_key(self, config: RunConfig) -> Hashable:
@@ -100,6 +117,8 @@ class ReinforcementLearning(Domain[RunConfig]):
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
+        if hardware.compute_dtype == "auto":
+            hardware, _ = self.settled(configs, hardware)
         first = configs[0]
         if isinstance(first, FrozenConfig):
             yield from ((0, event) for event in _measure(first, resume[0], control, hardware))
@@ -170,12 +189,12 @@ def _learner(
     learner = make_agent(
         config.agent,
         source.observation_shape,
-        source.num_actions,
+        source.num_actions or source.action_space,
         total_updates=config.updates,
         seed=config.seed,
         device=device,
     )
-    learner.network.compute_dtype = torch.bfloat16 if hardware.compute_dtype == "bfloat16" else None
+    learner.network.compute_dtype = DTYPES[hardware.compute_dtype]
     if state is not None:
         learner.load_state_dict(copy.deepcopy(state["learner"]))
     return learner
@@ -220,7 +239,7 @@ def _measure(
         agent = make_agent(
             config.agent,
             source.observation_shape,
-            source.num_actions,
+            source.num_actions or source.action_space,
             total_updates=1,
             seed=config.seed,
             device=choose_device(hardware.device),

@@ -10,26 +10,21 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 
+from rl_scaling.agents.networks import layer_units
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
-from rl_scaling.envs.config import MINATAR_CHANNELS, AtariConfig, EnvironmentConfig, MinAtarConfig
+from rl_scaling.envs import example_observation
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, MinAtarConfig
 
 # Python with torch, its libraries' own buffers included.
 PROCESS_BYTES = 360e6
 ENVIRONMENT_BYTES = 1.8e6
-OBSERVATION_BYTES = 4 * 84 * 84
 # The package loads what it could draw with.
 MINATAR_BYTES, MINATAR_ENVIRONMENT_BYTES = 150e6, 8e3
-# Numbers that the layers of a network give for one frame (see `rl_scaling.agents.networks`).
-LAYER_UNITS = {
-    "nature": 32 * 20 * 20 + 64 * 9 * 9 + 64 * 7 * 7 + 512,
-    "small": 16 * 20 * 20 + 32 * 9 * 9 + 256,
-    "minatar": 16 * 8 * 8 + 128,
-    "mlp": 4 * 64,
-}
 # Weights of a network.
 PARAMETERS = {"nature": 1_700_000, "small": 680_000, "minatar": 135_000, "mlp": 10_000}
 # What layers give is kept as such and after the ReLUs, and again as a gradient.
@@ -68,27 +63,24 @@ class Memory:
 
 
 def memory_of(config: RunConfig | FrozenConfig) -> Memory:
-    """The estimate for one run; an adaptive batch counts with the most environments it may have."""
+    """The estimate for one run; an adaptive batch counts with the most environments it may have.
+
+    Raises:
+        ConfigError: an environment that does not exist or cannot be learned from.
+    """
     agent = config.agent
     num_envs = _most_envs(config)
     batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
-    observation = _observation_bytes(config.environment)
-    minibatch = observation if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
-    layers = 4 * LAYER_UNITS[agent.network] * _COPIES_OF_LAYERS
-    floats = 4 * OBSERVATION_BYTES if isinstance(config.environment, AtariConfig) else 0  # bytes are made floats
+    observation = example_observation(config.environment)
+    minibatch = observation.nbytes if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
+    inputs = 4 * observation.size if observation.dtype == np.uint8 else 0  # others are learned from as they are
+    layers = 4 * layer_units(agent.network, observation.shape) * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,
         environments=_environment_bytes(config.environment, num_envs),
-        rollout=2 * frames * observation,
-        learning=batch * (minibatch + floats + layers) + _group_gradients(config),
+        rollout=2 * frames * observation.nbytes,
+        learning=batch * (minibatch + inputs + layers) + _group_gradients(config),
     )
-
-
-def _observation_bytes(environment: EnvironmentConfig) -> int:
-    """Of one frame, as it is kept."""
-    if isinstance(environment, MinAtarConfig):
-        return 4 * 10 * 10 * MINATAR_CHANNELS[environment.game]
-    return OBSERVATION_BYTES if isinstance(environment, AtariConfig) else 0
 
 
 def _environment_bytes(environment: EnvironmentConfig, num_envs: int) -> float:

@@ -9,6 +9,8 @@ from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.config import ConfigError, one_of_kinds
 
 if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
     from rl_scaling.agents import Agent
 
 # Where each algorithm's config and agent are; loaded when they are needed.
@@ -33,7 +35,7 @@ def find_algorithm(kind: str) -> type[AlgorithmConfig]:
 
 
 def make_agent(
-    config: AlgorithmConfig, observation_shape: tuple[int, ...], num_actions: int, **options: Any
+    config: AlgorithmConfig, observation_shape: tuple[int, ...], num_actions: int | Space[Any], **options: Any
 ) -> Agent[Any]:
     """The agent of the algorithm whose settings these are; arguments as `Agent`."""
     return _load(ALGORITHMS[config.kind][1])(config, observation_shape, num_actions, **options)

@@ -27,10 +27,23 @@ from rl_scaling.domains.rl.memory import PARAMETERS, memory_of
 from rl_scaling.domains.rl.registry import make_agent
 from rl_scaling.domains.rl.training import what_to_measure
 from rl_scaling.envs import make_vector
-from rl_scaling.envs.config import AtariConfig, MinAtarConfig
+from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, MinAtarConfig
 
 _WARM_UP_UPDATES = 2
 _PARTS = 6
+
+
+@dataclass(frozen=True)
+class Way:
+    """How updates are made.
+
+    Attributes:
+        runs: that train side by side, of whose time each has its share.
+        dtype: what layers compute in; None: float32.
+    """
+
+    runs: int = 1
+    dtype: torch.dtype | None = None
 
 
 def time_start(config: RunConfig, num_envs: int) -> float:
@@ -50,7 +63,7 @@ def time_updates(
     device: torch.device,
     threads: int,
     with_noise_scale: bool = False,
-    runs: int = 1,
+    way: Way | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train for a few seconds with each number of environments, for `rl_scaling.analysis.throughput.fit_throughput`.
@@ -62,7 +75,7 @@ def time_updates(
         device: where the network lives.
         threads: for torch and for the emulator, each.
         with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
-        runs: that train side by side, of whose time each has its share.
+        way: how; None: one run in float32.
         say: hears a line for each.
 
     Returns:
@@ -74,8 +87,8 @@ def time_updates(
     torch.set_num_threads(threads)
     rows = []
     for number in num_envs:
-        trial = dataclasses.replace(config, environment=_without_random_start(config, number), adaptive=None)
-        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, runs)
+        trial = dataclasses.replace(config, environment=without_random_start(config, number), adaptive=None)
+        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, way or Way())
         middle, spread = float(np.median(each)), float(np.std(np.log(each), ddof=1))
         say(f"{number:,} environments: {1000 * middle:,.1f} ms an update, {trial.batch_size / middle:,.0f} frames/s")
         rows.append(
@@ -84,7 +97,8 @@ def time_updates(
     return pd.DataFrame(rows)
 
 
-def _without_random_start(config: RunConfig, num_envs: int):
+def without_random_start(config: RunConfig, num_envs: int) -> EnvironmentConfig:
+    """A run's environment in another number, whose games begin at their beginning and so at once."""
     environment = dataclasses.replace(config.environment, num_envs=num_envs)
     if isinstance(environment, AtariConfig | MinAtarConfig):
         return dataclasses.replace(environment, max_start_steps=0)
@@ -92,38 +106,40 @@ def _without_random_start(config: RunConfig, num_envs: int):
 
 
 def _seconds_per_update(
-    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool, runs: int
+    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool, way: Way
 ) -> list[float]:
     """Mean times of `_PARTS` parts of the time, which say how steady it is; a run's share of them."""
     with ExitStack() as sources:
-        step = _stepping(config, device, threads, runs, sources)
+        step = _stepping(config, device, threads, way, sources)
         for _ in range(_WARM_UP_UPDATES):
             step()
-        plain = [_timed(step, seconds / _PARTS, device) / runs for _ in range(_PARTS)]
+        plain = [_timed(step, seconds / _PARTS, device) / way.runs for _ in range(_PARTS)]
         share = _share_measured(config)
         if not (with_noise_scale and share):
             return plain
-        measured = [_timed(step, seconds / _PARTS, device, **what_to_measure(config, 0)) / runs for _ in range(_PARTS)]
+        asked = what_to_measure(config, 0)
+        measured = [_timed(step, seconds / _PARTS, device, **asked) / way.runs for _ in range(_PARTS)]
         extra = share * max(0.0, float(np.median(measured) - np.median(plain)))
         return [part + extra for part in plain]
 
 
 def _stepping(
-    config: RunConfig, device: torch.device, threads: int, runs: int, sources: ExitStack
+    config: RunConfig, device: torch.device, threads: int, way: Way, sources: ExitStack
 ) -> Callable[..., object]:
     """One step of a run, or of several side by side, that measures what it is asked for."""
     agents, begun = [], []
-    for seed in range(config.seed, config.seed + runs):
+    for seed in range(config.seed, config.seed + way.runs):
         source = sources.enter_context(closing(make_vector(config.environment, num_threads=threads)))
-        shape, actions = source.observation_shape, source.num_actions
+        shape, actions = source.observation_shape, source.num_actions or source.action_space
         agents.append(make_agent(config.agent, shape, actions, total_updates=10**9, seed=seed, device=device))
+        agents[-1].network.compute_dtype = way.dtype
         begun.append((source, source.reset(seed)))
-    if runs == 1:
+    if way.runs == 1:
         agents[0].begin(*begun[0])
         return agents[0].step
     stack = Stack(agents)
     stack.begin(*zip(*begun, strict=True))
-    return lambda **measure: stack.step([measure] * runs)
+    return lambda **measure: stack.step([measure] * way.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +176,7 @@ def measure_gain(config: RunConfig, runs: int, *, seconds: float = 1.0, rounds: 
     """
     rates = np.zeros((rounds, 2))
     with ExitStack() as sources:
-        ways = [(k, _stepping(config, torch.device("cpu"), 1, k, sources)) for k in (1, runs)]
+        ways = [(k, _stepping(config, torch.device("cpu"), 1, Way(runs=k), sources)) for k in (1, runs)]
         done = [0, 0]
         for number in range(-1, rounds):  # the first is a warm-up
             for place, (count, step) in list(enumerate(ways))[:: 1 if number % 2 else -1]:
@@ -256,7 +272,14 @@ def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
     )
 
 
-def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: str, seconds: float) -> Speed:
+def measure_speed(
+    configs: Sequence[RunConfig],
+    *,
+    side_by_side: int,
+    device: str,
+    seconds: float,
+    dtype: torch.dtype | None = None,
+) -> Speed:
     """Train the first run's game for a few seconds with a few environments, in as many processes as run side by side.
 
     Args:
@@ -264,14 +287,16 @@ def measure_speed(configs: Sequence[RunConfig], *, side_by_side: int, device: st
         side_by_side: processes.
         device: "cpu", "cuda" or "auto".
         seconds: of training, for each of two numbers of environments; starting comes on top.
+        dtype: what layers compute in; None: float32.
     """
     base, counts = configs[0], [config.environment.num_envs for config in configs]
     larger = min(_MOST_ENVS_MEASURED, max(counts))
     numbers = [min(counts), larger if larger > min(counts) else 2 * min(counts)]
-    runs = _side_by_side(configs) if choose_device(device).type == "cpu" else 1
+    runs = _side_by_side(configs) if choose_device(device).type == "cpu" and dtype is None else 1
+    way = Way(runs, dtype)
     context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
     with ProcessPoolExecutor(side_by_side, mp_context=context) as pool:
-        jobs = [pool.submit(_measure, base, numbers, device, seconds, runs) for _ in range(side_by_side)]
+        jobs = [pool.submit(_measure, base, numbers, device, seconds, way) for _ in range(side_by_side)]
         measured = [job.result() for job in jobs]
     rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
     return Speed(
@@ -292,12 +317,18 @@ def _side_by_side(configs: Sequence[RunConfig]) -> int:
 
 
 def _measure(
-    config: RunConfig, numbers: list[int], device: str, seconds: float, runs: int
+    config: RunConfig, numbers: list[int], device: str, seconds: float, way: Way
 ) -> tuple[float, pd.DataFrame]:
     """Seconds that starting takes per environment, and the times of updates, in frames of a rollout."""
     start = time_start(config, numbers[0])
     rows = time_updates(
-        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True, runs=runs
+        config,
+        numbers,
+        seconds=seconds,
+        device=choose_device(device),
+        threads=1,
+        with_noise_scale=True,
+        way=way,
     )
     rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows

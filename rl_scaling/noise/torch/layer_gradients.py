@@ -18,6 +18,24 @@ from torch.nn import functional
 _HALF = (torch.float16, torch.bfloat16)
 
 
+class LearnedConstant(nn.Module):
+    """A parameter as a layer: gives the same learned numbers for every row, whatever the inputs.
+
+    So that what a model learns beside its layers, such as a policy's standard deviations, can be measured like them.
+
+    Args:
+        start: (d,) what it gives at first.
+    """
+
+    def __init__(self, start: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(start.clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(n, d) for (n, ...) inputs."""
+        return self.weight.repeat(len(inputs), 1)
+
+
 @dataclass(frozen=True)
 class Share:
     """Gradient of one parameter, and the squared norms of what groups and single rows have in it.
@@ -221,6 +239,19 @@ class _Normalisation(Layer):
         return parameter.reshape(-1, *[1] * (like.dim() - 2)) if self.channels_second else parameter
 
 
+class _Constant(Layer):
+    """Outputs are the weight, one copy for each row."""
+
+    def input_gradient(self, layer: LearnedConstant, inputs: Tensor, grads: Tensor) -> Tensor:
+        return torch.zeros_like(inputs)
+
+    def weight(self, layer: LearnedConstant, inputs: Tensor, grads: Tensor) -> Tensor:
+        return grads.sum(0)
+
+    def weight_by_groups(self, layer: LearnedConstant, inputs: Tensor, grads: Tensor, groups: Groups) -> Share:
+        return groups.of_rows(grads)
+
+
 class _Embedding(Layer):
     """Inputs are tokens, (n, ...)."""
 
@@ -258,6 +289,7 @@ LAYERS: dict[type, Layer] = {
     nn.Conv2d: _Convolution(),
     nn.Conv3d: _Convolution(),
     nn.Embedding: _Embedding(),
+    LearnedConstant: _Constant(),
     nn.LayerNorm: _Normalisation(
         lambda layer, x: functional.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
     ),

@@ -14,10 +14,11 @@ import torch
 
 from rl_scaling.agents import make_network
 from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.agents.networks import layer_units
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, RunConfig
-from rl_scaling.domains.rl.memory import ENVIRONMENT_BYTES, LAYER_UNITS, memory_of, require_memory
-from rl_scaling.envs.config import AtariConfig, MinAtarConfig
+from rl_scaling.domains.rl.memory import ENVIRONMENT_BYTES, memory_of, require_memory
+from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
 
 CPU = torch.device("cpu")
 
@@ -90,15 +91,25 @@ def test_the_estimate_is_what_a_process_takes(name: str) -> None:
     assert output_of(PEAK, name) == pytest.approx(memory_of(CONFIGS[name]).total, rel=0.2)
 
 
-@pytest.mark.parametrize(("name", "cells"), [("nature", 84), ("small", 84), ("minatar", 10)])
-def test_layers_give_as_many_numbers_as_is_said(name: str, cells: int) -> None:
-    network = make_network(name, (4, cells, cells), 4)
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 40, 64)], ids=str)
+@pytest.mark.parametrize("name", ["nature", "small", "minatar", "mlp"])
+def test_layers_give_as_many_numbers_as_is_said(name: str, shape: tuple[int, ...]) -> None:
+    network = make_network(name, shape, 4)
     units = []
     for layer in network.modules():
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
             layer.register_forward_hook(lambda _, inputs, output: units.append(output.numel()))
-    network(torch.zeros(1, 4, cells, cells))
-    assert sum(units) == LAYER_UNITS[name] + 4 + 1
+    network(torch.zeros(1, *shape))
+    assert sum(units) == layer_units(name, shape) + 4 + 1
+
+
+def test_observations_of_other_environments_count_too() -> None:
+    """A hand of Blackjack is 45 floats; a network that does not fit is refused before anything starts."""
+    blackjack = GymnasiumConfig(env_id="Blackjack-v1", num_envs=8)
+    needed = memory_of(RunConfig(environment=blackjack, agent=PPOConfig(network="mlp", rollout_steps=100)))
+    assert needed.rollout == 2 * 800 * 45 * 4
+    with pytest.raises(ConfigError, match="network 'nature' needs images"):
+        memory_of(RunConfig(environment=blackjack, agent=A2CConfig()))
 
 
 def test_a_gpu_takes_what_is_learned_from() -> None:

@@ -46,7 +46,9 @@ def test_the_noise_scale_costs_its_share(config: RunConfig, every: int) -> None:
 def test_runs_that_train_side_by_side_have_a_share_of_the_time_each(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(timing, "_timed", lambda step, *_, **measure: seen.append(len(step(**measure))) or 6.0)
-    (each,) = timing.time_updates(A2C, [4], seconds=0.1, device=torch.device("cpu"), threads=1, runs=3)["seconds"]
+    (each,) = timing.time_updates(A2C, [4], seconds=0.1, device=torch.device("cpu"), threads=1, way=timing.Way(3))[
+        "seconds"
+    ]
     assert each == 2
     assert set(seen) == {3}
 
@@ -76,4 +78,4 @@ def test_random_starts_are_left_out_of_the_measurement() -> None:
     for environment in (AtariConfig(game="Pong"), MinAtarConfig(game="freeway", max_start_steps=700)):
         config = dataclasses.replace(A2C, environment=environment)
         expected = dataclasses.replace(environment, num_envs=3, max_start_steps=0)
-        assert timing._without_random_start(config, 3) == expected
+        assert timing.without_random_start(config, 3) == expected

@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from rl_scaling.agents.agent import Update
 from rl_scaling.agents.config import A2CConfig, PPOConfig
@@ -45,7 +48,11 @@ def start(config: RunConfig):
     group_envs = config.adaptive.group_envs if config.adaptive else None
     source = make_vector(config.environment, num_threads=1, group_envs=group_envs)
     agent = make_agent(
-        config.agent, source.observation_shape, source.num_actions, total_updates=config.updates, seed=config.seed
+        config.agent,
+        source.observation_shape,
+        source.num_actions or source.action_space,
+        total_updates=config.updates,
+        seed=config.seed,
     )
     return agent, source, Progress.start(config)
 
@@ -267,3 +274,55 @@ def test_environments_and_learning_rate_follow_when_it_is_time() -> None:
 def test_a_source_that_cannot_change_is_refused() -> None:
     with pytest.raises(TypeError, match="group_envs"):
         AdaptiveBatch(dataclasses.replace(CARTPOLE, adaptive=ADAPTIVE), Listener(), make_vector(CARTPOLE.environment))
+
+
+class Aim(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Say where the mark is: every step costs the squared distance, and the mark moves. A game has eight steps."""
+
+    observation_space = Box(-1, 1, (1,))
+    action_space = Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        return self.look(), {}
+
+    def step(self, action: np.ndarray):
+        cost = float(np.square(action - self.mark).sum())
+        return self.look(), -cost, False, False, {}
+
+    def look(self) -> np.ndarray:
+        self.mark = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.mark
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    "agent",
+    [
+        A2CConfig(network="mlp", learning_rate=7e-3, discount=0.5, entropy_coefficient=0.0),
+        PPOConfig(network="mlp", rollout_steps=16, learning_rate=3e-3, discount=0.5, entropy_coefficient=0.0),
+    ],
+    ids=["A2C", "PPO"],
+)
+def test_continuous_actions_are_learned(agent: A2CConfig | PPOConfig) -> None:
+    """From about -6.8, which is chance, to -3 within 12,000 frames (A2C -2.4, PPO -0.5); deviations fall on the way.
+
+    One seed of each, fixed: it fails by chance in none of its repetitions on one version of torch.
+    """
+    gymnasium.register("Aim-v0", entry_point=lambda **_: Aim(), max_episode_steps=8)
+    try:
+        config = RunConfig(
+            environment=GymnasiumConfig(env_id="Aim-v0", num_envs=16),
+            agent=agent,
+            noise_scale=NoiseScaleConfig(every_updates=8),
+            frames=12_000,
+            record_every_frames=2_000,
+        )
+        records = train(config)
+    finally:
+        del gymnasium.registry["Aim-v0"]
+    assert records[0].score < -2.5
+    assert records[-1].score > -3
+    assert records[-1].score > records[0].score + 2
+    assert records[-1].entropy < records[0].entropy < 1.42  # of a normal number with deviation 1
+    assert np.isfinite([record.trace_cov for record in records]).all()

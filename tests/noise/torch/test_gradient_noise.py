@@ -12,7 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rl_scaling.noise import GradientNoise
+from rl_scaling.noise.torch.layer_gradients import LearnedConstant
 from tests.noise.torch.reference import Model, losses, mean_gradient, naive_meter, regression, same, sq_norm
+
+
+class Beside(nn.Module):
+    """A parameter that does not depend on the inputs, beside a function of them."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.learned = LearnedConstant(torch.zeros(width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.cat([inputs, self.learned(inputs).exp()], dim=1)
+
 
 LAYERS: dict[str, tuple[tuple[int, ...], Sequence[nn.Module]]] = {
     "linear": ((5,), [nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3, bias=False)]),
@@ -24,6 +37,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], Sequence[nn.Module]]] = {
     "layer norm": ((4, 6), [nn.LayerNorm(6), nn.Tanh(), nn.LayerNorm([4, 6], bias=False), nn.Linear(6, 2)]),
     "rms norm": ((4, 6), [nn.Linear(6, 6), nn.RMSNorm(6), nn.Tanh()]),
     "group norm": ((4, 3, 3), [nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 2, 2), nn.Flatten(), nn.GroupNorm(2, 8)]),
+    "constant": ((6,), [nn.Linear(6, 4), nn.Tanh(), Beside(3)]),
     "no affine": ((6,), [nn.Linear(6, 4), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 2)]),
 }
 
