@@ -64,8 +64,9 @@ class ReinforcementLearning(Domain[RunConfig]):
         """See `Domain.settled`: the arithmetic."""
         from rl_scaling.domains.rl.precision import settle_precision
 
-        if hardware.compute_dtype == "auto" and all(map(stacked.can_stack, configs)):
-            return replace(hardware, compute_dtype="float32"), []  # small as they are, they gain more side by side
+        if hardware.compute_dtype == "auto" and len(configs) > 1 and all(map(stacked.can_stack, configs)):
+            said = "layers compute in float32: small runs train side by side in it"
+            return replace(hardware, compute_dtype="float32"), [said]
         return settle_precision(configs, hardware)
 
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:

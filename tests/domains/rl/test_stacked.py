@@ -233,6 +233,12 @@ def test_where_passes_are_made_in_another_way_each_trains_alone(hardware: Hardwa
     assert len(ReinforcementLearning().together(runs(A2C), hardware)) == 3
 
 
+def test_several_runs_that_train_side_by_side_settle_for_float32() -> None:
+    hardware, said = ReinforcementLearning().settled(runs(A2C), Hardware(device="cpu", compute_dtype="auto"))
+    assert hardware.compute_dtype == "float32"
+    assert said == ["layers compute in float32: small runs train side by side in it"]
+
+
 def test_where_networks_cannot_be_stacked_runs_train_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rl_scaling.domains.rl.domain.why_no_stack", lambda agent: "it is of another kind")
     configs, order = runs(A2C), list[int]()
