@@ -28,7 +28,7 @@ from rl_scaling.envs import VectorSource
 # The most frames of an update for which training side by side was measured to be the faster way: where the operations
 # of a pass take longer to start than to do. With larger batches, and with networks that are not named, arithmetic is
 # all there is, and a network that is trained by itself stays in the cache.
-MOST_FRAMES = {"minatar": 640, "mlp": 5_000}
+MOST_FRAMES = {"minatar": 400, "mlp": 5_000}
 # More of them share what passes cost to start, but their weights leave the cache: what is gained ends here.
 MOST_RUNS = 32
 
