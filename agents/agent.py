@@ -69,8 +69,8 @@ class Update:
 
     Attributes:
         frames: valid frames of the rollout.
-        updates: optimiser updates made from it.
-        epochs: how often each of its frames was used.
+        updates: optimiser updates made from it, or one outer step (`PPOConfig.scaling`).
+        epochs: how often each of its frames was used, in different updates.
         policy_loss, value_loss, entropy: the terms of the loss before their coefficients.
         grad_norm: of the gradient before clipping.
         learning_rate: that of the updates.

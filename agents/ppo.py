@@ -6,7 +6,7 @@ As Stable-Baselines3's zoo and CleanRL run it on Atari, with generalised advanta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from rl_scaling.agents.replay import Tape
 from rl_scaling.agents.rollout import Played, Rollout, generalized_advantages
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
+from rl_scaling.records import PARTS
 
 if TYPE_CHECKING:
     from rl_scaling.agents.stack import Measure, Stack
@@ -33,6 +34,7 @@ class Frames:
         log_probs, values: of the policy that acted.
         returns: what the values learn.
         valid: False for frames that count in no mean.
+        normalised: whether the advantages are normalised already.
     """
 
     observations: Tensor
@@ -42,6 +44,7 @@ class Frames:
     advantages: Tensor
     returns: Tensor
     valid: Tensor
+    normalised: bool = False
 
     @classmethod
     def of(cls, rollout: Rollout, discount: float, gae_lambda: float) -> Frames:
@@ -58,7 +61,8 @@ class Frames:
         )
 
     def __getitem__(self, rows: Tensor | tuple[Tensor, Tensor]) -> Frames:
-        return Frames(*(getattr(self, f.name)[rows] for f in fields(self)))
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: value[rows] for name, value in tensors.items()})
 
     def mean(self, quantity: Tensor) -> Tensor:
         """Over the frames that count; 0 where there are none."""
@@ -66,6 +70,8 @@ class Frames:
 
     def normalised_advantages(self) -> Tensor:
         """With mean 0 and standard deviation 1 over the frames that count; of one alone as they are."""
+        if self.normalised:
+            return self.advantages
         count = self.valid.sum(-1, keepdim=True)
         centred = self.advantages - self.mean(self.advantages)[..., None]
         variance = self.mean(centred**2)[..., None] * count / (count - 1).clamp(min=1)
@@ -84,7 +90,12 @@ _STATISTICS = ("policy_loss", "value_loss", "entropy", "clip_fraction", "approx_
 
 
 class PPO(Agent[PPOConfig]):
-    """`epochs` times `minibatches` updates from every rollout; arguments as `Agent`."""
+    """`epochs` passes over every rollout in minibatches; arguments as `Agent`.
+
+    The noise scale is that of the batch. Where the batch is a minibatch, the gradients of a minibatch are measured as
+    it is learned from. Where it is the rollout (`PPOConfig.keeps_minibatch`), the gradient over the whole rollout is,
+    at the weights that acted: the direction in which its outer step sets out.
+    """
 
     keeps_layers = False  # the weights move away from those that acted
 
@@ -92,14 +103,18 @@ class PPO(Agent[PPOConfig]):
         """One rollout and the updates from it; see `Agent.step`.
 
         Two updates are measured, drawn at random: one of the first epoch and one of the later ones, if there are any;
-        the loss's terms in the first alone.
+        the loss's terms in the first alone. An outer step is measured by the rollout, and nothing in it apart.
         """
         c = self.config
-        rollout = self._roll_out()
-        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        rollout, begun = self._roll_out(), self.updates
+        frames = self._frames(rollout)
         learning_rate = self._learning_rate()
         clip_range = self._clip_range()
-        first, later = self._updates_to_measure() if num_groups > 1 else (-1, -1)
+        first, later, whole = -1, -1, {}
+        if num_groups > 1 and c.keeps_minibatch:
+            whole = self._rollout_groups(frames, rollout.valid.shape[0], num_groups, frame_gradients, parts=parts)
+        elif num_groups > 1:
+            first, later = self._updates_to_measure()
         done: list[Learned] = []
         for number, rows in enumerate(self._minibatches(*rollout.valid.shape)):
             minibatch, norms = frames[rows], None
@@ -108,7 +123,13 @@ class PPO(Agent[PPOConfig]):
             done.append(
                 self._learn(minibatch, learning_rate, clip_range, norms, measure_parts=parts and number == first)
             )
-        return self._told(rollout, done, learning_rate)
+        self.updates = begun + c.updates_per_rollout  # of which an outer step is one
+        told = self._told(rollout, done, learning_rate)
+        return replace(told, groups=whole.pop(None), parts=whole) if whole else told
+
+    def _frames(self, rollout: Rollout) -> Frames:
+        """The frames to learn from."""
+        return Frames.of(rollout, self.config.discount, self.config.gae_lambda)
 
     @classmethod
     def step_together(cls, stack: Stack[PPO], measure: Sequence[Measure]) -> list[Update]:
@@ -172,27 +193,40 @@ class PPO(Agent[PPOConfig]):
     def _losses(
         self, logits: Tensor, values: Tensor, frames: Frames, clip_range: float
     ) -> tuple[Losses, tuple[Tensor, Tensor]]:
-        """Policy loss -mean min(r A, clip(r) A) (eq. 7), value loss mean (R - V)^2 and entropy, before coefficients.
+        """Policy loss (see `_objective`), value loss mean (R - V)^2 and entropy, before coefficients.
 
-        Also, of how far the policy has moved from the one that acted: the share of frames whose ratio r is clipped, and
-        mean (r - 1 - log r), an estimate of the Kullback-Leibler divergence.
+        Also, of how far the policy has moved from the one that it is kept near: the share of frames whose ratio r is
+        clipped, and mean (r - 1 - log r), an estimate of the Kullback-Leibler divergence.
         """
         c = self.config
         log_probs, entropies = self.network.actions.judge(logits, frames.actions)
-        log_ratios = log_probs - frames.log_probs
+        objective, log_ratios = self._objective(log_probs, frames, clip_range)
         ratios = log_ratios.exp()
-        advantages = frames.normalised_advantages() if c.normalize_advantages else frames.advantages
-        clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
         if c.value_clip_range:
             moved = (values - frames.values).clamp(-c.value_clip_range, c.value_clip_range)
             values = frames.values + moved
-        policy_loss = -frames.mean(torch.min(ratios * advantages, clipped * advantages))
+        policy_loss = -frames.mean(objective)
         value_loss = frames.mean((frames.returns - values) ** 2)
         entropy = frames.mean(entropies)
         with torch.no_grad():
             clip_fraction = frames.mean(((ratios - 1).abs() > clip_range).float())
             approx_kl = frames.mean(ratios - 1 - log_ratios)
         return (policy_loss, value_loss, entropy), (clip_fraction, approx_kl)
+
+    def _objective(self, log_probs: Tensor, frames: Frames, clip_range: float) -> tuple[Tensor, Tensor]:
+        """(m,) min(r A, clip(r) A) of every frame (eq. 7), and log r of the new to the old policy.
+
+        Args:
+            log_probs: (m,) of the actions that were chosen, by the policy that learns.
+        """
+        log_ratios = log_probs - frames.log_probs
+        ratios, advantages = log_ratios.exp(), self._advantages(frames)
+        clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
+        return torch.min(ratios * advantages, clipped * advantages), log_ratios
+
+    def _advantages(self, frames: Frames) -> Tensor:
+        """(m,) what the objective weighs the frames of a minibatch by."""
+        return frames.normalised_advantages() if self.config.normalize_advantages else frames.advantages
 
     def _loss_of(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Tensor]:
         frames = Frames.of(rollout, self.config.discount, self.config.gae_lambda)
@@ -210,18 +244,19 @@ class PPO(Agent[PPOConfig]):
     def _minibatches(self, num_envs: int, steps: int) -> Iterator[Tensor]:
         """Rows of every minibatch of every epoch, environment by environment within each."""
         c = self.config
+        minibatches = c.minibatches_of(num_envs)
         for _ in range(c.epochs):
             if c.minibatch_of == "frames":
-                shuffled = self._shuffled(num_envs * steps)
+                shuffled = self._shuffled(num_envs * steps, minibatches)
             else:
                 in_time = torch.arange(steps, device=self.device)
-                shuffled = (self._shuffled(num_envs)[..., None] * steps + in_time).flatten(1)
+                shuffled = (self._shuffled(num_envs, minibatches)[..., None] * steps + in_time).flatten(1)
             yield from shuffled
 
-    def _shuffled(self, count: int) -> Tensor:
+    def _shuffled(self, count: int, minibatches: int) -> Tensor:
         """(minibatches, count / minibatches): numbers up to `count` dealt at random, in order within each."""
         dealt = torch.randperm(count, generator=self.generator, device=self.device)
-        return dealt.view(self.config.minibatches, -1).sort(dim=1).values
+        return dealt.view(minibatches, -1).sort(dim=1).values
 
     def _clip_range(self) -> float:
         """That of the next rollout."""
@@ -251,6 +286,55 @@ class PPO(Agent[PPOConfig]):
         groups = cluster_slices(np.append(starts, len(rows)), num_groups)
         return GroupSqNorms(groups, self._frames_to_measure(valid, frame_gradients), device=self.device)
 
+    def _rollout_groups(
+        self, frames: Frames, num_envs: int, num_groups: int, frame_gradients: int, *, parts: bool
+    ) -> dict[str | None, GradientGroups]:
+        """Gradients over a whole rollout at the weights that acted, by groups of whole environments.
+
+        Nothing is learned. They are taken in passes of a minibatch, whose sums are those of one pass: a rollout may not
+        fit in memory. Advantages are normalised over the rollout.
+
+        Returns:
+            Of the loss under None, and under the names of its terms (`PARTS`) if they are asked for.
+        """
+        frames = replace(frames, advantages=self._advantages(frames), normalised=True)
+        groups = cluster_slices(np.arange(num_envs + 1) * self.config.rollout_steps, num_groups)
+        singles = self._frames_to_measure(frames.valid, frame_gradients)
+        of_groups = [self._gradient_sums(frames, torch.arange(len(frames.valid))[rows], parts) for rows in groups]
+        of_singles = [self._gradient_sums(frames, torch.tensor([row]), parts) for row in singles]
+        sizes = torch.stack([frames.valid[rows].sum() for rows in groups]).double()
+        found: dict[str | None, GradientGroups] = {}
+        for name in of_groups[0]:
+            sums = torch.stack([sums[name] for sums in of_groups]).double()
+            alone = [float((sums[name].double() ** 2).sum()) for sums in of_singles]
+            found[name] = GradientGroups(
+                sq_norms=((sums / sizes.clamp(min=1)[:, None]) ** 2).sum(1).cpu().numpy(),
+                sizes=sizes.cpu().numpy(),
+                batch_sq_norm=float(((sums.sum(0) / sizes.sum().clamp(min=1)) ** 2).sum()),
+                frame_sq_norms=np.array(alone),
+            )
+        return found
+
+    def _gradient_sums(self, frames: Frames, rows: Tensor, parts: bool) -> dict[str | None, Tensor]:
+        """The gradient of the loss summed over some frames, flat; under names those of its terms, if asked for."""
+        names: tuple[str | None, ...] = PARTS if parts else (None,)
+        sums: dict[str | None, Tensor] = dict.fromkeys(names, torch.zeros((), device=self.device))
+        for chunk in rows.to(self.device).split(self.config.minibatch_frames):
+            few = frames[chunk]
+            logits, values = self.network(few.observations)
+            losses, _ = self._losses(logits, values, few, self.config.clip_range)
+            terms = self._weighted(losses) if parts else (self._total(losses),)
+            for name, term in zip(names, terms, strict=True):
+                gradient = torch.autograd.grad(
+                    few.valid.sum() * term,
+                    self._parameters,
+                    retain_graph=name != names[-1],
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                sums[name] = sums[name] + torch.cat([part.flatten() for part in gradient])
+        return sums | ({None: torch.stack([sums[name] for name in PARTS]).sum(0)} if parts else {})
+
     def _told(self, rollout: Played, done: Sequence[Learned], learning_rate: float) -> Update:
         """The updates from one rollout taken together."""
         of_first, of_later = (
@@ -261,8 +345,8 @@ class PPO(Agent[PPOConfig]):
         return Update(
             **dict(zip(_STATISTICS, means, strict=True)),
             frames=rollout.frames,
-            updates=len(done),
-            epochs=self.config.epochs,
+            updates=self.config.updates_per_rollout,
+            epochs=self.config.frame_uses,
             learning_rate=learning_rate,
             episode_scores=rollout.episode_scores,
             episode_frames=rollout.episode_frames,

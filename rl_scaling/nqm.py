@@ -1,12 +1,5 @@
 """The public face of the noisy quadratic model (Zhang et al. 2019)."""
 
-from rl_scaling.domains.nqm.bounds import (
-    SmallBatchLimit,
-    bayes_bound,
-    estimation_bound,
-    examples_for_bayes_bound,
-    small_batch_limit,
-)
 from rl_scaling.domains.nqm.config import NQMConfig
 from rl_scaling.domains.nqm.dynamics import (
     ModelNoiseScales,
@@ -17,6 +10,13 @@ from rl_scaling.domains.nqm.dynamics import (
     steady_state_risk,
 )
 from rl_scaling.domains.nqm.hits import Hits, find_hits
+from rl_scaling.domains.nqm.schedules import (
+    SmallBatchLimit,
+    bayes_bound,
+    estimation_bound,
+    examples_for_bayes_bound,
+    small_batch_limit,
+)
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.domains.nqm.stepwise import Method, SimulatedRisk, risk_curve, simulate
 from rl_scaling.domains.nqm.tuning import TunedSteps, as_table, steps_to_target

@@ -141,7 +141,7 @@ class TrainingRecord:
     environment step; steps that only reset an environment are not counted.
 
     Attributes:
-        updates: optimiser updates so far.
+        updates: optimiser updates so far; where minibatches keep their size, outer steps (`PPOConfig.scaling`).
         frames: frames learned from so far.
         wall_seconds: seconds spent training so far (starting the environments is not counted; those that an adaptive
             batch adds on the way are). Of runs that train side by side each has its share of the time that passed.

@@ -21,9 +21,9 @@ import pandas as pd
 
 from rl_scaling.analysis.fronts import split_runs
 from rl_scaling.envs import GAMES, find_game
-from rl_scaling.report.data import Tables
+from rl_scaling.report.figures import Figure, Tables
 from rl_scaling.report.page import export_figure
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.report.theme import log_axis, ordered_colour
 from rl_scaling.store import StoreError, load_runs
 
 PUBLISHED_FRAMES = 10_000_000

@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 
 from rl_scaling.noise.torch.hessian import Curvature, HessianNoiseScale, hessian_noise_scale
 from rl_scaling.noise.torch.line_search import LineSearchNoiseScale, draw_examples, line_search_noise_scale
-from rl_scaling.report.data import Tables
+from rl_scaling.report.figures import Figure, Tables
 from rl_scaling.report.page import export_figure
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour
+from rl_scaling.report.theme import log_axis, ordered_colour
 from rl_scaling.validation.digits import GroupedSGD, load_digits, small_mlp
 
 BATCH_SIZES = [2**power for power in range(1, 12)]

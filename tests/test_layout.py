@@ -24,11 +24,8 @@ MODULES = {
 # Why a module is shorter than 50 lines; faces of packages (`__init__.py`, `__main__.py`) may be.
 SMALL = {
     "domains/device.py": "of every domain that learns with torch, and the only one of them that imports it",
-    "domains/rl/registry.py": "a registry",
-    "noise/batch_rule.py": "a rule that stands alone: numbers in, a batch size out",
     "nqm.py": "a face: the public name of the model",
     "report/charts/algorithms.py": "one file per chart",
-    "report/charts/noisy_quadratic_model.py": "one file per chart",
 }
 # Where modules are tested that have no test file of their own name, and why.
 TESTED_IN = {
@@ -41,18 +38,12 @@ TESTED_IN = {
     "cli/export.py": "sweeps/test_trackers.py: trackers, by the command that hands runs to them",
     "cli/advise_table.py": "cli/test_advise.py: its only caller",
     "config/*": "domains/rl/test_config.py: what a config checks and hashes, on those of each domain",
-    "domains/nqm/domain.py": "sweeps/test_every_domain.py: one suite that every domain passes",
     "records.py": "store/test_rows.py: records are what rows are made of",
     "report/charts/*": "report/test_charts.py: all are drawn from the same runs",
-    "report/published.py": "report/test_overview.py: a part of it",
     "report/section.py": "report/test_page.py: a part of it",
-    "report/style.py": "report/test_browser.py: what a browser makes of it",
-    "report/table_files.py": "report/test_tables.py: the tables that it writes",
     "report/theme.py": "report/test_browser.py: what a browser makes of it",
-    "report/words.py": "report/test_page.py: words on the page",
     "store/*": "store/test_damage.py: by what goes wrong; and test_processes, test_races, test_full_disk",
     "sweeps/executors/*": "sweeps/test_every_domain.py: one suite that every domain passes with each of them",
-    "validation/temperature_chart.py": "cli/test_temperature.py: its only caller",
 }
 
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_scaling.analysis.agreement import Agreement, domains_of, pairs_of
-    from rl_scaling.analysis.fronts import front, is_adaptive
+    from rl_scaling.analysis.fronts import is_adaptive
     from rl_scaling.analysis.frozen import frozen_noise_scales
-    from rl_scaling.analysis.goals import Goals, GoalTracker, Reach, reach
+    from rl_scaling.analysis.goals import DEFAULT_HORIZON, Goals, GoalTracker, Reach, ScoreSmoother
     from rl_scaling.analysis.learning_rates import RateCurve, rate_curve
     from rl_scaling.analysis.noise_scale import noise_over_training
-    from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth
     from rl_scaling.analysis.stopping import Progress, leading_rates, rate_can_still_win
     from rl_scaling.analysis.sweep_fit import FIT_COLUMNS, SweepFit, fit_runs, fits_to_json
     from rl_scaling.analysis.tradeoff import Status, TradeoffFit, fit_tradeoff
@@ -38,7 +37,6 @@ __all__ = [
     "fit_runs",
     "fit_tradeoff",
     "fits_to_json",
-    "front",
     "frozen_noise_scales",
     "is_adaptive",
     "leading_rates",
@@ -46,19 +44,16 @@ __all__ = [
     "pairs_of",
     "rate_can_still_win",
     "rate_curve",
-    "reach",
-    "smooth",
 ]
 
 # Loaded when they are asked for: following a run needs no fit.
 _NAMES = {
     "agreement": ("Agreement", "domains_of", "pairs_of"),
-    "fronts": ("front", "is_adaptive"),
+    "fronts": ("is_adaptive",),
     "frozen": ("frozen_noise_scales",),
-    "goals": ("GoalTracker", "Goals", "Reach", "reach"),
+    "goals": ("DEFAULT_HORIZON", "GoalTracker", "Goals", "Reach", "ScoreSmoother"),
     "learning_rates": ("RateCurve", "rate_curve"),
     "noise_scale": ("noise_over_training",),
-    "smoothing": ("DEFAULT_HORIZON", "ScoreSmoother", "smooth"),
     "stopping": ("Progress", "leading_rates", "rate_can_still_win"),
     "sweep_fit": ("FIT_COLUMNS", "SweepFit", "fit_runs", "fits_to_json"),
     "tradeoff": ("Status", "TradeoffFit", "fit_tradeoff"),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.costs import CostModel
+from rl_scaling.analysis.costs import CostModel, Throughput, measured_throughput
 from rl_scaling.analysis.fronts import Run, reaches, split_runs
+from rl_scaling.analysis.goals import DEFAULT_HORIZON
 from rl_scaling.analysis.noise_path import (
     NoisePath,
     ScaleError,
@@ -22,9 +23,7 @@ from rl_scaling.analysis.noise_path import (
 )
 from rl_scaling.analysis.noise_scale import NoiseRows
 from rl_scaling.analysis.predictions import PredictedTask, is_swept
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.sweep_fit import fit_runs
-from rl_scaling.analysis.throughput import Throughput, measured_throughput
 from rl_scaling.estimates import Estimate
 from rl_scaling.records import Measure
 
@@ -98,7 +97,7 @@ def choose_run(
     (run,) = split_runs(cut, horizon=horizon)
     own = reaches([run], goals).dropna(subset=["updates"]).sort_values("updates")
     noise = NoiseRows(cut)
-    if used_once and _asked(cut, "agent.kind") == "ppo":
+    if used_once and str(_asked(cut, "agent.kind")).startswith("ppo"):
         raise ValueError("PPO learns from each frame several times, which no forecast here knows of: give a run of A2C")
     measured = len(noise.usable(run.rows))
     if not measured:

@@ -60,10 +60,6 @@ def pairs_of(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
     """The goals of which both B_crit and the mean noise scale are known to an order of magnitude, with their domain.
 
     Known: there is a value, and its interval spans at most a factor of 100 (WIDEST).
-
-    Args:
-        fits: `SweepFit.fits`.
-        domains: of every task.
     """
     known = pd.Series(True, fits.index)
     for name in _COMPARED:
@@ -81,9 +77,6 @@ def agreement(pairs: pd.DataFrame, *, confidence: float = 0.95, draws: int = 400
 
     Args:
         pairs: rows of `pairs_of`.
-        confidence: of the intervals.
-        draws: of the bootstrap.
-        seed: of the draws.
 
     >>> pairs = pd.DataFrame({"task": ["a", "b"], "critical_batch": [20.0, 100.0], "noise_scale_mean": [10.0, 50.0]})
     >>> round(agreement(pairs).factor.value, 3)
@@ -185,10 +178,6 @@ SCALE_COLUMNS = ("domain", "task", "unit", "first_goal", "last_goal", *(c for na
 
 def scales(fits: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
     """Critical batch sizes and noise scales early and late in training.
-
-    Args:
-        fits: `SweepFit.fits`.
-        domains: of every task.
 
     Returns:
         One row per task that reached a goal, SCALE_COLUMNS: first is the easiest goal that was reached, last the

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rl_scaling.analysis.goals import Curve, Goals, exact_curve, first_reach, goals_of, smoothed_curve
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.goals import DEFAULT_HORIZON, Curve, Goals, exact_curve, first_reach, goals_of, smoothed_curve
 from rl_scaling.records import Identity, Measure
 
 CELL = ["task", "goal", "batch_size", "learning_rate", "setting"]
@@ -69,13 +68,13 @@ class Run:
         return self.identity.adaptive
 
 
-def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON, minimum: float | None = None) -> list[Run]:
+def split_runs(runs: pd.DataFrame, *, horizon: float = DEFAULT_HORIZON) -> list[Run]:
     """The runs of a table in the form of `rl_scaling.store.load_runs`; scores are smoothed, losses stay as they are.
 
     Raises:
         ValueError: a column is missing.
     """
-    return list(_each_run(runs, horizon, minimum))
+    return list(_each_run(runs, horizon))
 
 
 def measures(runs: list[Run]) -> dict[str, Measure]:
@@ -192,32 +191,6 @@ def best_rates(rates: pd.DataFrame) -> pd.DataFrame:
     return front[FRONT_COLUMNS].reset_index(drop=True)
 
 
-def front(
-    runs: pd.DataFrame,
-    goals: Goals,
-    *,
-    horizon: float = DEFAULT_HORIZON,
-    minimum: float | None = None,
-) -> pd.DataFrame:
-    """For every task, goal and batch size the learning rate that reached the goal in the fewest updates.
-
-    Args:
-        runs: rows in the form of `rl_scaling.store.load_runs`.
-        goals: goals for all tasks, or a sequence for each task.
-        horizon: of the smoothing of scores, in episodes; losses are not smoothed.
-        minimum: episodes before there is a smoothed score; None: half the horizon.
-
-    Returns:
-        FRONT_COLUMNS: task, goal, batch_size, learning_rate and setting of the best, updates, examples, seeds, at_edge,
-        at_start. What an example is (a frame, in reinforcement learning) is the task's unit.
-
-    Raises:
-        ValueError: a column is missing, a task has no goals, or a goal is not a finite number.
-    """
-    split = [run for run in split_runs(runs, horizon=horizon, minimum=minimum) if not run.adaptive]
-    return best_rates(rate_table(seed_table(reaches(split, goals))))
-
-
 def is_adaptive(runs: pd.DataFrame) -> NDArray[np.bool_]:
     """(rows,) whether a row is of a run whose batch size followed the noise scale."""
     return runs["exchange_rate"].notna().to_numpy(bool)
@@ -237,7 +210,7 @@ def measure_of(table: pd.DataFrame) -> Measure:
     return Measure(str(table["unit"].iloc[0]), str(table["quantity"].iloc[0]))
 
 
-def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iterator[Run]:
+def _each_run(runs: pd.DataFrame, horizon: float) -> Iterator[Run]:
     columns = _columns(runs)
     by = [name for name in ("store", "run_id") if name in runs.columns]
     for number, positions in enumerate(runs.groupby(by, sort=True).indices.values()):
@@ -253,7 +226,7 @@ def _each_run(runs: pd.DataFrame, horizon: float, minimum: float | None) -> Iter
             status=str(columns["status"][first]),
             rows=rows,
             examples=columns["examples"][rows],
-            curve=_curve(columns, rows, identity.measure, horizon, minimum),
+            curve=_curve(columns, rows, identity.measure, horizon),
             uses=_uses(columns, rows),
         )
 
@@ -280,10 +253,8 @@ def _uses(columns: dict[str, NDArray[Any]], rows: NDArray[np.intp]) -> float:
     return float(used / examples) if used > 0 and examples > 0 else 1.0
 
 
-def _curve(
-    columns: dict[str, NDArray[Any]], rows: NDArray[np.intp], measure: Measure, horizon: float, minimum: float | None
-) -> Curve:
+def _curve(columns: dict[str, NDArray[Any]], rows: NDArray[np.intp], measure: Measure, horizon: float) -> Curve:
     updates, examples, values = (columns[name][rows] for name in ("updates", "examples", measure.quantity))
     if not measure.over_episodes:
         return exact_curve(updates, examples, values)
-    return smoothed_curve(updates, examples, values, columns["episodes"][rows], horizon=horizon, minimum=minimum)
+    return smoothed_curve(updates, examples, values, columns["episodes"][rows], horizon=horizon)

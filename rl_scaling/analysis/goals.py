@@ -1,12 +1,14 @@
 """When a run reached its goals: the first moment at which its smoothed score was good enough.
 
-McCandlish et al. 2018, A.3. A smoothed score is an average over episodes of the past: compared with the present it is
-late by about the smoothing's horizon, the same number of examples at every batch size, which would be added to
-E_min and so to B_crit. Therefore the totals of updates and examples are averaged over the same episodes with the
-same weights, and the smoothed score belongs to that mean moment; for a score that rises steadily the lag cancels
-exactly. Between two rows the moment is interpolated linearly, so that it does not depend on how often rows are
-recorded. Where the very first smoothed score is already past a goal there is nothing to interpolate: its own moment
-counts, and `at_start` says that the run tells little about how long learning takes.
+McCandlish et al. 2018, A.3, smooth by an exponential moving average before comparing with a goal, so that it is not
+reached by one lucky game. Here the average runs over episodes, not over rows or updates: its value depends neither on
+how often rows were recorded nor on the batch size. Compared with the present it is late by about its horizon, the same
+number of examples at every batch size, which would be added to E_min and so to B_crit. Therefore the totals of updates
+and examples are averaged over the same episodes with the same weights, and the smoothed score belongs to that mean
+moment; for a score that rises steadily the lag cancels exactly. Between two rows the moment is interpolated linearly,
+so that it does not depend on how often rows are recorded. Where the very first smoothed score is already past a goal
+there is nothing to interpolate: its own moment counts, and `at_start` says that the run tells little about how long
+learning takes.
 """
 
 from __future__ import annotations
@@ -16,11 +18,103 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON, ScoreSmoother, smooth_together
 from rl_scaling.records import Direction
+
+DEFAULT_HORIZON = 50.0
+
+
+class ScoreSmoother:
+    """A debiased exponential moving average over episodes, fed one row at a time.
+
+    With N episodes seen, of scores s_1 ... s_N, and decay a = exp(-1/horizon), the value is
+    sum_j a^(N-j) s_j / sum_j a^(N-j): the weights of a short history add up to one, so that the start has no bias
+    towards zero. A row of n episodes counts as n episodes with the row's mean score.
+
+    Args:
+        horizon: time constant in episodes (or in whatever the weights count: examples for a loss).
+            Before half of it has been seen the value is NaN.
+
+    Raises:
+        ValueError: a horizon that is not positive.
+    """
+
+    def __init__(self, horizon: float = DEFAULT_HORIZON) -> None:
+        self._horizon = _checked(horizon)
+        self._total = 0.0
+        self._average = 0.0
+
+    @property
+    def value(self) -> float:
+        """The smoothed score; NaN while fewer episodes than half the horizon have been seen."""
+        return self._average if self._total > 0 and self._total >= self._horizon / 2 else math.nan
+
+    def update(self, score: float, episodes: float) -> float:
+        """Takes in one row and returns the smoothed score.
+
+        Args:
+            score: mean score of the row's episodes; a row whose score is not finite counts as not observed.
+            episodes: episodes the row averages over; 0 leaves the value as it is.
+
+        Raises:
+            ValueError: a negative or non-finite number of episodes.
+        """
+        if not 0 <= episodes < math.inf:
+            raise ValueError(f"episodes is {episodes}: give 0 or more")
+        if episodes == 0 or not math.isfinite(score):
+            return self.value
+        self._total += episodes
+        self._average += _share(episodes, self._total, self._horizon) * (score - self._average)
+        return self.value
+
+
+def smooth_together(
+    columns: Sequence[NDArray[np.float64]],
+    episodes: NDArray[np.float64],
+    *,
+    horizon: float = DEFAULT_HORIZON,
+) -> list[NDArray[np.float64]]:
+    """Several columns of one run smoothed over the same episodes, bit for bit as `ScoreSmoother` does row by row.
+
+    Early stopping decides with the incremental form and fits use this one; they must never disagree about a goal.
+
+    Args:
+        columns: each (rows,), finite wherever there are episodes.
+        episodes: (rows,) weights of the rows.
+
+    Raises:
+        ValueError: what `ScoreSmoother` refuses.
+    """
+    horizon = _checked(horizon)
+    if not ((episodes >= 0) & np.isfinite(episodes)).all():
+        raise ValueError("a number of episodes is negative or not finite: give 0 or more")
+    totals = np.add.accumulate(episodes)
+    pairs = zip(episodes.tolist(), totals.tolist(), strict=True)
+    shares = [_share(count, total, horizon) if count else 0.0 for count, total in pairs]
+    known = (totals > 0) & (totals >= horizon / 2)
+    return [np.where(known, _averages(np.where(episodes > 0, column, 0.0), shares), np.nan) for column in columns]
+
+
+def _averages(values: NDArray[np.float64], shares: list[float]) -> list[float]:
+    average = 0.0
+    found: list[float] = []
+    for value, share in zip(values.tolist(), shares, strict=True):
+        average += share * (value - average)
+        found.append(average)
+    return found
+
+
+def _share(episodes: float, total: float, horizon: float) -> float:
+    """The weight of the newest n of N episodes, (1 - a^n) / (1 - a^N); expm1 keeps it exact for n << horizon."""
+    return math.expm1(-episodes / horizon) / math.expm1(-total / horizon)
+
+
+def _checked(horizon: float) -> float:
+    if not (math.isfinite(horizon) and horizon > 0):
+        raise ValueError(f"horizon is {horizon}: give a positive number of episodes")
+    return float(horizon)
+
 
 Goals = Mapping[str, Sequence[float]] | Sequence[float]
 
@@ -70,7 +164,7 @@ def goals_of(task: str, goals: Goals, direction: Direction = "max") -> tuple[flo
 
 
 class GoalTracker:
-    """Follows a run row by row and notes the goals it reaches, exactly as `reach` finds them afterwards.
+    """Follows a run row by row and notes the goals it reaches, exactly as `first_reach` finds them afterwards.
 
     Args:
         goals: scores to reach.
@@ -83,22 +177,20 @@ class GoalTracker:
         *,
         direction: Direction = "max",
         horizon: float = DEFAULT_HORIZON,
-        minimum: float | None = None,
     ) -> None:
         self._goals = ordered_goals(goals, direction)
         self._direction: Direction = direction
-        self._smoothing = (horizon, minimum)
+        self._horizon = horizon
         self._open = list(self._goals)
         self._sign = 1.0 if direction == "max" else -1.0
-        self._smoothers = [ScoreSmoother(horizon, minimum) for _ in range(3)]
+        self._smoothers = [ScoreSmoother(horizon) for _ in range(3)]
         self._before = (math.nan, math.nan, math.nan)
         self._rows = 0
         self.reached: dict[float, Reach] = {}
 
     def fresh(self) -> GoalTracker:
         """A tracker with the same settings that has seen nothing."""
-        horizon, minimum = self._smoothing
-        return GoalTracker(self._goals, direction=self._direction, horizon=horizon, minimum=minimum)
+        return GoalTracker(self._goals, direction=self._direction, horizon=self._horizon)
 
     @property
     def smoothed(self) -> float:
@@ -145,7 +237,6 @@ def smoothed_curve(
     episodes: NDArray[np.float64],
     *,
     horizon: float = DEFAULT_HORIZON,
-    minimum: float | None = None,
 ) -> Curve:
     """Smooths one run, with rows in order: score, updates and examples over the same episodes.
 
@@ -159,7 +250,7 @@ def smoothed_curve(
         ValueError: what `ScoreSmoother` refuses.
     """
     observed = np.where(np.isfinite(score), episodes, 0)
-    return Curve(*smooth_together((score, updates, examples), observed, horizon=horizon, minimum=minimum))
+    return Curve(*smooth_together((score, updates, examples), observed, horizon=horizon))
 
 
 def exact_curve(updates: NDArray[np.float64], examples: NDArray[np.float64], values: NDArray[np.float64]) -> Curve:
@@ -183,44 +274,6 @@ def first_reach(curve: Curve, goals: Sequence[float], direction: Direction = "ma
         _between(_point(curve, row - 1), _point(curve, row), goal, row) if row < len(best) else None
         for row, goal in zip(rows.tolist(), goals, strict=True)
     ]
-
-
-def reach(
-    run: pd.DataFrame,
-    goals: Sequence[float],
-    *,
-    direction: Direction = "max",
-    horizon: float = DEFAULT_HORIZON,
-    minimum: float | None = None,
-) -> pd.DataFrame:
-    """Where one run reached each goal.
-
-    Args:
-        run: rows of one run in order, with the columns updates, examples, score and episodes.
-        goals: scores to reach.
-        direction: "max" where larger is better, "min" for losses.
-        minimum: episodes before there is a smoothed score; None: half the horizon.
-
-    Returns:
-        One row per goal, the easiest first: goal, updates and examples (NaN where not reached), at_start.
-
-    Raises:
-        ValueError: what `ordered_goals` or `ScoreSmoother` refuse.
-    """
-    wanted = ordered_goals(goals, direction)
-    updates, examples, score, episodes = (
-        run[name].to_numpy(np.float64) for name in ("updates", "examples", "score", "episodes")
-    )
-    curve = smoothed_curve(updates, examples, score, episodes, horizon=horizon, minimum=minimum)
-    found = first_reach(curve, wanted, direction)
-    return pd.DataFrame(
-        {
-            "goal": np.array(wanted, dtype=np.float64),
-            "updates": np.array([math.nan if r is None else r.updates for r in found], dtype=np.float64),
-            "examples": np.array([math.nan if r is None else r.examples for r in found], dtype=np.float64),
-            "at_start": np.array([r is not None and r.at_start for r in found], dtype=bool),
-        }
-    )
 
 
 def _point(curve: Curve, row: int) -> tuple[float, float, float]:

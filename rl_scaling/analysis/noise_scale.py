@@ -9,17 +9,16 @@ rows, so it contains what differs between runs as well as the noise within them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rl_scaling.analysis.fronts import Run, split_runs
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
+from rl_scaling.analysis.goals import DEFAULT_HORIZON
 from rl_scaling.estimates import Estimate
 from rl_scaling.statistics.jackknife import RatioEstimate, invert, ratio_of_means
 
@@ -91,14 +90,8 @@ class NoiseRows:
         if len(kept) == 0:
             return NOTHING
         scale = invert(self.ratio(kept, confidence))
-        measurements = int(self._measurements[kept].sum())
-        return PooledNoise(
-            scale.value,
-            scale.low,
-            scale.high,
-            design_effect=self._design_effect(kept),
-            measurements=measurements,
-        )
+        more = {"design_effect": self._design_effect(kept), "measurements": int(self._measurements[kept].sum())}
+        return PooledNoise(scale.value, scale.low, scale.high, **more)
 
     def _design_effect(self, rows: NDArray[np.intp]) -> float:
         kept = rows[np.isfinite(self._trace_examples[rows])]
@@ -127,78 +120,41 @@ def phase_rows(runs: list[Run], ends: Iterable[tuple[int, int, int]]) -> NDArray
 
 
 def noise_over_training(
-    runs: pd.DataFrame,
-    *,
-    by: Literal["examples", "score"] = "examples",
-    bins: int = 12,
-    each_batch_size: bool = False,
-    confidence: float = 0.95,
-    horizon: float = DEFAULT_HORIZON,
+    runs: pd.DataFrame, *, bins: int = 12, confidence: float = 0.95, horizon: float = DEFAULT_HORIZON
 ) -> pd.DataFrame:
-    """B_simple over training, pooled over the runs of each task in bins of equal width.
+    """B_simple over training, pooled over the runs of each task in bins of equally many examples since the start.
 
     The noise scale depends on the learning rate (M18, appendix C): give well-tuned runs, such as those of a front.
 
     Args:
         runs: rows in the form of `rl_scaling.store.load_runs`.
-        by: what to bin: "examples" since the start, or the smoothed "score".
-        bins: how many.
-        each_batch_size: one series for each batch size instead of pooling them.
-        confidence: of the intervals.
         horizon: of the smoothed score, in episodes.
 
     Returns:
-        One row for each task (and batch size) and bin with measurements: task, batch_size if `each_batch_size`,
-        bin_low and bin_high (examples or score), noise_scale (examples; NaN while unresolved), noise_scale_low,
-        noise_scale_high, design_effect, measurements.
+        One row for each task and bin with measurements: task, bin_low and bin_high (examples), noise_scale (examples;
+        NaN while unresolved), noise_scale_low, noise_scale_high, design_effect, measurements.
 
     Raises:
-        ValueError: a column is missing, or what is wrong with `by` or `bins`.
+        ValueError: a column is missing, or fewer bins than one.
     """
-    if by not in ("examples", "score"):
-        raise ValueError(f'by is {by!r}: give "examples" or "score"')
     if bins < 1:
         raise ValueError(f"bins is {bins}: give 1 or more")
-    split = split_runs(runs, horizon=horizon)
-    place = runs["examples"].to_numpy(np.float64).copy()
-    if by == "score":
-        for run in split:
-            place[run.rows] = run.curve.score
-    keys = ["task", "batch_size"] if each_batch_size else ["task"]
-    table = NoiseRows(runs)
+    split, table = split_runs(runs, horizon=horizon), NoiseRows(runs)
+    examples = runs["examples"].to_numpy(np.float64)
     found: list[dict[str, object]] = []
     for task in sorted({run.task for run in split}):
-        of_task = [run for run in split if run.task == task]
-        edges = _edges(place[np.concatenate([run.rows for run in of_task])], bins, from_zero=by == "examples")
-        for size in sorted({run.batch_size for run in of_task}) if each_batch_size else [None]:
-            rows = np.concatenate([run.rows for run in of_task if size in (None, run.batch_size)])
-            for low, high, inside in _binned(rows, place[rows], edges):
-                pooled = table.pool(inside, confidence)
-                if pooled.measurements:
-                    row: dict[str, object] = {"task": task, "batch_size": size, "bin_low": low, "bin_high": high}
-                    found.append(row | noise_columns(pooled))
-    return pd.DataFrame(found, columns=pd.Index([*keys, "bin_low", "bin_high", *noise_columns(NOTHING)]))
+        rows = np.concatenate([run.rows for run in split if run.task == task])
+        edges = np.linspace(0.0, float(examples[rows].max()), bins + 1)
+        bin_of = np.searchsorted(edges[1:-1], examples[rows], side="left")  # an edge belongs to the bin below it
+        for number, (low, high) in enumerate(pairwise(edges.tolist())):
+            pooled = table.pool(rows[bin_of == number], confidence)
+            if pooled.measurements:
+                row: dict[str, object] = {"task": task, "bin_low": low, "bin_high": high}
+                found.append(row | noise_columns(pooled))
+    return pd.DataFrame(found, columns=pd.Index(["task", "bin_low", "bin_high", *noise_columns(NOTHING)]))
 
 
 def noise_columns(pooled: PooledNoise) -> dict[str, float]:
     """A pooled noise scale under the column names of the tables."""
     more = {"design_effect": pooled.design_effect, "measurements": pooled.measurements}
     return pooled.columns("noise_scale") | more
-
-
-def _binned(
-    rows: NDArray[np.intp], places: NDArray[np.float64], edges: list[float]
-) -> Iterator[tuple[float, float, NDArray[np.intp]]]:
-    """Every bin's edges and rows, in order; a place on an edge belongs to the bin below it."""
-    bin_of = np.searchsorted(edges[1:-1], places, side="left")
-    for number, (low, high) in enumerate(pairwise(edges)):
-        yield low, high, rows[(bin_of == number) & np.isfinite(places)]
-
-
-def _edges(places: NDArray[np.float64], bins: int, *, from_zero: bool) -> list[float]:
-    """(bins + 1) edges of equal distance; none where no place is known."""
-    known = places[np.isfinite(places)]
-    if len(known) == 0:
-        return []
-    low = 0.0 if from_zero else float(known.min())
-    return np.linspace(low, float(known.max()), bins + 1).tolist()

@@ -49,7 +49,6 @@ def rate_can_still_win(
         run: the run that might be stopped.
         other_seeds: the other seeds of the same learning rate, planned ones included.
         rivals: for every other learning rate of the same task and batch size, all its seeds, planned ones included.
-        goals: all goals of the task.
     """
     rate = [run, *other_seeds]
     certain = [list(rival) for rival in rivals]
@@ -68,7 +67,6 @@ def leading_rates(rates: Mapping[_Setting, Sequence[Progress]], goals: Iterable[
 
     Args:
         rates: the seeds of every learning rate, those that are known.
-        goals: all goals of the task.
     """
     leaders = set()
     for goal in goals:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.analysis.adaptive import ADAPTIVE_COLUMNS, adaptive_table, gamma_of_runs
 from rl_scaling.analysis.fronts import (
     CELL,
     RATE_COLUMNS,
@@ -24,8 +23,14 @@ from rl_scaling.analysis.fronts import (
 )
 from rl_scaling.analysis.frozen import COLUMNS as FROZEN_COLUMNS
 from rl_scaling.analysis.frozen import frozen_noise_scales, that_learn
-from rl_scaling.analysis.goals import Goals, goals_of
-from rl_scaling.analysis.noise_path import mean_noise_scale, path_to_goal
+from rl_scaling.analysis.goals import DEFAULT_HORIZON, Goals, goals_of
+from rl_scaling.analysis.noise_path import (
+    ADAPTIVE_COLUMNS,
+    adaptive_table,
+    gamma_of_runs,
+    mean_noise_scale,
+    path_to_goal,
+)
 from rl_scaling.analysis.noise_scale import NOTHING, NoiseRows, noise_columns, phase_rows
 from rl_scaling.analysis.profile import (
     FAILED,
@@ -36,7 +41,6 @@ from rl_scaling.analysis.profile import (
     residual_interval,
     seed_interval,
 )
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.tradeoff import (
     TradeoffFit,
     describe,
@@ -93,8 +97,8 @@ class SweepFit:
             noise_scale_reuse is noise_scale where examples are used again, NaN where they are not;
             gamma_predicted is what an adaptive batch could gain (M18, D.5) by the noise scale of the front's runs,
             NaN where examples are used again.
-        adaptive: one row for each goal that runs with an adaptive batch reached: `adaptive.ADAPTIVE_COLUMNS`. They are
-            in none of the other tables.
+        adaptive: one row for each goal that runs with an adaptive batch reached: `noise_path.ADAPTIVE_COLUMNS`. They
+            are in none of the other tables.
         frozen: one row for each measurement with the weights kept: `frozen.COLUMNS`. Nothing was learned in them; they
             are in none of the other tables either.
     """
@@ -116,7 +120,6 @@ def fit_runs(
     goals: Goals,
     *,
     horizon: float = DEFAULT_HORIZON,
-    minimum: float | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> SweepFit:
@@ -126,8 +129,6 @@ def fit_runs(
         runs: rows in the form of `rl_scaling.store.load_runs`.
         goals: goals for all tasks, or a sequence for each task.
         horizon: of the smoothing of scores, in episodes; losses are not smoothed.
-        minimum: episodes before there is a smoothed score; None: half the horizon.
-        confidence: of all intervals.
         resamples: draws of the bootstrap over seeds; the result is the same each time.
 
     Raises:
@@ -139,7 +140,7 @@ def fit_runs(
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: give 1 or more, such as 1000")
     frozen, runs = frozen_noise_scales(runs, confidence=confidence), that_learn(runs)
-    split = split_runs(runs, horizon=horizon, minimum=minimum)
+    split = split_runs(runs, horizon=horizon)
     everything = reaches(split, goals)
     followed = everything["run"].map([run.adaptive for run in split].__getitem__).astype(bool)
     reached = everything[~followed]
@@ -199,7 +200,6 @@ def fits_to_json(fits: pd.DataFrame, adaptive: pd.DataFrame | None = None) -> li
     """The rows of `SweepFit.fits` as plain data for strict JSON: what is not a finite number becomes None.
 
     Args:
-        fits: `SweepFit.fits`.
         adaptive: `SweepFit.adaptive`: its rows are listed under "adaptive" of their goal.
     """
     rows = [{str(name): _plain(value) for name, value in row.items()} for row in fits.to_dict("records")]

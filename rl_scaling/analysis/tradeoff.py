@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -117,13 +117,20 @@ def unfitted(profile: Profile, confidence: float) -> TradeoffFit:
     """What can be said of fewer than three batch sizes."""
     sizes = distinct_batch_sizes(profile.log_batch)
     message = f"{sizes} batch size{'s' if sizes != 1 else ''} reached the goal, and a fit needs 3 or more"
-    return TradeoffFit(NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, sizes, confidence, "too few batch sizes", message)
+    return _blank(sizes, confidence, "too few batch sizes", message)
 
 
 def not_reached(confidence: float, *, by_some: bool = False) -> TradeoffFit:
     """What can be said of a goal that no learning rate reached, though some of its seeds may have."""
     message = "no learning rate reached the goal with all its seeds" if by_some else "no run reached the goal"
-    return TradeoffFit(NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0, confidence, "not reached", message)
+    return _blank(0, confidence, "not reached", message)
+
+
+def _blank(
+    sizes: int, confidence: float, status: Status, message: str, low: float = NAN, high: float = NAN
+) -> TradeoffFit:
+    """Nothing but what bounds B_crit, if anything does."""
+    return TradeoffFit(NAN, NAN, NAN, low, high, NAN, NAN, NAN, sizes, confidence, status, message)
 
 
 def describe(profile: Profile, interval: LogInterval, confidence: float) -> TradeoffFit:
@@ -134,17 +141,16 @@ def describe(profile: Profile, interval: LogInterval, confidence: float) -> Trad
     below = interval.high == INF or best > largest + margin
     above = interval.low == -INF or best < smallest - margin
     sizes = distinct_batch_sizes(profile.log_batch)
-    blank = TradeoffFit(NAN, NAN, NAN, 0.0, INF, NAN, NAN, NAN, sizes, confidence, "unresolved", "")
     if above and best < smallest and _rises(profile, confidence):
-        return replace(blank, status="no trade-off", message=_RISES, critical_batch_low=NAN, critical_batch_high=NAN)
+        return _blank(sizes, confidence, "no trade-off", _RISES)
     if below and above:
-        return replace(blank, message=_SCATTER)
+        return _blank(sizes, confidence, "unresolved", _SCATTER, 0.0, INF)
     if below:
         low = math.exp(min(interval.low, largest))
-        return replace(blank, status="all below the turn", message=_below(low), critical_batch_low=low)
+        return _blank(sizes, confidence, "all below the turn", f"{_BELOW} {low:.3g}: add larger batches", low, INF)
     if above:
         high = math.exp(max(interval.high, smallest))
-        return replace(blank, status="all above the turn", message=_above(high), critical_batch_high=high)
+        return _blank(sizes, confidence, "all above the turn", f"{_ABOVE} {high:.3g}: add smaller batches", 0.0, high)
     log_steps_min = profile.log_steps_min(best)
     return TradeoffFit(
         steps_min=math.exp(log_steps_min),
@@ -163,15 +169,9 @@ def describe(profile: Profile, interval: LogInterval, confidence: float) -> Trad
 
 
 _RISES = "larger batches needed more steps: there is no trade-off to fit; the learning rates may be too small for them"
+_BELOW = "the batch sizes do not reach past the turn, B_crit is more than"
+_ABOVE = "the batch sizes do not reach below the turn, B_crit is less than"
 _SCATTER = "the points scatter too much to tell on which side of the turn the batch sizes lie: add seeds or batch sizes"
-
-
-def _below(low: float) -> str:
-    return f"the batch sizes do not reach past the turn, B_crit is more than {low:.3g}: add larger batches"
-
-
-def _above(high: float) -> str:
-    return f"the batch sizes do not reach below the turn, B_crit is less than {high:.3g}: add smaller batches"
 
 
 def _range_note(best: float, smallest: float, largest: float) -> str:
@@ -216,8 +216,6 @@ def tradeoff_curve(fit: pd.Series, smallest: float, largest: float, points: int 
 
     Args:
         fit: one row of `SweepFit.fits`.
-        smallest, largest: batch sizes.
-        points: how many.
 
     Returns:
         goal, updates, examples, critical_batch.

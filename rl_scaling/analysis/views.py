@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis.fronts import is_adaptive, measure_of, split_runs, tasks_of
+from rl_scaling.analysis.goals import DEFAULT_HORIZON
 from rl_scaling.analysis.noise_scale import noise_over_training
-from rl_scaling.analysis.smoothing import DEFAULT_HORIZON
 from rl_scaling.analysis.sweep_fit import SweepFit
 from rl_scaling.estimates import columns_of
 from rl_scaling.records import Direction, Measure
@@ -44,10 +44,11 @@ class Series:
     rows: pd.DataFrame
     curves: pd.DataFrame
 
-    @property
-    def left_out(self) -> int:
-        """How many runs `curves` leaves out."""
-        return int((self.runs["points"] == 0).sum())
+    def only(self, chosen: pd.Series) -> Series:
+        """The part that belongs to some of the `runs`."""
+        runs = self.runs[chosen]
+        rows, curves = (table[table["run"].isin(set(runs["run"]))] for table in (self.rows, self.curves))
+        return Series(runs, rows, curves)
 
 
 def _number_runs(records: pd.DataFrame) -> pd.DataFrame:
@@ -147,47 +148,52 @@ def prepare(records: pd.DataFrame, fronts: pd.DataFrame, horizon: float) -> Seri
     return Series(runs=runs, rows=rows, curves=curves.reset_index(drop=True))
 
 
-def of_task(series: Series, task: str) -> Series:
-    """The part of a series that belongs to one task."""
-    return _only(series, series.runs["task"] == task)
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Runs and what was found in them, to be shown task by task.
 
+    Attributes:
+        runs: rows in the form of `rl_scaling.store.load_runs`; may be empty.
+        fit: what `rl_scaling.analysis.fit_runs` found in them.
+        horizon: episodes over which scores are smoothed; the one the fit used.
+        predictions: what a model fitted to the runs of a task predicts: task, goal, batch_size, updates, updates_low,
+            updates_high, model; None where none was fitted.
+        rate_powers: alpha of A.3 (McCandlish et al. 2018) by algorithm; 1 where nothing is said.
+        curves: whether to draw every run's learning curve and noise scale, the bulk of a page.
+    """
 
-def of_fixed_batches(series: Series) -> Series:
-    """The part of a series whose batch sizes did not change; all of it where there is no such part."""
-    fixed = ~series.runs["adaptive"]
-    return _only(series, fixed) if fixed.any() else series
+    runs: pd.DataFrame
+    fit: SweepFit
+    horizon: float = DEFAULT_HORIZON
+    predictions: pd.DataFrame | None = None
+    rate_powers: Mapping[str, float] = field(default_factory=dict)
+    curves: bool = True
 
+    @cached_property
+    def identities(self) -> pd.DataFrame:
+        """See `rl_scaling.analysis.fronts.tasks_of`."""
+        return tasks_of(self.runs)
 
-def _only(series: Series, chosen: pd.Series) -> Series:
-    runs = series.runs[chosen]
-    rows, curves = (table[table["run"].isin(set(runs["run"]))] for table in (series.rows, series.curves))
-    return Series(runs, rows, curves)
+    @property
+    def problems(self) -> dict[str, str]:
+        """The problem of every task."""
+        return {str(task): str(problem) for task, problem in self.identities["problem"].items()}
+
+    def tasks(self) -> list[TaskView]:
+        """Every task, in the order of their names."""
+        if self.runs.empty:
+            return []
+        series = prepare(self.runs, self.fit.fronts, self.horizon)
+        return [TaskView(task, series.only(series.runs["task"] == task), self) for task in self.problems]
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """All that is shown of one task.
-
-    Attributes:
-        task: its label.
-        series: its runs.
-        sweep: the fits of all tasks beside it.
-        problems: the problem of each of those.
-        horizon: episodes over which scores were smoothed.
-        predictions: what a model predicts: goal, batch_size, updates, updates_low, updates_high, model; None or empty
-            where none was fitted.
-        rate_power: alpha of A.3 for its algorithm.
-        curves: whether every run is to be drawn.
-    """
+    """All that is shown of one task: its runs, and what was found in them and in those of all tasks beside it."""
 
     task: str
     series: Series
-    sweep: SweepFit
-    problems: Mapping[str, str] = field(default_factory=dict)
-    horizon: float = DEFAULT_HORIZON
-    predictions: pd.DataFrame | None = None
-    rate_power: float = 1.0
-    curves: bool = True
+    found: Findings
 
     @property
     def measure(self) -> Measure:
@@ -197,62 +203,36 @@ class TaskView:
     @cached_property
     def own(self) -> SweepFit:
         """The task's rows of the fits."""
-        return self.sweep.of_tasks([self.task])
+        return self.found.fit.of_tasks([self.task])
+
+    @property
+    def predictions(self) -> pd.DataFrame | None:
+        """The task's rows of what a model predicts."""
+        table = self.found.predictions
+        return None if table is None else table[table["task"] == self.task]
+
+    @property
+    def rate_power(self) -> float:
+        """Alpha of A.3 for its algorithm."""
+        return self.found.rate_powers.get(str(self.found.identities["algorithm"][self.task]), 1.0)
 
     @cached_property
     def fixed(self) -> Series:
         """The runs whose batch sizes did not change; all of them where there are no such."""
-        return of_fixed_batches(self.series)
+        fixed = ~self.series.runs["adaptive"]
+        return self.series.only(fixed) if fixed.any() else self.series
 
     @cached_property
     def noise(self) -> pd.DataFrame:
         """B_simple over examples, pooled over the best learning rate of each batch size."""
         best = self.fixed.rows[self.fixed.rows["best"]]
-        return noise_over_training(best, by="examples", horizon=self.horizon)
+        return noise_over_training(best, horizon=self.found.horizon)
 
     @property
     def examples_each(self) -> float:
         """What each environment adds to a batch; NaN where the runs differ or have no environments."""
         each = (self.fixed.runs["batch_size"] / self.fixed.runs["num_envs"].astype(float)).dropna().unique()
         return float(each[0]) if len(each) == 1 else math.nan
-
-
-def task_views(
-    runs: pd.DataFrame,
-    fit: SweepFit,
-    *,
-    horizon: float = DEFAULT_HORIZON,
-    predictions: pd.DataFrame | None = None,
-    rate_powers: Mapping[str, float] | None = None,
-    curves: bool = True,
-) -> list[TaskView]:
-    """Every task of a table of runs, in the order of their names.
-
-    Args:
-        runs: rows in the form of `rl_scaling.store.load_runs`.
-        fit: what was found in them.
-        horizon: of the smoothing of scores, in episodes.
-        predictions: as in `TaskView`, with a column task.
-        rate_powers: alpha of A.3 by algorithm; 1 where nothing is said.
-        curves: as in `TaskView`.
-    """
-    if runs.empty:
-        return []
-    series, tasks = prepare(runs, fit.fronts, horizon), tasks_of(runs)
-    problems = {str(task): str(problem) for task, problem in tasks["problem"].items()}
-    return [
-        TaskView(
-            task=task,
-            series=of_task(series, task),
-            sweep=fit,
-            problems=problems,
-            horizon=horizon,
-            predictions=None if predictions is None else predictions[predictions["task"] == task],
-            rate_power=(rate_powers or {}).get(str(tasks["algorithm"][task]), 1.0),
-            curves=curves,
-        )
-        for task in problems
-    ]
 
 
 def batch_sizes_by_goal(fits: pd.DataFrame) -> pd.DataFrame:
@@ -288,7 +268,6 @@ def goals_in_common(rows: pd.DataFrame, problems: Mapping[str, str]) -> list[pd.
 
     Args:
         rows: of `SweepFit.fits` or `SweepFit.fronts`.
-        problems: of every task.
     """
     named = rows.assign(problem=rows["task"].map(dict(problems)))
     shared = named[named.groupby(["problem", "goal"])["task"].transform("nunique") > 1]

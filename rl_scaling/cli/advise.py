@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rl_scaling.analysis.advise import ChosenRun
-    from rl_scaling.analysis.costs import CostModel
+    from rl_scaling.analysis.costs import CostModel, Throughput
     from rl_scaling.analysis.predictions import PredictionError
-    from rl_scaling.analysis.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class Advise:
 
     def _throughput(self, chosen: ChosenRun, runs: pd.DataFrame) -> Throughput | None:
         """The line through measured times; None, said aloud, where only one batch size has any."""
-        from rl_scaling.analysis.throughput import fit_throughput, measured_throughput
+        from rl_scaling.analysis.costs import fit_throughput, measured_throughput
 
         points = self._probed(chosen) if self.probe else measured_throughput(runs)
         try:

@@ -124,8 +124,8 @@ def _left(row: dict[str, object]) -> int:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Goals reached, Pareto fronts and critical batch sizes with intervals."""
+class FitOptions:
+    """What is to be fitted, and how."""
 
     folders: Folders
     """Stores of runs, or folders that hold some."""
@@ -135,6 +135,12 @@ class Fit:
     """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
     confidence: float = CONFIDENCE
     """Confidence level of the intervals."""
+
+
+@dataclass(frozen=True)
+class Fit(FitOptions):
+    """Goals reached, Pareto fronts and critical batch sizes with intervals."""
+
     json: bool = False
     """Print one row per task and goal as JSON on stdout."""
 

@@ -187,7 +187,7 @@ class BenchSupervised:
         import torch
 
         from rl_scaling.domains.device import choose_device
-        from rl_scaling.domains.supervised.batched import last_that_pays, measure_gain
+        from rl_scaling.domains.supervised.batched.program import last_that_pays, measure_gain
         from rl_scaling.domains.supervised.data import load_dataset
         from rl_scaling.domains.supervised.models import make_model
 

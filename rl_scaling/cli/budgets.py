@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from rl_scaling.cli.options import Folders, as_json, print_json, print_line, print_table, say, unset
+from rl_scaling.cli.options import Folders, json_rows, print_json, print_line, print_table, say, unset
 from rl_scaling.estimates import DASH, Estimate, interval, number
 from rl_scaling.store import StoreError, load_runs
 
@@ -29,7 +29,7 @@ class Budgets:
     """Print the tables as JSON on stdout."""
 
     def run(self) -> int:
-        from rl_scaling.analysis.budgets import against_sgd, best_rates_of_budgets, turns, unlimited
+        from rl_scaling.analysis.learning_rates import against_sgd, best_rates_of_budgets, turns, unlimited
 
         best = best_rates_of_budgets(load_runs(*self.folders, allow_empty=False))
         if best.empty:
@@ -37,27 +37,23 @@ class Budgets:
         beyond = unlimited(best)
         tables = {"best": best, "unlimited": beyond, "turns": turns(best), "against_sgd": against_sgd(best)}
         if self.figures is not None:
+            from rl_scaling.report.figures import draw_all
             from rl_scaling.report.page import export_figure
-            from rl_scaling.report.registry import draw_all
 
             for figure in draw_all("budgets", best):
                 for path in export_figure(figure, self.figures / figure.name):
                     say(f"wrote {path}")
         if self.json:
-            print_json({name: _rows(table) for name, table in tables.items()})
+            print_json({name: json_rows(table) for name, table in tables.items()})
         else:
             _print(tables)
         return 0
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [as_json({str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
-
-
 def _print(tables: dict[str, pd.DataFrame]) -> None:
     heads = ("task", "budget", "optimiser", "batch", "quantity", "best rate", "within an error", "effective", "value")
     shown = Table(*heads, "", box=None)
-    for row in [*_rows(tables["best"]), *_rows(tables["unlimited"])]:
+    for row in [*json_rows(tables["best"]), *json_rows(tables["unlimited"])]:
         value = f"{row['value']:.4g}" + (f" ± {row['standard_error']:.1g}" if row["standard_error"] is not None else "")
         notes = [f"{row['at_edge']}est rate tried: a better one may lie beyond"] if row["at_edge"] else []
         if "epochs" in row:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from rl_scaling.cli.options import as_json, print_json, print_line, print_table, say, unset
+from rl_scaling.cli.options import as_json, json_estimate, json_rows, print_json, print_line, print_table, say, unset
 from rl_scaling.config import ConfigError, require
 from rl_scaling.domains.nqm.config import BATCH_SIZES, CONFIDENCE, NQMConfig, OptimizerName, Setting
+from rl_scaling.estimates import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,12 +127,7 @@ class NQMCritical(NQMSteps):
         fit = fit_tradeoff(steps, steps * sizes)
         row = {
             **{name: getattr(self, name) for name in ("optimizer", "power", "target")},
-            "steps_min": fit.steps_min,
-            "examples_min": fit.examples_min,
-            "critical_batch": fit.critical_batch,
-            "critical_batch_low": fit.critical_batch_low,
-            "critical_batch_high": fit.critical_batch_high,
-            "status": fit.status,
+            **{name: getattr(fit, name) for name in ("steps_min", "examples_min", *_BATCH, "status")},
             "twice_the_steps": overhead_batch(sizes, steps, 2.0, of="steps"),
             "twenty_percent": overhead_batch(sizes, steps, 1.2, of="examples"),
         }
@@ -147,6 +143,7 @@ class NQMCritical(NQMSteps):
         return 0
 
 
+_BATCH = columns_of("critical_batch")
 _CRITICAL = {
     "critical_batch": "E_min / S_min of the fitted trade-off (2.12)",
     "twice_the_steps": "steps are twice those of the largest batch",
@@ -187,9 +184,8 @@ class NQMFit:
         advice = in_one_line(fastest(fit, wanted, [(name, power) for name in ("sgd", "momentum", "ema")]))
         values = {name: getattr(fit, name) for name in ("spectrum_exponent", "noise_exponent", "noise_scale")}
         if self.json:
-            rows = [as_json({str(k): v for k, v in row.items()}) for row in predicted.to_dict("records")]
-            fitted = {k: as_json({"value": v.value, "low": v.low, "high": v.high}) for k, v in values.items()}
-            print_json({**fitted, "scatter": fit.scatter, "predicted": rows, "advice": advice})
+            fitted = {name: json_estimate(value) for name, value in values.items()}
+            print_json({**fitted, "scatter": fit.scatter, "predicted": json_rows(predicted), "advice": advice})
             return 0
         for name, value in values.items():
             print_line(f"{name.replace('_', ' ')}: {value.value:.3g} ({value.low:.3g} - {value.high:.3g})")
@@ -264,7 +260,7 @@ class NQMFigures:
     """Print the checks as JSON on stdout."""
 
     def run(self) -> int:
-        from rl_scaling.report.gallery import write_gallery
+        from rl_scaling.validation.gallery import write_gallery
         from rl_scaling.validation.published_figures import exhibits
 
         shown = exhibits()

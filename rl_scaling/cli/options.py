@@ -10,7 +10,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import docstring_parser
 import tyro
@@ -18,6 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_scaling.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rl_scaling.estimates import Estimate
 
 console = Console(stderr=True, highlight=False)
 
@@ -71,7 +76,10 @@ def _option(name: str, having: Sequence[type[Any]], kind: Any, configs: int, onl
         text = next(iter(helps.values()))
         text = f"{only}: {text}" if only else text[:1].upper() + text[1:]
     else:
-        text = "; ".join(f"{getattr(c, 'family', c.kind.upper())}: {help}" for c, help in helps.items())
+        same: dict[str, list[str]] = {}
+        for config, help in helps.items():
+            same.setdefault(help, []).append(getattr(config, "family", config.kind.upper()))
+        text = "; ".join(f"{', '.join(kinds)}: {help}" for help, kinds in same.items())
     if kept and len(set(defaults)) == 1:
         hint = None if kind is bool or defaults[0] else ""  # nothing is to be said of an empty list
         return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], field(default=defaults[0])
@@ -165,6 +173,16 @@ def at_least(lowest: float, **options: float) -> None:
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with null where a number is missing or infinite, for JSON has neither."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as `as_json` gives them."""
+    return [as_json({str(name): value for name, value in row.items()}) for row in table.to_dict("records")]
+
+
+def json_estimate(estimate: Estimate) -> dict[str, Any]:
+    """A number with its interval as `as_json` gives it."""
+    return as_json({"value": estimate.value, "low": estimate.low, "high": estimate.high})
 
 
 def print_line(text: object) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, load_and_fit
-from rl_scaling.cli.options import Folders, as_json, print_json, print_line, say, unset
+from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, FitOptions, load_and_fit
+from rl_scaling.cli.options import json_rows, print_json, print_line, say, unset
 from rl_scaling.store import RunInfo, StoreError, StoreWarning, list_runs
 
 if TYPE_CHECKING:
@@ -29,17 +29,9 @@ FEWEST_MODEL_SIZES = 4
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(FitOptions):
     """One self-contained HTML page: noise scale against critical batch size over all domains, then each task."""
 
-    folders: Folders
-    """Stores of runs, or folders that hold some."""
-    goals: Annotated[tuple[float, ...], unset("[FLOAT [FLOAT ...]]")] = ()
-    """Scores or losses to reach; by default those kept with the sweep, or the game's own."""
-    horizon: float = HORIZON
-    """Episodes over which scores are smoothed before they are compared with a goal; losses are not."""
-    confidence: float = CONFIDENCE
-    """Confidence level of the intervals."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
     """File of the page."""
     figures: Annotated[Path | None, unset("DIR")] = None
@@ -58,7 +50,7 @@ class Report:
 
     def run(self) -> int:
         from rl_scaling.report import write_report
-        from rl_scaling.report.table_files import tables_of, write_tables
+        from rl_scaling.report.page import tables_of, write_tables
 
         choices = ["--goals", *(f"{goal:g}" for goal in self.goals)] if self.goals else []
         choices += ["--horizon", f"{self.horizon:g}"] if self.horizon != HORIZON else []
@@ -83,8 +75,7 @@ class Report:
         if self.tables is not None:
             write_tables(tables, self.tables)
         if self.json:
-            rows = tables["agreement"].to_dict("records")
-            print_json({"page": str(page), "agreement": [as_json({str(k): v for k, v in row.items()}) for row in rows]})
+            print_json({"page": str(page), "agreement": json_rows(tables["agreement"])})
         else:
             print_line(page)
         return 0
@@ -129,9 +120,6 @@ def parts(
         runs: records of runs, as `load_runs` returns them.
         fit: what `load_and_fit` found in them.
         infos: of these runs, for where they come from.
-        command: that makes the page.
-        horizon: of the smoothing of scores.
-        explanations: a few sentences for each domain.
         curves: whether to draw every run's curve also where there are more than MOST_RUNS_WITH_CURVES.
         predictions: what `predicted_steps` returns.
     """

@@ -22,8 +22,7 @@ from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, 
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.domains.rl.task import RLTask, learning_rates_of, scale_of
 from rl_scaling.domains.supervised.config import Budget, doubled
-from rl_scaling.domains.supervised.problems import OptimizerName, Problem, find_problem
-from rl_scaling.domains.supervised.tasks import SupervisedTask
+from rl_scaling.domains.supervised.problems import OptimizerName, Problem, SupervisedTask, find_problem
 from rl_scaling.envs.config import EnvironmentConfig, GymnasiumConfig
 from rl_scaling.store import StoreError
 
@@ -50,10 +49,10 @@ class SweepRL(SweepOptions):
     """Size of the sweep, where other options do not say otherwise: smoke (minutes on two cores), overnight (one
     machine), paper (a GPU node for days). Prints beforehand what it will take."""
     algorithm: str = "a2c"
-    """Algorithm: a2c, ppo, or one that you registered."""
+    """Algorithm: a2c, ppo, ppo-ewma, or one that you registered."""
     num_envs: Annotated[tuple[int, ...] | None, unset("INT [INT ...]")] = None
     """Numbers of environments (default 4 8 16 32 64; scales have their own); a batch is this times --rollout-steps
-    (PPO: over --minibatches), in frames."""
+    (PPO: over --minibatches, unless --scaling is minibatch), in frames."""
     frames: Annotated[Count | None, unset("COUNT")] = None
     """Frames of every trial, as the agent sees them (2e6 is understood, and the default; smoke 12e3, paper 2e7; of
     MinAtar 1e6; smoke 5e4, overnight 2e6, paper 5e6)."""
@@ -114,7 +113,13 @@ class SweepRL(SweepOptions):
             raise ConfigError("name a game: --game Pong, several, or --game all; or --env-id CartPole-v1")
         if len(games) > 1 and self.goals:
             raise ConfigError("--goals are scores of one game: leave them out for several, which have their own")
-        return folders_of(self, {f"{game.folder}-{self.algorithm}": self._game_plan(game) for game in games})
+        return folders_of(self, {f"{game.folder}-{self._family}": self._game_plan(game) for game in games})
+
+    @property
+    def _family(self) -> str:
+        """The algorithm, and how it scales where that is not as by default: "ppo-minibatch"."""
+        scaling = given(self.agent).get("scaling", "count")
+        return self.algorithm if scaling == "count" else f"{self.algorithm.removesuffix('-ewma')}-{scaling}"
 
     def _game_plan(self, game: Game) -> SweepPlan:
         return self._plan(played(game.environment(), given(self.played)), self.goals or game.goals)
@@ -124,7 +129,7 @@ class SweepRL(SweepOptions):
             raise ConfigError("name games or an environment: leave --game or --env-id out")
         environment = environment_config(None, env_id, GymnasiumConfig.num_envs, given(self.played))
         name = env_id.rpartition(":")[2].replace("/", "-").lower()
-        return folders_of(self, {f"{name}-{self.algorithm}": self._plan(environment, self.goals)})
+        return folders_of(self, {f"{name}-{self._family}": self._plan(environment, self.goals)})
 
     def _plan(self, environment: EnvironmentConfig, goals: tuple[float, ...]) -> SweepPlan:
         from rl_scaling.sweeps.plan import SweepPlan
@@ -184,11 +189,13 @@ class SweepRL(SweepOptions):
             return False
 
     def _agent(self, network: Network) -> Any:
-        agent = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
+        agent: Any = find_algorithm(self.algorithm)()  # pyright: ignore[reportCallIssue]
         options = {"network": network, **given(self.agent)}
+        if hasattr(agent, "scaling") and "scaling" in options:  # may make another algorithm of it
+            agent = dataclasses.replace(agent, scaling=options.pop("scaling")).as_algorithm
         for option in options:
             owners = [name for name in ALGORITHMS if hasattr(find_algorithm(name), option)]
-            if self.algorithm not in owners:
+            if agent.kind not in owners:
                 said, owner = option.replace("_", "-"), owners[0]
                 raise ConfigError(f"--{said} is for {owner.upper()}: add --algorithm {owner}, or leave it out")
         return dataclasses.replace(agent, **options)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from rl_scaling.cli.options import Count, as_json, print_json, print_line, print_table, say, unset
+from rl_scaling.cli.options import Count, as_json, json_estimate, print_json, print_line, print_table, say, unset
 from rl_scaling.validation.settings import WHATS, TemperatureSettings, What
 
 if TYPE_CHECKING:
-    from rl_scaling.estimates import Estimate
     from rl_scaling.validation.temperature import Phase, TemperatureRun
 
 
@@ -54,35 +53,18 @@ def _row(run: TemperatureRun) -> dict[str, Any]:
         "what": run.what,
         "phases": [_phase_row(phase) for phase in run.phases],
         "expected_ratio": run.expected,
-        "ratio": _ends(run.ratio),
+        "ratio": json_estimate(run.ratio),
         "ratio_exact": run.exact_ratio,
-        "return_ratio": _ends(run.return_ratio),
+        "return_ratio": json_estimate(run.return_ratio),
     }
-
-
-def _ends(ratio: Estimate) -> dict[str, Any]:
-    return as_json({"value": ratio.value, "low": ratio.low, "high": ratio.high})
 
 
 def _phase_row(phase: Phase) -> dict[str, Any]:
     found = phase.estimate
-    return as_json(
-        {
-            "phase": phase.name,
-            "learning_rate": phase.learning_rate,
-            "batch_size": phase.batch_size,
-            "temperature": phase.temperature,
-            "loss": phase.loss,
-            "b_simple": found.b_simple,
-            "low": found.low,
-            "high": found.high,
-            "resolved": found.resolved,
-            "grad_sq_norm": found.grad_sq_norm,
-            "trace_cov": found.trace_cov,
-            "measurements": found.steps,
-            "b_simple_exact": phase.b_simple_exact,
-        }
-    )
+    of_phase = {name: getattr(phase, name) for name in ("learning_rate", "batch_size", "temperature", "loss")}
+    names = ("b_simple", "low", "high", "resolved", "grad_sq_norm", "trace_cov")
+    measured = {name: getattr(found, name) for name in names} | {"measurements": found.steps}
+    return as_json({"phase": phase.name, **of_phase, **measured, "b_simple_exact": phase.b_simple_exact})
 
 
 def _print(runs: list[TemperatureRun]) -> None:
@@ -104,7 +86,7 @@ def _write(runs: list[TemperatureRun], numbers: dict[str, Any], folder: Path) ->
     import json
 
     from rl_scaling.report.page import export_figure
-    from rl_scaling.validation.temperature_chart import temperature_figure
+    from rl_scaling.validation.temperature import temperature_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "temperature.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")

@@ -184,7 +184,7 @@ class TrainRL(Training):
     it. The network is by default one that takes its observations, mlp where they are no images."""
     num_envs: Annotated[int | None, unset("INT")] = None
     """Environments stepped together, by default as many as the algorithm's defaults are known to work with (A2C 16,
-    PPO 8); a batch is this times --rollout-steps (PPO: over --minibatches), in frames."""
+    PPO 8); a batch is this times --rollout-steps, in frames (PPO: over --minibatches, unless --scaling minibatch)."""
     played: OmitArgPrefixes[GameOptions] = field(default_factory=GameOptions)  # pyright: ignore[reportInvalidTypeForm]
     """How a game is played; kept with the run."""
     noise: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)

@@ -48,6 +48,10 @@ VERBS = {
         "advise:Advise",
         "From one run: what every number of environments takes, and which is fastest, cheapest and balanced.",
     ),
+    "translate": (
+        "translate:Translate",
+        "Settings for one number of environments as settings for another that should give the same learning curve.",
+    ),
     "budgets": (
         "budgets:Budgets",
         "Best learning rates by training loss and by validation, for runs of `sweep supervised --budget`.",

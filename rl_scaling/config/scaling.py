@@ -40,7 +40,6 @@ class AdaptiveConfig(Config):
     rate_power: float = 0.5
 
     def check(self) -> None:
-        """See `Config.check`."""
         require_positive(self, "exchange_rate", "change_every_updates", "rate_turn")
         require(1 <= self.tolerance < math.inf, f"tolerance is {self.tolerance}: give a factor of 1 or more")
         require_fraction(self, "rate_power")
@@ -88,7 +87,6 @@ class LearningRates(Config):
     fixed: tuple[float, ...] = ()
 
     def check(self) -> None:
-        """See `Config.check`."""
         for rate in (*self.fixed, self.reference_rate):
             require(math.isfinite(rate) and rate > 0, f"learning rate {rate} in the grid: give positive numbers")
         require_positive(self, "reference_batch", "turn")

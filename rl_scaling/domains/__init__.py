@@ -12,7 +12,7 @@ DOMAINS = {
     "rl": ("rl_scaling.domains.rl.domain:ReinforcementLearning", "rl_scaling.domains.rl.task:RLTask"),
     "supervised": (
         "rl_scaling.domains.supervised.domain:Supervised",
-        "rl_scaling.domains.supervised.tasks:SupervisedTask",
+        "rl_scaling.domains.supervised.problems:SupervisedTask",
     ),
     "nqm": ("rl_scaling.domains.nqm.domain:NoisyQuadraticModel", "rl_scaling.domains.nqm.domain:NQMTask"),
 }

@@ -6,12 +6,16 @@ Names that need torch, or another library that is not always there, are imported
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rl_scaling.noise.batch_rule import next_size
 from rl_scaling.noise.clusters import cluster_groups
-from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
+from rl_scaling.noise.estimate import (
+    NoiseScaleEstimate,
+    estimate_noise_scale,
+    example_trace,
+    moments_from_groups,
+    next_size,
+)
 from rl_scaling.noise.loss_terms import PartMeters
 from rl_scaling.noise.meter import NoiseScaleMeter
-from rl_scaling.noise.moments import example_trace, moments_from_groups
 
 if TYPE_CHECKING:
     from rl_scaling.noise.integrations.data_parallel import RankNoise

@@ -33,7 +33,6 @@ class PartMeters:
 
         Args:
             group_size: examples (frames) in a group, the same for all parts.
-            window: as in `NoiseScaleMeter`.
 
         Raises:
             ValueError: a number out of range.
@@ -69,7 +68,6 @@ class PartMeters:
             batch_sq_norms: squared norm of the overall mean gradient, for each part.
             group_sizes: (k,) examples in each group where they differ; the same for all parts.
             example_traces: as `example_trace` of `NoiseScaleMeter.update`, for the parts that have one.
-            learning_rate: that of the update.
 
         Raises:
             ValueError: other parts than in the update before, or what `NoiseScaleMeter.update` refuses in a part; then

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 
-from rl_scaling.noise.estimate import FloatArray, NoiseScaleEstimate, estimate_noise_scale
-from rl_scaling.noise.moments import moments_from_groups
+from rl_scaling.noise.estimate import FloatArray, NoiseScaleEstimate, estimate_noise_scale, moments_from_groups
 
 # Measurements older than this many time constants weigh less than e^-8 of the newest and are dropped.
 _KEPT_TIME_CONSTANTS = 8
@@ -107,15 +106,9 @@ class NoiseScaleMeter:
             ValueError: fewer than two groups, shapes that do not fit, a negative norm, size or learning rate, or an
                 overall mean longer than means of its parts can be (the sign of sums handed in for means).
         """
-        self.add(
-            measure(
-                group_sq_norms,
-                batch_sq_norm,
-                self._group_size if group_sizes is None else group_sizes,
-                example_trace=example_trace,
-                learning_rate=learning_rate,
-            )
-        )
+        sizes = self._group_size if group_sizes is None else group_sizes
+        further = {"example_trace": example_trace, "learning_rate": learning_rate}
+        self.add(measure(group_sq_norms, batch_sq_norm, sizes, **further))
 
     def add(self, measurement: Measurement) -> None:
         """Takes in one batch that `measure` has read; one without finite moments is skipped and counted."""
@@ -141,14 +134,8 @@ class NoiseScaleMeter:
             raise ValueError(f"no measurements yet: call update() first{skipped}")
         age = np.arange(len(squares))[::-1]
         weights = np.ones(len(squares)) if self._window is None else np.exp(-age / self._window)
-        estimate = estimate_noise_scale(
-            squares,
-            traces,
-            weights=weights,
-            example_traces=example_traces,
-            confidence=confidence,
-            skipped=self._skipped,
-        )
+        options = {"example_traces": example_traces, "confidence": confidence, "skipped": self._skipped}
+        estimate = estimate_noise_scale(squares, traces, weights=weights, **options)
         log_rates = np.log(learning_rates, where=learning_rates > 0, out=np.full(len(squares), math.nan))
         return dataclasses.replace(
             estimate,

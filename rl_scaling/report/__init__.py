@@ -4,11 +4,9 @@ from rl_scaling.report import Section, write_report
 write_report([Section(heading="Breakout", runs=runs, fit=fit)], "report.html", title="How Breakout scales")
 """
 
-from rl_scaling.report.data import Tables
+from rl_scaling.report.figures import Figure, Tables, chart
 from rl_scaling.report.overview import Overview
 from rl_scaling.report.page import write_report
-from rl_scaling.report.registry import chart
 from rl_scaling.report.section import Section
-from rl_scaling.report.theme import Figure
 
 __all__ = ["Figure", "Overview", "Section", "Tables", "chart", "write_report"]

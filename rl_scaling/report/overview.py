@@ -1,4 +1,7 @@
-"""The first part of the page: does the noise scale predict the critical batch size, over all domains measured?"""
+"""The first part of the page: does the noise scale predict the critical batch size, over all domains measured?
+
+Beside it stand the values of McCandlish et al. 2018, Table 1.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,72 @@ from rl_scaling.analysis import Agreement, SweepFit, pairs_of
 from rl_scaling.analysis.agreement import ALL, DOMAINS, SCALES, Farthest, agreements, farthest_task, scales
 from rl_scaling.estimates import DASH, Estimate, count_of, interval, number
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.published import PUBLISHED, SOURCE
-from rl_scaling.report.words import bounded, percent
+from rl_scaling.report.theme import bounded, percent
+
+SOURCE = "McCandlish et al. 2018, Table 1"
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class PublishedScale:
+    """One task of the table; where the paper gives a range over several games it is kept as one.
+
+    Attributes:
+        task: as the paper calls it.
+        unit: what a batch is counted in.
+        critical_start, critical_end: critical batch size early and late in training.
+        noise_start, noise_mean: simple noise scale at the start and averaged over training.
+    """
+
+    task: str
+    unit: str
+    critical_start: Estimate
+    critical_end: Estimate
+    noise_start: Estimate
+    noise_mean: Estimate
+
+
+def _scale(task: str, unit: str, *values: float | tuple[float, float]) -> PublishedScale:
+    """A pair is a range without a value, or a lower bound."""
+    return PublishedScale(
+        task, unit, *(Estimate(NAN, *v) if isinstance(v, tuple) else Estimate(v, v, v) for v in values)
+    )
+
+
+PUBLISHED = (
+    _scale("MNIST", "examples", 20, 200, 50, 900),
+    _scale("SVHN", "examples", 50, 500, 300, 4_000),
+    _scale("CIFAR-10", "examples", 300, 900, 400, 2_000),
+    _scale("ImageNet", "examples", 1_000, 15_000, 4_000, 30_000),
+    _scale("SVHN autoencoder", "examples", 10, 40, 2, 2),
+    _scale("SVHN VAE", "examples", 10, 200, 10, 10),
+    _scale("Billion Word", "tokens", 700, 100_000, 1_000, 150_000),
+    _scale("Atari", "frames", (100, 1_000), (400, 8_000), (100, 1_000), (1_000, 20_000)),
+    _scale("Dota 1v1", "frames", 50_000, 3_000_000, 100_000, 300_000),
+    _scale("Dota 5v5", "frames", (NAN, NAN), (8_000_000, math.inf), 100_000, 24_000_000),
+)
+
+
+def published_pairs() -> pd.DataFrame:
+    """The end of training of every task, as points for a chart.
+
+    Returns:
+        Columns task, unit, noise_scale, critical_batch and their _low and _high; a range is a point at its geometric
+        middle. Tasks with a bound alone are left out.
+    """
+    rows = [
+        {"task": scale.task, "unit": scale.unit}
+        | _point("noise_scale", scale.noise_mean)
+        | _point("critical_batch", scale.critical_end)
+        for scale in PUBLISHED
+        if math.isfinite(scale.critical_end.high)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _point(name: str, scale: Estimate) -> dict[str, float]:
+    return Estimate((scale.low * scale.high) ** 0.5, scale.low, scale.high).columns(name)
+
 
 # A typical factor up to this is called the right order of magnitude.
 _GOOD = math.sqrt(10)
@@ -109,12 +176,7 @@ def _left_out(overview: Overview) -> Html:
 
 
 def answer(found: Mapping[str, Agreement], farthest: Farthest | None = None) -> Html:
-    """The question of the page, answered in a few sentences with numbers.
-
-    Args:
-        found: `Overview.agreements`.
-        farthest: `Overview.farthest`.
-    """
+    """The question of the page, answered in a few sentences with numbers."""
     everything = found[ALL]
     if not everything.pairs:
         words: list[object] = ["No task has both a critical batch size and a noise scale yet; the parts below say why."]

@@ -1,25 +1,26 @@
-"""The report as one HTML file that needs no network, and its charts as SVG and PNG."""
+"""The report as one HTML file that needs no network, its charts as SVG, PDF and PNG, and its tables as files."""
 
 from __future__ import annotations
 
 import functools
+import io
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import pandas as pd
 import vl_convert
 
-from rl_scaling.report.data import Columns, rows_of
-from rl_scaling.report.html import Html, json_script, tag
+from rl_scaling.report.figures import SCOPES, Columns, Figure, charts_of, draw_all, rows_of
+from rl_scaling.report.html import SCRIPT, Html, json_script, style_sheet, tag
 from rl_scaling.report.overview import OVERVIEW, Overview, overview_html
-from rl_scaling.report.registry import draw_all
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
-from rl_scaling.report.style import SCRIPT, style_sheet
-from rl_scaling.report.theme import Figure, config, with_plain_colours
+from rl_scaling.report.theme import config, with_plain_colours
 
 CHART_HEIGHT = 330
 WIDE_CHART_HEIGHT = 400
@@ -79,20 +80,16 @@ def _navigation(headings: Sequence[str]) -> Html:
     return tag("nav", tag("ul", *links), aria_label="Parts of this page")
 
 
-def page_html(sections: Sequence[Section], *, title: str, lead: str = "", overview: Overview | None = None) -> str:
-    """The whole page as text; see `write_report`."""
-    return page_of(sections, [task_parts(section) for section in sections], title=title, lead=lead, overview=overview)
-
-
-def page_of(
+def page_html(
     sections: Sequence[Section],
-    parts: Sequence[Sequence[TaskPart]],
     *,
     title: str,
     lead: str = "",
     overview: Overview | None = None,
+    parts: Sequence[Sequence[TaskPart]] | None = None,
 ) -> str:
-    """The page of sections whose figures are drawn: `parts` has the `task_parts` of each."""
+    """The whole page as text, see `write_report`; `parts` has the `task_parts` of each section where they are drawn."""
+    parts = [task_parts(section) for section in sections] if parts is None else parts
     drawn = Drawn()
     headings = [section.heading for section in sections]
     bodies = []
@@ -112,7 +109,6 @@ def document(bodies: Sequence[Html], headings: Sequence[str], drawn: Drawn, *, t
         bodies: its parts; the id of each is "part-0", "part-1" and so on.
         headings: their headings, for the links at the top.
         drawn: the charts in them.
-        lead: a sentence or two below it.
     """
     head = [
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
@@ -188,7 +184,6 @@ def write_report(
     Args:
         sections: the parts of the page, in order; each has its own runs and fits.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        lead: a sentence or two below it.
         overview: what is compared over all sections, at the top of the page; None for pages of one task.
         figures: a folder for every chart as SVG, PDF and PNG; None writes none.
 
@@ -203,9 +198,52 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, page_of(sections, parts, title=title, lead=lead, overview=overview).encode())
+    write_file(target, page_html(sections, title=title, lead=lead, overview=overview, parts=parts).encode())
     if figures is not None:
         for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)
         export_figures(parts, [section.heading for section in sections], Path(figures))
     return target
+
+
+def tables_of(overview: Overview) -> dict[str, pd.DataFrame]:
+    """Every table behind the charts of a page that has rows, by the name of its file."""
+    tables: dict[str, pd.DataFrame] = {}
+    for scope in SCOPES:
+        for one in charts_of(scope):
+            tables |= one.tables(overview)
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Every table as NAME.csv, NAME.parquet and NAME.md; replaces files of these names.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    written = []
+    for name, table in tables.items():
+        parquet = io.BytesIO()
+        table.to_parquet(parquet, index=False)
+        contents = {"csv": table.to_csv(index=False).encode(), "parquet": parquet.getvalue(), "md": _markdown(table)}
+        for ending, content in contents.items():
+            write_file(path := folder / f"{name}.{ending}", content)
+            written.append(path)
+    return written
+
+
+def _markdown(table: pd.DataFrame) -> bytes:
+    lines = [_line(table.columns), _line("---" for _ in table.columns)]
+    lines += [_line(map(_cell, row)) for row in table.itertuples(index=False)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _cell(value: object) -> str:
+    """A cell that cannot end its column or its line."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from rl_scaling.analysis import DEFAULT_HORIZON, SweepFit, TaskView
-from rl_scaling.analysis.views import task_views
+from rl_scaling.analysis import TaskView
+from rl_scaling.analysis.views import Findings
 from rl_scaling.estimates import count_of, duration, number
+from rl_scaling.report.figures import Figure, draw_all
 from rl_scaling.report.html import Html, join, tag
-from rl_scaling.report.registry import draw_all
 from rl_scaling.report.tables import (
     STATUS_WORDS,
     compared_table,
@@ -25,43 +25,28 @@ from rl_scaling.report.tables import (
     throughput_table,
     verdict,
 )
-from rl_scaling.report.theme import Figure
-from rl_scaling.report.words import Words, words_of
+from rl_scaling.report.theme import Words, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Section(Findings):
     """A named part of the page with its own runs, so that live and shipped measurements are never mixed.
 
     Attributes:
         heading: what this part is called.
-        runs: records of runs, as `rl_scaling.store.load_runs` returns them; may be empty.
-        fit: what `rl_scaling.analysis.fit_runs` found in them.
         explanation: a few sentences on where the runs come from and what they can show.
         badge: a word or two beside the heading, such as "measured just now".
         command: the command that repeats this part.
         notes: remarks, each one a paragraph.
         provenance: versions, commit and machine: one mapping per run (`RunInfo.provenance`), or one for all.
-        horizon: episodes over which scores are smoothed; the one the fit used.
-        predictions: what a model fitted to the runs of a task predicts: task, goal, batch_size, updates, updates_low,
-            updates_high, model; drawn over what was measured.
-        rate_powers: alpha of A.3 (McCandlish et al. 2018) by algorithm, for the chart of best rates; 1 where nothing is
-            said.
-        curves: whether to draw every run's learning curve and noise scale, the bulk of a page.
     """
 
     heading: str
-    runs: pd.DataFrame
-    fit: SweepFit
     explanation: str = ""
     badge: str = ""
     command: str = ""
     notes: Sequence[str] = ()
     provenance: Sequence[Mapping[str, Any]] = ()
-    horizon: float = DEFAULT_HORIZON
-    predictions: pd.DataFrame | None = None
-    rate_powers: Mapping[str, float] = field(default_factory=dict)
-    curves: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,15 +59,7 @@ class TaskPart:
 
 def task_parts(section: Section) -> list[TaskPart]:
     """The section taken apart by task, with its figures drawn."""
-    views = task_views(
-        section.runs,
-        section.fit,
-        horizon=section.horizon,
-        predictions=section.predictions,
-        rate_powers=section.rate_powers,
-        curves=section.curves,
-    )
-    return [TaskPart(view, _fill_rows(draw_all("task", view))) for view in views]
+    return [TaskPart(view, _fill_rows(draw_all("task", view))) for view in section.tasks()]
 
 
 def _fill_rows(figures: list[Figure]) -> list[Figure]:
@@ -104,7 +81,7 @@ def _missing(part: TaskPart) -> list[str]:
         missing.append("No noise scale: it was not measured in these runs.")
     elif f"noise-scale-over-{words.unit}" not in names:
         missing.append("No noise scale over training: no measurement gave an estimate.")
-    if not part.view.curves:
+    if not part.view.found.curves:
         missing.append("No learning curves: there are too many runs for one page.")
     elif f"learning-curves-{words.unit}" not in names:
         scored = words.measure.over_episodes
@@ -173,7 +150,7 @@ def section_html(
         return tag("section", *blocks, id=identity)
     for part in parts:
         blocks.append(_task_html(part, [draw(figure, section.command) for figure in part.figures]))
-    compared = compared_table(section.fit.fits, parts[0].view.problems)
+    compared = compared_table(section.fit.fits, section.problems)
     if compared is not None:
         blocks += [tag("h3", "Algorithms side by side"), tag("div", compared, class_="card")]
     blocks.append(how_it_was_run(section, pd.concat([part.view.series.runs for part in parts])))

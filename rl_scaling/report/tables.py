@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis.agreement import easiest_first
-from rl_scaling.analysis.throughput import throughput_by_batch_size
+from rl_scaling.analysis.costs import throughput_by_batch_size
 from rl_scaling.analysis.views import goals_in_common
 from rl_scaling.estimates import MINUS, Estimate, count_of, duration, interval, number
 from rl_scaling.records import PARTS
 from rl_scaling.report.html import Html, join, table, tag
-from rl_scaling.report.words import Words, bounded, percent, words_of
+from rl_scaling.report.theme import Words, bounded, percent, words_of
 
 STATUS_WORDS = {
     "done": "finished",
@@ -290,7 +290,6 @@ def compared_table(fits: pd.DataFrame, problems: Mapping[str, str]) -> Html | No
 
     Args:
         fits: `SweepFit.fits` of all tasks.
-        problems: of every task.
     """
     parts = goals_in_common(fits[fits["status"] != "not reached"], problems)
     if not parts:

@@ -1,4 +1,4 @@
-"""Colours, axes and legends that every chart shares.
+"""What every chart shares: words for what a task counts, colours, axes and legends.
 
 Charts name their colours as CSS variables (`var(--ramp-4-0)`), so one drawing serves light, dark and printed pages;
 where no style sheet is at hand (SVG and PNG files) `with_plain_colours` puts the light values in their place.
@@ -15,8 +15,83 @@ from typing import Any, TypeVar
 import altair as alt
 import pandas as pd
 
-from rl_scaling.report.data import Tables
-from rl_scaling.report.words import Words
+from rl_scaling.analysis.fronts import measure_of
+from rl_scaling.estimates import Estimate
+from rl_scaling.records import Direction, Measure
+
+_COUNTED_AS = {"frames": "agent steps"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words for one task."""
+
+    measure: Measure
+
+    @property
+    def unit(self) -> str:
+        """What batches and totals are counted in: frames or examples."""
+        return self.measure.unit
+
+    @property
+    def counted(self) -> str:
+        """The unit with what it is, for an axis of totals."""
+        return f"{self.unit} ({_COUNTED_AS[self.unit]})" if self.unit in _COUNTED_AS else self.unit
+
+    @property
+    def batch_steps(self) -> str:
+        """What a batch size that changes is a multiple of."""
+        return "in steps of whole groups of environments" if self.unit == "frames" else f"in whole {self.unit}"
+
+    @property
+    def larger_batches(self) -> str:
+        """What larger batches come from."""
+        return "more environments" if self.unit == "frames" else "larger batches"
+
+    @property
+    def log_scale(self) -> str:
+        """What the unit is, and that an axis is logarithmic."""
+        return ", ".join([*filter(None, [_COUNTED_AS.get(self.unit)]), "log scale"])
+
+    @property
+    def quantity(self) -> str:
+        """What is compared with goals: score, loss, validation loss."""
+        return self.measure.words
+
+    @property
+    def goal(self) -> str:
+        """A goal with its quantity."""
+        return f"goal ({self.quantity})"
+
+    @property
+    def curve(self) -> str:
+        """What learning curves show."""
+        return f"smoothed {self.quantity}" if self.measure.over_episodes else self.quantity
+
+    @property
+    def direction(self) -> Direction:
+        """Where goals are reached from."""
+        return self.measure.direction
+
+
+def percent(fits: pd.DataFrame) -> str:
+    """The confidence of the intervals in `SweepFit.fits`, with a space that does not break."""
+    return f"{100 * fits['confidence'].iloc[0]:g}\N{NO-BREAK SPACE}%"
+
+
+def bounded(estimate: Estimate, digits: int = 3) -> str:
+    """An estimate for a sentence or a table of the page."""
+    return estimate.text(digits, above="at least ", below="at most ")
+
+
+def words_of(table: pd.DataFrame) -> Words:
+    """The words for rows of one task that have the columns unit and quantity.
+
+    >>> words_of(pd.DataFrame({"unit": ["frames"], "quantity": ["score"]})).counted
+    'frames (agent steps)'
+    """
+    return Words(measure_of(table))
+
 
 # Both ramps run through the hues of "plasma", whose lightness is monotone: they keep their order for colour-blind
 # readers and in grey. The light one leaves out the pale end, the dark one the deep end.
@@ -46,27 +121,6 @@ _INKS = {  # name: (light, dark)
 }
 _Channel = TypeVar("_Channel", alt.X, alt.Y)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One chart with the words around it.
-
-    Attributes:
-        name: what the exported files are called, without their ending.
-        title: one line that says what the chart shows.
-        caption: what the marks mean and how many runs are in it.
-        chart: the chart itself, without a title.
-        tables: the data the chart refers to by name.
-        wide: takes a whole row of the page.
-    """
-
-    name: str
-    title: str
-    caption: str
-    chart: alt.LayerChart | alt.FacetChart | alt.Chart
-    tables: Tables
-    wide: bool = False
 
 
 def _mix(stops: Sequence[str], place: float) -> str:
@@ -159,7 +213,6 @@ def tooltips(words: Words, table: pd.DataFrame, *columns: str, **titles: str) ->
     """What hovering over a mark says: columns in order, a setting only where there is any.
 
     Args:
-        words: of the task.
         table: its rows are the marks.
         columns: names in `_TIPS`.
         titles: what to call a column here instead.
@@ -168,10 +221,9 @@ def tooltips(words: Words, table: pd.DataFrame, *columns: str, **titles: str) ->
     said = {name: titles.get(name, _TIPS[name][0]) for name in shown}
     known = {"unit": words.unit, "goal": words.goal, "curve": words.curve, "quantity": words.quantity}
     return [
-        alt.Tooltip(f"{name}:{'N' if _TIPS[name][1] is None else 'Q'}", title=title.format(**known))
-        if not _TIPS[name][1]
-        else alt.Tooltip(f"{name}:Q", title=title.format(**known), format=str(_TIPS[name][1]))
+        alt.Tooltip(f"{name}:{'N' if form is None else 'Q'}", title=title.format(**known), format=form or alt.Undefined)
         for name, title in said.items()
+        for form in [_TIPS[name][1]]
     ]
 
 
@@ -185,6 +237,28 @@ def ordered_colour(field: str, values: Sequence[float], title: str, *, shown: bo
     scale = alt.Scale(domain=list(values), range=ramp(len(values)))
     key = legend(title, labelExpr="format(datum.value, ',')") if shown else None
     return alt.Color(f"{field}:O", scale=scale, legend=key)
+
+
+def named_colour(field: str, names: Iterable[str], colours: Iterable[str], key: alt.Legend) -> alt.Color:
+    """Colour for a field of words, a colour for each."""
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(names), range=list(colours)), legend=key)
+
+
+def dimmed(chosen: alt.Parameter, strength: float, faint: float = 0.1) -> Any:
+    """The opacity of marks: their strength where they are chosen in the legend, faint elsewhere."""
+    return alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(faint))
+
+
+def goal_choice(goals: Sequence[float], start: float, words: Words) -> alt.Parameter:
+    """A menu of goals, for charts that show one at a time."""
+    return alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
+
+
+def on_same_axis(axis: alt.Y, field: str) -> alt.Y:
+    """Another field on an axis that is there."""
+    other = axis.copy()
+    other.shorthand = f"{field}:Q"
+    return other
 
 
 SERIES_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -211,9 +285,6 @@ def log_axis(
     """A logarithmic axis around the values it has to show, with round ticks.
 
     Args:
-        channel: `alt.X` or `alt.Y`.
-        field: the field it shows.
-        title: quantity and unit.
         values: everything that will be drawn on it; what is not positive and finite is passed over.
         format: d3's format of the labels.
     """

@@ -17,7 +17,16 @@ from typing import Any
 
 from rl_scaling.config import SCHEMA_VERSION, StorableConfig
 from rl_scaling.records import Record, SealedStatus, Status
-from rl_scaling.store.disk import RunTakenError, StoreError, StoreWarning, read_json, storage_errors, write_json
+from rl_scaling.store.disk import (
+    RunLock,
+    RunLockedError,
+    RunTakenError,
+    StoreError,
+    StoreWarning,
+    read_json,
+    storage_errors,
+    write_json,
+)
 from rl_scaling.store.files import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -30,7 +39,6 @@ from rl_scaling.store.files import (
     read_run,
     unseal,
 )
-from rl_scaling.store.lock import RunLock, RunLockedError
 from rl_scaling.store.rows import to_records
 from rl_scaling.store.table import list_runs, load_runs
 from rl_scaling.store.writer import RunWriter

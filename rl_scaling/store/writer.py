@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rl_scaling.records import RECORD_TYPES, SEALED, Record, SealedStatus
-from rl_scaling.store.disk import StoreError, remove_partial_files, replace_file, storage_errors, sync
+from rl_scaling.store.disk import RunLock, StoreError, remove_partial_files, replace_file, storage_errors, sync
 from rl_scaling.store.files import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -20,7 +20,6 @@ from rl_scaling.store.files import (
     kept_checkpoint,
     write_sealed,
 )
-from rl_scaling.store.lock import RunLock
 from rl_scaling.store.rows import RowsRead, encode_record, read_rows_file, warn_of_partial_line
 
 

@@ -11,7 +11,7 @@ from rl_scaling.config import Config, ConfigError, LearningRates, one_of_kinds, 
 from rl_scaling.domains import find_task_plan
 from rl_scaling.domains.base import TaskPlan
 from rl_scaling.store import Store, StoreError
-from rl_scaling.store.upgrade import label_of_plan
+from rl_scaling.store.files import label_of_plan
 
 one_of_kinds(TaskPlan, find_task_plan)
 

@@ -43,8 +43,6 @@ def calibrate(
     """One row for each problem, B / B_simple, number of groups and correlation.
 
     Args:
-        plan: what to simulate.
-        workers: processes; the rows do not depend on it.
         progress: called with the simulations done and their number.
 
     Returns:
@@ -173,8 +171,6 @@ def shuffled_frames(noise_scale: float, groups: int, frames: int, correlation: f
 
     Args:
         noise_scale: the true one, of whole environments, in frames, for |G|^2 = 1.
-        groups: environments.
-        frames: per environment.
         correlation: of frames of one environment.
 
     >>> round(2200 * shuffled_frames(2200, groups=64, frames=16, correlation=0.3))

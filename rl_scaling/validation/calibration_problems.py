@@ -110,10 +110,7 @@ def gaussian_noise(
     """Terms of Gaussian noise.
 
     Args:
-        rng: source of randomness.
         shape: (repeats, measurements).
-        groups: k.
-        spectrum: of the noise.
         carried: what stays from one measurement to the next.
     """
     along, mean_sq, scatter = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -132,9 +129,7 @@ def student_noise(
     """Terms of groups of one example each, its noise multivariate Student-t; drawn as whole vectors.
 
     Args:
-        rng: source of randomness.
         shape: (repeats, measurements).
-        groups: k.
         dimensions: of the gradient; all alike.
         freedom: degrees of freedom, above 2.
     """

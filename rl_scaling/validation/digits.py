@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from rl_scaling.domains.supervised.data.load import read_digits
+from rl_scaling.domains.supervised.data import read_digits
 
 Data = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]

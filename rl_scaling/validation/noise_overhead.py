@@ -65,7 +65,6 @@ def measure(settings: Settings, say: Callable[[str], None]) -> list[Overhead]:
 
     Args:
         settings: what to measure; its workloads are names from `WORKLOADS`.
-        say: hears a line for every figure.
     """
     torch.set_num_threads(settings.threads)
     found = []

@@ -7,6 +7,7 @@ are computed anew in seconds.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,7 @@ from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.schedules import PiecewiseSchedule, final_risk, piecewise_steps_to_target
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.domains.nqm.tuning import as_table, steps_to_target
-from rl_scaling.report.gallery import Check, Exhibit
-from rl_scaling.validation.published_chart import Axis, line_figure
+from rl_scaling.validation.gallery import Axis, Check, Exhibit, line_figure
 
 BATCH_SIZES = 4.0 ** np.arange(1, 11)
 POWERS = (0.0, 0.25, 0.5, 0.75)
@@ -26,6 +26,7 @@ TARGETS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 PUBLISHED_BOUND, BAYES_BOUND = 500_000, 495_016
 _X = Axis("batch_size", "batch size (examples)")
 _STEPS = Axis("steps", "steps to a risk of 0.01")
+_BY_POWER = {"colour": "power", "colour_title": "power p"}
 # Figures 3b, 3c and 15: powers, and constant pieces of a schedule.
 _SCHEDULE_POWERS = (0.0, 0.5)
 _PIECES = 50
@@ -39,18 +40,8 @@ _SGD = "SGD at rate/(1 - momentum)"
 def exhibits() -> list[Exhibit]:
     """Figures 1, 2, 3a, 3b, 3c, 4, 11, 13, 14 and 15, with their checks."""
     figure_3b, figure_3c, figure_15 = _schedule_figures()
-    return [
-        figure_1(),
-        figure_2(),
-        figure_3a(),
-        figure_3b,
-        figure_3c,
-        figure_4(),
-        figure_11(),
-        figure_13(),
-        figure_14(),
-        figure_15,
-    ]
+    later = [figure_4(), figure_11(), figure_13(), figure_14(), figure_15]
+    return [figure_1(), figure_2(), figure_3a(), figure_3b, figure_3c, *later]
 
 
 @functools.cache
@@ -76,6 +67,14 @@ def slope(found: pd.DataFrame, column: str = "steps", first: int = 0) -> float:
 
 def _ratio(one: pd.DataFrame, other: pd.DataFrame, place: int) -> float:
     return float(one["steps"].iloc[place] / other["steps"].iloc[place])
+
+
+def _exhibit(
+    number: str, words: tuple[str, str], checks: list[Check], frame: pd.DataFrame, x: Axis, y: Axis, **lines: Any
+) -> Exhibit:
+    """A figure of lines by its number, with its title and what its marks mean; `lines` are those of `line_figure`."""
+    figure = line_figure((f"nqm-figure-{number}", *words), frame, x, y, **lines)
+    return Exhibit(f"Figure {number}", figure, checks, frame)
 
 
 def figure_3a() -> Exhibit:
@@ -108,15 +107,10 @@ def figure_3a() -> Exhibit:
               all((t["steps"] * t["batch_size"] > BAYES_BOUND).all() for t in (*plain.values(), *heavy.values()))),
     ]  # fmt: skip
     frame = pd.concat([*heavy.values(), *plain.values(), bound()], ignore_index=True)
-    words = ("nqm-figure-3a", "Momentum helps at large batches, preconditioning at all",
+    words = ("Momentum helps at large batches, preconditioning at all",
              "Colours: power p of the preconditioner; published grids and counts. Solid: momentum; dashed: plain SGD; "
              "dotted: the lower bound d/2N.")  # fmt: skip
-    figure = line_figure(words, _drawn(frame), _X, _STEPS, colour="power", colour_title="power p")
-    return Exhibit("Figure 3a", figure, checks, frame)
-
-
-def _drawn(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[["batch_size", "steps", "power", "line"]]
+    return _exhibit("3a", words, checks, frame, _X, _STEPS, **_BY_POWER)
 
 
 def _turn(found: pd.DataFrame) -> float:
@@ -143,11 +137,10 @@ def figure_4() -> Exhibit:
               _turn(averaged[0.0]) < _turn(plain[0.0])),
     ]  # fmt: skip
     frame = pd.concat([*averaged.values(), *plain.values(), bound()], ignore_index=True)
-    words = ("nqm-figure-4", "Averaging the iterates helps where batches are small",
+    words = ("Averaging the iterates helps where batches are small",
              "Colours: power p of the preconditioner; published grids and counts. Solid: averaged; dashed: plain SGD; "
              "dotted: the lower bound d/2N.")  # fmt: skip
-    figure = line_figure(words, _drawn(frame), _X, _STEPS, colour="power", colour_title="power p")
-    return Exhibit("Figure 4", figure, checks, frame)
+    return _exhibit("4", words, checks, frame, _X, _STEPS, **_BY_POWER)
 
 
 def figure_13() -> Exhibit:
@@ -165,11 +158,10 @@ def figure_13() -> Exhibit:
               list(hard.values()) == sorted(hard.values()) and len(hard) > 3),
     ]  # fmt: skip
     frame = pd.concat(tables.values(), ignore_index=True)[["batch_size", "steps", "target", "line"]]
-    words = ("nqm-figure-13", "Harder targets take more steps and larger critical batch sizes",
+    words = ("Harder targets take more steps and larger critical batch sizes",
              "Plain SGD, published grid; colours: the risk to reach.")  # fmt: skip
     axis = Axis("steps", "steps to the target")
-    figure = line_figure(words, frame, _X, axis, colour="target", colour_title="target risk")
-    return Exhibit("Figure 13", figure, checks, frame)
+    return _exhibit("13", words, checks, frame, _X, axis, colour="target", colour_title="target risk")
 
 
 def figure_14() -> Exhibit:
@@ -192,13 +184,11 @@ def figure_14() -> Exhibit:
               "rates are 1.23 apart)", bool(np.abs(np.log(ratios)).max() < 0.3)),
     ]  # fmt: skip
     frame = pd.concat([*heavy.values(), *plain.values()], ignore_index=True)
-    drawn = frame[["batch_size", "learning_rate", "power", "line"]]
-    words = ("nqm-figure-14", "The best learning rate grows with the batch size, then stays",
+    words = ("The best learning rate grows with the batch size, then stays",
              "Colours: power p of the preconditioner. Solid: momentum, of which it is the effective rate, learning "
              "rate over 1 - momentum; dashed: plain SGD.")  # fmt: skip
     axis = Axis("learning_rate", "best (effective) learning rate", format=".0e")
-    figure = line_figure(words, drawn, _X, axis, colour="power", colour_title="power p")
-    return Exhibit("Figure 14", figure, checks, frame)
+    return _exhibit("14", words, checks, frame, _X, axis, **_BY_POWER)
 
 
 def _schedule_figures() -> tuple[Exhibit, Exhibit, Exhibit]:
@@ -233,13 +223,11 @@ def _figure_3b(found: dict[tuple[float, float], PiecewiseSchedule]) -> Exhibit:
               bool(0.97 < gains[1] < 1.06)),
     ]  # fmt: skip
     frame = pd.concat([scheduled, constant, bound()], ignore_index=True)
-    words = ("nqm-figure-3b", "Optimised schedules close most of the gap to the bound where batches are small",
+    words = ("Optimised schedules close most of the gap to the bound where batches are small",
              "Colours: power p of the preconditioner. Solid: 50 constant learning rates, optimised, in a number of "
              "steps that is a multiple of 50, which is why p = 0.5 ends above plain SGD; dashed: plain SGD on the "
              "published grid; dotted: the lower bound d/2N.")  # fmt: skip
-    return Exhibit(
-        "Figure 3b", line_figure(words, frame, _X, _STEPS, colour="power", colour_title="power p"), checks, frame
-    )
+    return _exhibit("3b", words, checks, frame, _X, _STEPS, **_BY_POWER)
 
 
 def _figure_3c(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
@@ -266,11 +254,10 @@ def _figure_3c(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
         Check("rates fall all along", f"up to B = 1,024 no piece is more than {rising:.2f} times the one before it",
               rising < 1.05),
     ]  # fmt: skip
-    words = ("nqm-figure-3c", "Optimised schedules start high and fall, the further the smaller the batch",
+    words = ("Optimised schedules start high and fall, the further the smaller the batch",
              "Plain SGD, p = 0; colours: batch size; each schedule over its own number of steps.")  # fmt: skip
     axes = Axis("share", "share of training", log=False), Axis("learning_rate", "learning rate", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="batch_size", colour_title="batch size", points=False)
-    return Exhibit("Figure 3c", figure, checks, frame)
+    return _exhibit("3c", words, checks, frame, *axes, colour="batch_size", colour_title="batch size", points=False)
 
 
 def _figure_15(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
@@ -281,12 +268,10 @@ def _figure_15(plain: dict[float, PiecewiseSchedule]) -> Exhibit:
         Check("the last learning rate is linear in the batch size", f"as B^{rise:.2f} from 4 to 256",
               abs(rise - 1) < 0.1),
     ]  # fmt: skip
-    words = ("nqm-figure-15", "The last learning rate of the best schedule is linear in the batch size",
+    words = ("The last learning rate of the best schedule is linear in the batch size",
              "Plain SGD, p = 0; at large batches it meets the stability limit.")  # fmt: skip
     axis = Axis("learning_rate", "last learning rate", format=".0e")
-    return Exhibit(
-        "Figure 15", line_figure(words, frame, _X, axis, colour="power", colour_title="power p"), checks, frame
-    )
+    return _exhibit("15", words, checks, frame, _X, axis, **_BY_POWER)
 
 
 def figure_1() -> Exhibit:
@@ -322,12 +307,11 @@ def figure_1() -> Exhibit:
             min(lowered) > 1.5,
         ),
     ]
-    words = ("nqm-figure-1", "Risk of single directions while the learning rate stays or falls",
+    words = ("Risk of single directions while the learning rate stays or falls",
              f"Learning rate {_RATE}, batch size {_BATCH:g}. Every point of a dashed line is a run of its own, whose "
              "rate falls exponentially to a hundredth over its steps.")  # fmt: skip
     axes = Axis("step", "steps"), Axis("risk", "risk of the direction", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="curvature", colour_title="curvature h", points=False)
-    return Exhibit("Figure 1", figure, checks, frame)
+    return _exhibit("1", words, checks, frame, *axes, colour="curvature", colour_title="curvature h", points=False)
 
 
 def _after_falling(spectrum: Spectrum, steps: int) -> float:
@@ -366,11 +350,10 @@ def figure_2() -> Exhibit:
         ),
         Check("so is the steady-state risk", f"it differs by at most {off:.2%}", bool(off < 0.01)),
     ]
-    words = ("nqm-figure-2", "Momentum in one direction equals SGD at the effective learning rate",
+    words = ("Momentum in one direction equals SGD at the effective learning rate",
              "Learning rate times curvature 0.0005, batch size 1. Wide and pale: SGD; dashed: momentum.")  # fmt: skip
     axes = Axis("momentum", "momentum", log=False), Axis("value", "1 - convergence rate, or risk", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="what", colour_title="", points=False, band=_SGD)
-    return Exhibit("Figure 2", figure, checks, frame)
+    return _exhibit("2", words, checks, frame, *axes, colour="what", colour_title="", points=False, band=_SGD)
 
 
 def _against(momentum: np.ndarray, values: np.ndarray, what: str, line: str) -> pd.DataFrame:
@@ -401,9 +384,10 @@ def figure_11() -> Exhibit:
             bool(late.max() < 0.01),
         )
     ]
-    words = ("nqm-figure-11", "The starting risk fades alike under momentum and SGD at the effective learning rate",
+    words = ("The starting risk fades alike under momentum and SGD at the effective learning rate",
              "First term of eq. 6 over its start; effective learning rate 0.5, whole spectrum. Wide and pale: SGD, the "
              "same for all colours; dashed: momentum.")  # fmt: skip
     axes = Axis("step", "steps"), Axis("risk", "share of the starting risk", format=".0e")
-    figure = line_figure(words, frame, *axes, colour="momentum", colour_title="momentum", points=False, band=_SGD)
-    return Exhibit("Figure 11", figure, checks, frame)
+    return _exhibit(
+        "11", words, checks, frame, *axes, colour="momentum", colour_title="momentum", points=False, band=_SGD
+    )

@@ -114,10 +114,6 @@ class Throughput:
 def measure(settings: Settings, say: Callable[[str], None]) -> Throughput:
     """Run all parts in turns.
 
-    Args:
-        settings: what to measure.
-        say: hears a line for every figure.
-
     Raises:
         ImportError: Stable-Baselines3 is not installed.
     """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Space
-from torch import Tensor
+from torch import Tensor, nn
 
-from rl_scaling.agents import A2C
+from rl_scaling.agents import A2C, PPO
 from rl_scaling.agents.actions import Actions, Bernoulli, Categorical, DiagonalGaussian
+from rl_scaling.agents.ppo import Frames
 from rl_scaling.agents.rollout import Rollout
 from rl_scaling.envs import Transition, VectorSource, check_actions
 
@@ -85,6 +87,43 @@ def naive_gradient(agent: A2C, rollout: Rollout, rows: list[int]) -> list[Tensor
     return list(torch.autograd.grad(total / len(rows), list(agent.network.parameters())))
 
 
+def naive_weights_ewma(history: list[list[Tensor]], decay: float) -> list[Tensor]:
+    """The average of weights that were had one after the other, each counting `decay` times less than the next."""
+    counts = [decay ** (len(history) - 1 - i) for i in range(len(history))]
+    return [sum(c * w for c, w in zip(counts, of_layer, strict=True)) / sum(counts) for of_layer in zip(*history)]  # pyright: ignore[reportReturnType]  # noqa: B905
+
+
+def naive_moments(rollouts: list[Tensor], decay: float) -> tuple[float, float]:
+    """Mean and deviation of all numbers, those of a rollout counting `decay` times less than the next ones'."""
+    numbers = np.concatenate([rollout.numpy() for rollout in rollouts]).astype(np.float64)
+    counts = np.concatenate(
+        [np.full(len(rollout), decay ** (len(rollouts) - 1 - i)) for i, rollout in enumerate(rollouts)]
+    )
+    mean = np.average(numbers, weights=counts)
+    return float(mean), float(np.sqrt(np.average((numbers - mean) ** 2, weights=counts)))
+
+
+def naive_ewma_loss(agent: PPO, proximal: nn.Module, frames: Frames, rows: list[int], clip_range: float) -> Tensor:
+    """Mean loss of PPO-EWMA over some frames, one by one: three policies in its ratios (Hilton et al. 2021)."""
+    c = agent.config
+    total, count = torch.zeros(()), 0
+    for row in rows:
+        if not frames.valid[row]:
+            continue
+        count += 1
+        observation, action, advantage = frames.observations[row : row + 1], frames.actions[row], frames.advantages[row]
+        logits, values = agent.network(observation)
+        policy = torch.distributions.Categorical(logits=logits[0])
+        kept_near = torch.distributions.Categorical(logits=proximal(observation)[0][0])
+        pi, pi_p = policy.log_prob(action).exp(), kept_near.log_prob(action).exp()
+        pi_b = frames.log_probs[row].exp()
+        near = (pi_p / pi_b) * (pi / pi_p).clamp(1 - clip_range, 1 + clip_range)
+        objective = torch.min(pi / pi_b * advantage, near * advantage)
+        value_loss = (frames.returns[row] - values[0]) ** 2
+        total = total - objective + c.value_coefficient * value_loss - c.entropy_coefficient * policy.entropy()
+    return total / count
+
+
 def distribution(actions: Actions, parameters: Tensor) -> torch.distributions.Distribution:
     """PyTorch's own distribution with these parameters (rows, num_parameters)."""
     match actions:
@@ -99,7 +138,7 @@ def distribution(actions: Actions, parameters: Tensor) -> torch.distributions.Di
     return torch.distributions.Independent(policy, 1)
 
 
-def sq_norm(gradient: list[Tensor]) -> float:
+def sq_norm(gradient: Sequence[Tensor]) -> float:
     return sum(float((g.double() ** 2).sum()) for g in gradient)
 
 

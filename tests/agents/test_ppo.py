@@ -1,5 +1,6 @@
 """PPO: minibatches, what counts in them, and the noise scale of each."""
 
+import copy
 import dataclasses
 from typing import Any, Literal
 
@@ -185,3 +186,49 @@ def test_acting_keeps_observations_alone() -> None:
     agent = acting()
     agent.step()
     assert list(agent._acting.tape._buffers) == [None]
+
+
+OUTER: dict[str, Any] = {"minibatches": PPOConfig.minibatches, "scaling": "minibatch", "minibatch_frames": 20}
+
+
+def test_a_fixed_minibatch_learns_what_as_many_minibatches_of_that_size_do() -> None:
+    """Whatever is called an update: annealed over as many rollouts, the weights are the same bit for bit."""
+    schedules: dict[str, Any] = {"learning_rate_schedule": "linear", "clip_range_schedule": "linear"}
+    by_count, by_size = acting(**schedules), acting(**schedules, **OUTER)
+    by_count.total_updates, by_size.total_updates = 6 * 10, 10
+    for rollouts in (1, 2, 3):
+        updates = by_count.step(), by_size.step()
+        assert [(u.updates, u.epochs) for u in updates] == [(6, 2), (1, 1)]
+        assert (by_count.updates, by_size.updates) == (6 * rollouts, rollouts)
+        assert updates[0].learning_rate == updates[1].learning_rate
+    for one, other in zip(by_count.network.parameters(), by_size.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_outer_step_is_measured_over_the_whole_rollout_before_anything_is_learned(parts: bool) -> None:
+    """The advantages are normalised over the rollout, and the groups are whole environments."""
+    agent = acting(**OUTER, max_grad_norm=1e9)
+    agent.step()
+    before = copy.deepcopy(agent.network)
+    rollout = agent._roll_out()
+    agent._roll_out = lambda: rollout
+    update = agent.step(num_groups=3, frame_gradients=2, parts=parts)
+    agent.network = before
+    environments = [list(range(start, start + 20)) for start in (0, 20, 40)]
+    everything = list(range(60))
+    naive = [naive_gradient(agent, rollout, everything, rows) for rows in (everything, *environments)]
+    assert update.groups is not None
+    assert [update.groups.batch_sq_norm, *update.groups.sq_norms] == pytest.approx(
+        [sq_norm(gradient) for gradient in naive], rel=1e-3
+    )
+    assert update.groups.sizes.tolist() == [float(rollout.valid.flatten()[rows].sum()) for rows in environments]
+    assert len(update.groups.frame_sq_norms) == 2
+    assert set(update.parts) == (set(PARTS) if parts else set())
+    assert update.reuse is None
+    if parts:
+        entropy = naive_gradient(agent, rollout, everything, everything, value_coefficient=0.0)
+        policy = naive_gradient(agent, rollout, everything, everything, value_coefficient=0.0, entropy_coefficient=0.0)
+        assert update.parts["policy"].batch_sq_norm == pytest.approx(sq_norm(policy), rel=1e-3)
+        difference = [a - b for a, b in zip(entropy, policy, strict=True)]
+        assert update.parts["entropy"].batch_sq_norm == pytest.approx(sq_norm(difference), rel=1e-2)

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_scaling.records import COLUMNS, REUSE, Identity
+from rl_scaling.analysis.fronts import best_rates, rate_table, reaches, seed_table, split_runs
+from rl_scaling.analysis.goals import (
+    DEFAULT_HORIZON,
+    Goals,
+    first_reach,
+    ordered_goals,
+    smooth_together,
+    smoothed_curve,
+)
+from rl_scaling.records import COLUMNS, REUSE, Direction, Identity
 
 TASK = "Made a2c"
 _IDENTITY = {field.name for field in dataclasses.fields(Identity)}
@@ -115,3 +124,34 @@ def adaptive_run_along(exchange_rate: float, noise_scale: Callable[[float], floa
 def off_by(rate: float, best: float) -> float:
     """How many times longer a learning rate takes than the best one."""
     return math.exp(0.3 * math.log(rate / best) ** 2)
+
+
+def smooth(
+    scores: Sequence[float],
+    episodes: Sequence[float],
+    *,
+    horizon: float = DEFAULT_HORIZON,
+) -> np.ndarray:
+    """The smoothed score after every row of one run; NaN for rows without episodes."""
+    values, counts = np.asarray(scores, dtype=float), np.asarray(episodes, dtype=float)
+    observed = np.where(np.isfinite(values), counts, 0)
+    return smooth_together([values], observed, horizon=horizon)[0]
+
+
+def reach(
+    run: pd.DataFrame, goals: Sequence[float], *, direction: Direction = "max", horizon: float = DEFAULT_HORIZON
+) -> pd.DataFrame:
+    """Where one run reached each goal, the easiest first: goal, updates, examples (NaN where not) and at_start."""
+    wanted = ordered_goals(goals, direction)
+    columns = (run[name].to_numpy(float) for name in ("updates", "examples", "score", "episodes"))
+    found = first_reach(smoothed_curve(*columns, horizon=horizon), wanted, direction)
+    rows = [(math.nan, math.nan, False) if hit is None else (hit.updates, hit.examples, hit.at_start) for hit in found]
+    table = pd.DataFrame(rows, columns=["updates", "examples", "at_start"])
+    table.insert(0, "goal", wanted)
+    return table
+
+
+def front(runs: pd.DataFrame, goals: Goals, *, horizon: float = DEFAULT_HORIZON) -> pd.DataFrame:
+    """The front of fixed batch sizes, as `fit_runs` has it."""
+    split = [run for run in split_runs(runs, horizon=horizon) if not run.adaptive]
+    return best_rates(rate_table(seed_table(reaches(split, goals))))

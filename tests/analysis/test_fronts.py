@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_scaling.analysis import front, reach
 from rl_scaling.analysis.fronts import rate_table, reaches, seed_table, split_runs
 from rl_scaling.records import COLUMNS
 from tests.analysis import reference
-from tests.analysis.made_runs import TASK, made_run, steady_run, steady_sweep
+from tests.analysis.made_runs import TASK, front, made_run, reach, steady_run, steady_sweep
 
 GOALS = [2.0, 4.0, 6.0]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.analysis import fit_runs, noise_over_training, reach
+from rl_scaling.analysis import fit_runs, noise_over_training
 from rl_scaling.analysis.noise_scale import NoiseRows
-from tests.analysis.made_runs import made_run, steady_sweep
+from tests.analysis.made_runs import made_run, reach, steady_sweep
 from tests.analysis.reference import pooled_ratio
 
 # The correction for the bias of a ratio, the square of its relative error, is below this in these tables.
@@ -105,32 +105,17 @@ def test_without_measurements_nothing_is_said() -> None:
     assert noise_over_training(runs).empty
 
 
-@pytest.mark.parametrize("each", [False, True])
-def test_over_training_every_row_falls_in_one_bin(each: bool) -> None:
+def test_over_training_every_row_falls_in_one_bin() -> None:
     runs = sweep()
-    found = noise_over_training(runs, bins=5, each_batch_size=each)
+    found = noise_over_training(runs, bins=5)
     assert found["measurements"].sum() == runs["noise_measurements"].sum()
     for row in found.to_dict("records"):
         inside = runs[(runs["examples"] > row["bin_low"]) & (runs["examples"] <= row["bin_high"])]
-        if each:
-            inside = inside[inside["batch_size"] == row["batch_size"]]
         assert row["noise_scale"] == pytest.approx(pooled_ratio(inside), rel=RATIO_BIAS)
         assert row["measurements"] == inside["noise_measurements"].sum()
-    assert ("batch_size" in found.columns) == each
-
-
-def test_over_training_by_score_follows_a_noise_scale_that_grows_with_the_score() -> None:
-    runs = sweep(spread=0.01)
-    runs["trace_cov"] = runs["trace_cov"] * (1 + runs["score"])
-    found = noise_over_training(runs, by="score", bins=4)
-    middle = (found["bin_low"] + found["bin_high"]) / 2
-    # Scores are smoothed over 50 episodes, so a row's own score is ahead of its bin by up to 50 / 9 rows of 1/6 point.
-    assert (found["noise_scale"] / 300 - 1 - middle).between(0, 1.2).all()
 
 
 def test_refuses_bad_bins() -> None:
-    with pytest.raises(ValueError, match="by is 'time'"):
-        noise_over_training(sweep(), by="time")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="bins is 0"):
         noise_over_training(sweep(), bins=0)
     with pytest.raises(ValueError, match="no column trace_cov"):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_scaling.analysis import GoalTracker, Progress, front, leading_rates, rate_can_still_win
-from tests.analysis.made_runs import made_run
+from rl_scaling.analysis import GoalTracker, Progress, leading_rates, rate_can_still_win
+from tests.analysis.made_runs import front, made_run
 from tests.analysis.reference import can_still_win
 
 GOALS = [1.0, 2.0, 4.0, 7.0]

@@ -12,7 +12,7 @@ from rl_scaling.cli import main
 from rl_scaling.cli.analyse import load_and_fit
 from rl_scaling.cli.report import predicted_steps
 from rl_scaling.domains.nqm.config import NQMConfig
-from rl_scaling.domains.nqm.runs import records
+from rl_scaling.domains.nqm.domain import records
 from rl_scaling.store import Store
 from tests.cli.commands import run
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
+from tyro.conf import OmitArgPrefixes
 
 from rl_scaling import cli
 from rl_scaling.cli import main
@@ -287,3 +289,36 @@ def test_atari_and_rl_are_the_same_command(capsys: pytest.CaptureFixture[str]) -
             cli.main(["sweep", name, "--help"])
         helps.append(capsys.readouterr().out.replace(f"sweep {name}", "sweep").replace(f"[{name.upper()} ", "["))
     assert helps[0] == helps[1]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "folder", "kind", "sizes"),
+    [
+        ("count", "pong-ppo", "ppo", (256, 1024)),
+        ("minibatch", "pong-ppo-minibatch", "ppo", (1024, 4096)),
+        ("ewma", "pong-ppo-ewma", "ppo-ewma", (256, 1024)),
+    ],
+)
+def test_families_of_ppo_have_stores_and_batches_of_their_own(
+    scaling: str, folder: str, kind: str, sizes: tuple[int, ...]
+) -> None:
+    words = ["--game", "pong", "--algorithm", "ppo", "--scaling", scaling, "--num-envs", "8", "32"]
+    ((path, plan),) = tyro.cli(SweepRL, args=words, config=(OmitArgPrefixes,)).plans().items()
+    task: Any = plan.tasks[0]
+    assert (path.name, task.base.agent.kind, task.batch_sizes) == (folder, kind, sizes)
+    assert num_envs_of(task) == (8, 32)
+
+
+def test_options_of_ppo_ewma_go_with_either_of_its_names() -> None:
+    def agent_of(*words: str) -> Any:
+        found = tyro.cli(SweepRL, args=["--game", "pong", *words, "--proximal-decay", "0.9"], config=(OmitArgPrefixes,))
+        task: Any = next(iter(found.plans().values())).tasks[0]
+        return task.base.agent
+
+    by_scaling, by_name = agent_of("--algorithm", "ppo", "--scaling", "ewma"), agent_of("--algorithm", "ppo-ewma")
+    assert by_scaling == by_name
+    assert by_name.proximal_decay == 0.9
+    with pytest.raises(ConfigError, match="--proximal-decay is for PPO-EWMA: add --algorithm ppo-ewma"):
+        agent_of("--algorithm", "ppo")
+    with pytest.raises(ConfigError, match="ppo-ewma scales by ewma"):
+        agent_of("--algorithm", "ppo-ewma", "--scaling", "count")

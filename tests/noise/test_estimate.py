@@ -2,13 +2,82 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter, example_trace, moments_from_groups
-from tests.noise.reference import FloatArray, GaussianGradients, feed, sq_norms
+from rl_scaling.config import AdaptiveConfig
+from rl_scaling.noise import NoiseScaleEstimate, NoiseScaleMeter, example_trace, moments_from_groups, next_size
+from tests.noise.reference import FloatArray, GaussianGradients, feed, pairwise_moments, sq_norms, two_batch_moments
+
+
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 200), min_size=2, max_size=12))
+def test_moments_are_those_of_the_gradients_themselves(seed: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    means = rng.normal(0.3, 1, (len(sizes), 7)) * rng.lognormal(0, 2)
+    b = np.array(sizes, dtype=float)
+    batch = float(sq_norms(np.average(means, axis=0, weights=b)))
+    scale = float(sq_norms(means).max()) * float(b.max())
+    assert moments_from_groups(sq_norms(means), batch, sizes) == pytest.approx(
+        pairwise_moments(means, b), rel=1e-9, abs=1e-12 * scale
+    )
+
+
+@given(
+    norms=st.lists(st.floats(0, 1e3), min_size=2, max_size=16),
+    batch=st.floats(0, 1e3),
+    size=st.integers(1, 10_000),
+)
+def test_equal_groups_give_equation_a2(norms: list[float], batch: float, size: int) -> None:
+    expected = two_batch_moments(float(np.mean(norms)), batch, size, size * len(norms))
+    assert moments_from_groups(norms, batch, size) == pytest.approx(expected, rel=1e-9, abs=1e-6)
+    one_size_each = moments_from_groups(np.array(norms), batch, np.full(len(norms), size))
+    assert one_size_each == pytest.approx(moments_from_groups(norms, batch, size))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("sizes", [[4, 4, 4], [1, 2, 9, 30], [1, 50]])
+def test_both_moments_are_unbiased(sizes: list[int]) -> None:
+    """Six means within 4 standard errors of the truth: by chance one fails in 2,600 seeds."""
+    rng = np.random.default_rng(1)
+    gradient = np.array([0.5, -0.2, 0.1])
+    root = np.array([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [-0.3, 0.2, 2.0]])
+    draws = 20_000
+    examples = gradient + rng.standard_normal((draws, sum(sizes), 3)) @ root.T
+    groups = np.split(examples, np.cumsum(sizes)[:-1], axis=1)
+    norms = np.stack([sq_norms(group.mean(axis=1)) for group in groups], axis=1)
+    batch = sq_norms(examples.mean(axis=1))
+    moments = np.array([moments_from_groups(n, b, sizes) for n, b in zip(norms.tolist(), batch.tolist(), strict=True)])
+    error = moments.std(axis=0) / np.sqrt(draws)
+    truth = np.array([gradient @ gradient, np.trace(root @ root.T)])
+    assert np.all(np.abs(moments.mean(axis=0) - truth) < 4 * error)
+    assert (moments[:, 0] < 0).any(), "an estimate that is never negative is clamped"
+
+
+def test_example_trace_is_the_excess_of_the_examples_norm() -> None:
+    assert example_trace([3.0, 5.0, 10.0], 2.0) == pytest.approx(4.0)
+    assert example_trace(np.array([1.0]), 2.0) == pytest.approx(-1.0)
+
+
+def test_noise_free_groups_have_no_trace() -> None:
+    assert moments_from_groups([4.0, 4.0, 4.0], 4.0, [1, 2, 3]) == pytest.approx((4.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("norms", "sizes", "message"),
+    [([1.0], 4, "at least two"), ([1.0, 2.0], [4, 4, 4], "one size per group"), ([1.0, 2.0], [4, 0], "leave it out")],
+)
+def test_what_cannot_be_compared_is_refused(norms: list[float], sizes: float | list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        moments_from_groups(norms, 1.0, sizes)
+    with pytest.raises(ValueError, match="at least one"):
+        example_trace([], 1.0)
+
 
 pytestmark = pytest.mark.statistical
 
@@ -118,3 +187,74 @@ def test_groups_must_be_whole_environments() -> None:
     assert right.design_effect == pytest.approx(5.5, rel=0.05)
     assert shuffled.estimate().b_simple == pytest.approx(145, rel=0.05)
     assert by_step.estimate().b_simple == pytest.approx(98, rel=0.05)
+
+
+STEPS = 5
+RULE = AdaptiveConfig(exchange_rate=200)
+
+
+def next_num_envs(rule: AdaptiveConfig, now: int, estimate: NoiseScaleEstimate) -> int:
+    """Environments in groups of 8, five frames of each."""
+    return next_size(rule, now, estimate, fewest=8, most=128, step=8, each=STEPS)
+
+
+def estimate(noise_scale: float, low: float | None = None) -> NoiseScaleEstimate:
+    resolved = low is None
+    return NoiseScaleEstimate(
+        b_simple=noise_scale if resolved else math.nan,
+        low=noise_scale / 2 if low is None else low,
+        high=2 * noise_scale if resolved else math.inf,
+        grad_sq_norm=1.0,
+        trace_cov=noise_scale,
+        steps=50,
+        resolved=resolved,
+        design_effect=math.nan,
+        skipped=0,
+        confidence=0.95,
+    )
+
+
+def settle(rule: AdaptiveConfig, num_envs: int, noise_scale: float) -> list[int]:
+    """The numbers of environments while the noise scale stays what it is."""
+    seen = [num_envs]
+    for _ in range(20):
+        seen.append(next_num_envs(rule, seen[-1], estimate(noise_scale)))
+    return seen
+
+
+@given(start=st.integers(1, 16), noise_scale=st.floats(0, 1e7), rate=st.floats(0.1, 1e6))
+def test_the_rule_settles_near_the_square_root_within_its_bounds(start: int, noise_scale: float, rate: float) -> None:
+    rule = dataclasses.replace(RULE, exchange_rate=rate)
+    seen = settle(rule, 8 * start, noise_scale)
+    assert seen[-1] == seen[-2]
+    assert all(n % 8 == 0 and 8 <= n <= 128 for n in seen)
+    assert all(0.5 <= after / before <= 2 for before, after in itertools.pairwise(seen))
+    wanted = min(max(math.sqrt(rate * noise_scale) / STEPS, 8), 128)
+    assert wanted / rule.tolerance - 8 <= seen[-1] <= wanted * rule.tolerance + 8
+
+
+@given(level=st.floats(1, 1e4), around=st.lists(st.floats(-0.1, 0.1), min_size=30, max_size=30))
+def test_an_estimate_that_wavers_does_not_make_the_batch_flap(level: float, around: list[float]) -> None:
+    """B_simple that wavers by a tenth: after settling, no number of environments is left and come back to."""
+    numbers = [settle(RULE, 64, level)[-1]]
+    for relative in around:
+        numbers.append(next_num_envs(RULE, numbers[-1], estimate(level * (1 + relative))))
+    changes = [n for n, before in zip(numbers[1:], numbers[:-1], strict=True) if n != before]
+    assert len(changes) == len(set(changes))
+
+
+def test_while_unresolved_the_bound_may_ask_for_more_but_never_for_fewer() -> None:
+    assert next_num_envs(RULE, 64, estimate(math.nan, low=0.0)) == 64
+    assert next_num_envs(RULE, 64, estimate(math.nan, low=10.0)) == 64
+    assert next_num_envs(RULE, 16, estimate(math.nan, low=200.0)) == 32  # sqrt(200 * 200) / 5 = 40, twice 16
+    assert next_num_envs(RULE, 32, estimate(math.nan, low=200.0)) == 40
+
+
+@pytest.mark.parametrize(
+    ("now", "noise_scale", "expected"),
+    [(16, 200, 32), (180, 200, 180), (161, 200, 161), (500, 200, 250), (300, 200, 200), (8, 0.0, 8), (600, 1e6, 1000)],
+    ids=["twice at most", "within tolerance", "just within", "half at least", "at once", "fewest", "most"],
+)
+def test_examples_come_one_by_one(now: int, noise_scale: float, expected: int) -> None:
+    """B = sqrt(200 B_simple)."""
+    assert next_size(RULE, now, estimate(noise_scale), fewest=8, most=1000) == expected

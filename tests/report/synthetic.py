@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from rl_scaling.analysis import FIT_COLUMNS, SweepFit, TaskView
-from rl_scaling.analysis.views import task_views
+from rl_scaling.analysis.views import Findings
 from rl_scaling.records import COLUMNS, Identity
 
 INF = float("inf")
@@ -166,8 +166,9 @@ _FIT = {
 
 def view_of(runs: pd.DataFrame, **tables: pd.DataFrame) -> TaskView:
     """The view of runs of one task, with some tables of the fit as given."""
-    (view,) = task_views(runs, known_fit(runs, []))
-    return replace(view, sweep=replace(view.sweep, **tables))
+    (view,) = Findings(runs=runs, fit=known_fit(runs, [])).tasks()
+    found = replace(view.found, fit=replace(view.found.fit, **tables))
+    return replace(view, found=found)
 
 
 def known_fit(runs: pd.DataFrame, goals: Sequence[float]) -> SweepFit:

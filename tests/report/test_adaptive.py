@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from rl_scaling.analysis import SweepFit, fit_runs
-from rl_scaling.analysis.views import task_views
+from rl_scaling.analysis.views import Findings
 from rl_scaling.report import Section
-from rl_scaling.report.charts.adaptive_batch import adaptive_batch_figure
-from rl_scaling.report.data import rows_of
-from rl_scaling.report.page import page_of
+from rl_scaling.report.charts.noise_scale import adaptive_batch_figure
+from rl_scaling.report.figures import rows_of
+from rl_scaling.report.page import page_html
 from rl_scaling.report.section import TaskPart, task_parts
 from tests.analysis.made_runs import adaptive_run_along, run_along
 from tests.report.test_charts import drawing, marks, named
@@ -43,7 +43,7 @@ def drawn(runs: pd.DataFrame) -> Drawn:
     fit = fit_runs(runs, GOALS)
     section = Section(heading="Part", runs=runs, fit=fit)
     (part,) = task_parts(section)
-    return part, fit, page_of([section], [[part]], title="Title")
+    return part, fit, page_html([section], title="Title", parts=[[part]])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_adaptive_runs_alone_make_a_page(adaptive: pd.DataFrame) -> None:
 def test_what_a_batch_changes_by_is_said_in_the_words_of_the_task(
     adaptive: pd.DataFrame, unit: str, words: str
 ) -> None:
-    (view,) = task_views(adaptive.assign(unit=unit), fit_runs(adaptive, GOALS))
+    (view,) = Findings(runs=adaptive.assign(unit=unit), fit=fit_runs(adaptive, GOALS)).tasks()
     figure = adaptive_batch_figure(view)
     assert figure is not None
     assert words in figure.caption

@@ -20,12 +20,11 @@ from rl_scaling.analysis.tradeoff import tradeoff_curve
 from rl_scaling.analysis.views import batch_sizes_by_goal
 from rl_scaling.report.charts.critical_batch import critical_batch_figure
 from rl_scaling.report.charts.fronts import front_figure
-from rl_scaling.report.data import rows_of
+from rl_scaling.report.figures import Figure, rows_of
 from rl_scaling.report.page import specification
 from rl_scaling.report.section import Section, TaskPart, task_parts
 from rl_scaling.report.theme import (
     LONGEST_RAMP,
-    Figure,
     colour_variables,
     log_ticks,
     ramp,
@@ -103,7 +102,8 @@ def test_the_front_has_a_point_for_every_row_and_a_line_for_every_fit(part: Task
 
 def test_points_whose_best_rate_may_lie_elsewhere_are_hollow(part: TaskPart, fit: SweepFit) -> None:
     doubtful = fit.fronts.assign(at_edge=fit.fronts["batch_size"] == 20, at_start=fit.fronts["goal"] == 2)
-    figure = front_figure(replace(part.view, sweep=replace(fit, fronts=doubtful)))
+    found = replace(part.view.found, fit=replace(fit, fronts=doubtful))
+    figure = front_figure(replace(part.view, found=found))
     assert figure is not None
     hollow = [path for path in marks(figure, "mark-symbol") if path.get("fill") == "#ffffff"]
     assert len(hollow) == int((doubtful["at_edge"] | doubtful["at_start"]).sum())

@@ -12,11 +12,11 @@ import vl_convert
 
 from rl_scaling.analysis.frozen import COLUMNS
 from rl_scaling.estimates import Estimate
-from rl_scaling.report.data import rows_of
+from rl_scaling.report.figures import Figure, rows_of
 from rl_scaling.report.page import specification
 from rl_scaling.report.section import Section, TaskPart, section_html, task_parts
 from rl_scaling.report.tables import frozen_table
-from rl_scaling.report.theme import Figure, with_plain_colours
+from rl_scaling.report.theme import with_plain_colours
 from tests.report.synthetic import known_fit, sweep_rows
 
 NAME = "noise-scale-of-kept-weights"

@@ -14,12 +14,10 @@ import pytest
 from rl_scaling.analysis import SweepFit
 from rl_scaling.analysis.agreement import scales
 from rl_scaling.report import Overview, Section
-from rl_scaling.report.charts.noisy_quadratic_model import model_figure
-from rl_scaling.report.overview import answer, scales_table
-from rl_scaling.report.page import page_html
-from rl_scaling.report.published import PUBLISHED, published_pairs
-from rl_scaling.report.registry import draw_all
-from rl_scaling.report.table_files import tables_of, write_tables
+from rl_scaling.report.charts.fronts import model_figure
+from rl_scaling.report.figures import draw_all
+from rl_scaling.report.overview import PUBLISHED, answer, published_pairs, scales_table
+from rl_scaling.report.page import page_html, tables_of, write_tables
 from tests.report.synthetic import known_fit, run_rows, sweep_rows, view_of
 
 TASKS = {
@@ -129,7 +127,8 @@ def test_the_model_is_laid_over_the_measured_steps() -> None:
         updates=front["updates"] * 2, updates_low=500.0, updates_high=math.nan, model="eigenvalues i^-1"
     )
     view = view_of(run_rows(20, 1e-3, 0, rows=3, task="t"), fronts=front.assign(task="t"))
-    figure = model_figure(replace(view, predictions=predicted))
+    found = replace(view.found, predictions=predicted.assign(task=view.task))
+    figure = model_figure(replace(view, found=found))
     assert figure is not None
     assert "a typical factor of 2 off" in figure.caption
     assert "eigenvalues i^-1" in figure.caption

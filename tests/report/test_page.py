@@ -16,7 +16,7 @@ from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.records import IN_A_TABLE, TrainingRecord, fields_of
 from rl_scaling.report import Section, write_report
-from rl_scaling.report.page import page_html, page_of
+from rl_scaling.report.page import page_html
 from rl_scaling.report.section import task_parts
 from rl_scaling.store import Store, list_runs, load_runs
 from tests.report.synthetic import known_fit, run_rows, sweep_rows
@@ -77,7 +77,7 @@ def twice(sweep: pd.DataFrame) -> str:
     """A page of two parts with the same data."""
     part = section(sweep, [2, 5])
     parts = task_parts(part)
-    return page_of([part, part], [parts, parts], title="Twice")
+    return page_html([part, part], title="Twice", parts=[parts, parts])
 
 
 @pytest.fixture(scope="module")

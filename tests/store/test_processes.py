@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rl_scaling.store import Store, StoreError, load_runs
-from rl_scaling.store.lock import RunLock, is_locked
+from rl_scaling.store.disk import RunLock, is_locked
 from tests.store.builders import PROVENANCE, all_bits, atari, record
 
 CONFIG = atari()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rl_scaling.store import Store, StoreError, files, lock
-from rl_scaling.store.lock import RunLock, RunLockedError, is_locked
+from rl_scaling.store import Store, StoreError, disk, files
+from rl_scaling.store.disk import RunLock, RunLockedError, is_locked
 from rl_scaling.store.rows import RowsRead, read_rows_file
 from tests.store.builders import PROVENANCE, all_bits, atari, record
 
@@ -27,13 +27,13 @@ def test_a_lock_that_was_given_up_and_taken_anew_while_one_waited_is_not_held_tw
     flock = fcntl.flock
 
     def slow_flock(descriptor: int, operation: int) -> None:
-        monkeypatch.setattr(lock.fcntl, "flock", flock)
+        monkeypatch.setattr(disk.fcntl, "flock", flock)
         # Between opening the file and locking it, its holder removes it and somebody else makes and holds a new one.
         first.release()
         others.append(RunLock(path))
         flock(descriptor, operation)
 
-    monkeypatch.setattr(lock.fcntl, "flock", slow_flock)
+    monkeypatch.setattr(disk.fcntl, "flock", slow_flock)
     with pytest.raises(RunLockedError, match=f"process {os.getpid()} on"):
         RunLock(path)
     others[0].release()

@@ -27,8 +27,7 @@ from rl_scaling.domains.nqm.config import NQMConfig
 from rl_scaling.domains.nqm.domain import NQMTask
 from rl_scaling.domains.rl.config import NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.task import RLTask, learning_rates_of
-from rl_scaling.domains.supervised.problems import find_problem
-from rl_scaling.domains.supervised.tasks import SupervisedTask
+from rl_scaling.domains.supervised.problems import SupervisedTask, find_problem
 from rl_scaling.envs.config import GymnasiumConfig
 from rl_scaling.sweeps import trial
 from rl_scaling.sweeps.plan import SweepPlan

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rl_scaling.agents.config import A2CConfig, AlgorithmConfig, PPOConfig
-from rl_scaling.analysis.throughput import fit_throughput
+from rl_scaling.analysis.costs import fit_throughput
 from rl_scaling.domains.base import ON_ONE_THREAD, Hardware, TrialCost
 from rl_scaling.domains.nqm.domain import NoisyQuadraticModel
 from rl_scaling.domains.rl.config import RunConfig

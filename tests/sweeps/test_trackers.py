@@ -11,7 +11,7 @@ import pytest
 
 from rl_scaling.cli import main
 from rl_scaling.domains.nqm.config import NQMConfig
-from rl_scaling.domains.nqm.runs import records
+from rl_scaling.domains.nqm.domain import records
 from rl_scaling.records import to_row
 from rl_scaling.store import Store
 from rl_scaling.sweeps.trackers import known_numbers

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rl_scaling.report.gallery import Exhibit
+from rl_scaling.validation.gallery import Exhibit
 from rl_scaling.validation.published_figures import figure_1, figure_2, figure_11
 
 

@@ -69,7 +69,6 @@ class NQMConfig(RunDescription):
     averaging: float = added_later(0.0)
 
     def check(self) -> None:
-        """See `Config.check`."""
         require(self.optimizer in OPTIMIZERS, f"no optimizer {self.optimizer!r}: {', '.join(OPTIMIZERS)}")
         require_positive(self, "batch_size", "learning_rate", "updates", "dimension", "noise_scale")
         require_fraction(self, "power")

@@ -153,11 +153,8 @@ def diverges(
     >>> diverges(Spectrum.from_eigenvalues([1.0]), learning_rate=[1.9, 2.0])
     array([False,  True])
     """
-    return np.isnan(
-        convergence_rate(
-            spectrum, learning_rate=learning_rate, optimizer=optimizer, coefficient=coefficient, power=power
-        )
-    )
+    settings = {"learning_rate": learning_rate, "optimizer": optimizer, "coefficient": coefficient, "power": power}
+    return np.isnan(convergence_rate(spectrum, **settings))
 
 
 def check_settings(

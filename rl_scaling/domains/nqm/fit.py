@@ -121,7 +121,6 @@ def fit_model(measured: pd.DataFrame, setting: Setting | None = None, *, confide
     Args:
         measured: one row per measurement, with the columns of `measured_steps`.
         setting: dimension and target risk of the model; None: those of Zhang et al. 2019.
-        confidence: of all intervals.
 
     Raises:
         ValueError: a column is missing, fewer than four measurements or three batch sizes, numbers that are not
@@ -150,7 +149,6 @@ def fastest(fit: ModelFit, batch_sizes: Sequence[float], optimizers: Sequence[tu
     """Which optimiser needs the fewest steps at each batch size, by the fitted model.
 
     Args:
-        fit: the model.
         batch_sizes: in examples.
         optimizers: names and preconditioner powers to choose from; the first is what the others are compared with.
 

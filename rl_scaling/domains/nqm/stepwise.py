@@ -59,7 +59,6 @@ def risk_curve(
     Args:
         learning_rates: (T,) positive, or 0 for a pause.
         batch_sizes: (T,) or one number, positive.
-        method: None for SGD.
 
     Returns:
         (T + 1,) risks; they grow without bound, up to infinity, where the rates diverge.

@@ -20,8 +20,7 @@ from rl_scaling.domains.nqm.config import Setting
 from rl_scaling.domains.nqm.dynamics import check_settings, diverges, risk_behind, steady_state_risk
 from rl_scaling.domains.nqm.hits import MAX_STEPS
 from rl_scaling.domains.nqm.optimizers import find_optimizer
-from rl_scaling.domains.nqm.published import published_grid, published_hit
-from rl_scaling.domains.nqm.search import Function, bisect_grid, smooth_minimum
+from rl_scaling.domains.nqm.search import Function, bisect_grid, published_grid, published_hit, smooth_minimum
 from rl_scaling.domains.nqm.spectrum import FloatArray, Spectrum
 
 GRID_DECADES = 9
@@ -73,13 +72,12 @@ def steps_to_target(
       and 10 for the others, times the coefficients 1 - logspace(-5, 0, 20); 3 times 9 times 10 where momentum is
       averaged. An underdamped point counts with the crossing of the target that bisection finds, which may be
       later than its first (`find_hits`).
-    - method "published": with every choice of the published figures (`rl_scaling.domains.nqm.published`), on the
+    - method "published": with every choice of the published figures (`rl_scaling.domains.nqm.search`), on the
       published grid and, unless another is given, the published spectrum.
 
     Args:
         batch_sizes: (n,) examples, positive, need not be whole; 1 to 2^40 and beyond.
         optimizer, power: as in `risk`.
-        target: risk to reach.
         spectrum: None for 1/i with 10^4 dimensions.
         grid: learning rates (k,), coefficients (m,), averaging coefficients (n,) instead of the default ones; as many
             as the optimizer has; not for "published".

@@ -110,6 +110,7 @@ class RunConfig(RunDescription):
         require_positive(self, "frames", "record_every_frames")
         require_one_of(self, "measure_at", "nowhere", "goals")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        object.__setattr__(self, "agent", self.agent.as_algorithm)  # however it was said, it is one question
         _require_network(self.agent, self.environment)
         self.agent.batch_size(self.environment.num_envs)  # refuses minibatches that do not divide the rollout
         if self.noise_scale.every_updates:
@@ -231,6 +232,7 @@ class FrozenConfig(RunDescription):
     def check(self) -> None:
         """See `Config.check`."""
         require_positive(self, "frames", "pooled_frames", "until_factor")
+        object.__setattr__(self, "agent", self.agent.as_algorithm)
         _require_network(self.agent, self.environment)
         require(self.until_factor > 1, f"until_factor is {self.until_factor}: give a factor above 1")
         for name in ("frame_gradients", "curvature_splits", "settle_steps", "seed"):

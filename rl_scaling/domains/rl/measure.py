@@ -34,8 +34,7 @@ from rl_scaling.domains.rl.config import FrozenConfig
 from rl_scaling.estimates import UNKNOWN, Estimate
 from rl_scaling.noise import NoiseScaleEstimate, estimate_noise_scale, example_trace, moments_from_groups
 from rl_scaling.records import NAN, PARTS, TrainingRecord
-from rl_scaling.statistics.block_length import SHORTEST_SERIES
-from rl_scaling.statistics.jackknife import invert, ratio_of_means
+from rl_scaling.statistics.jackknife import SHORTEST_SERIES, invert, ratio_of_means
 
 # The moments that are kept of every row, and their names among its values.
 _SERIES = {

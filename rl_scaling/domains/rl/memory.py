@@ -70,16 +70,17 @@ def memory_of(config: RunConfig | FrozenConfig) -> Memory:
     """
     agent = config.agent
     num_envs = _most_envs(config)
-    batch, frames = agent.batch_size(num_envs), num_envs * agent.rollout_steps
+    at_once, frames = agent.frames_at_once(num_envs), num_envs * agent.rollout_steps
     observation = example_observation(config.environment)
-    minibatch = observation.nbytes if agent.updates_per_rollout > 1 else 0  # else the rollout itself is learned from
+    in_parts = agent.updates_per_rollout > 1 or at_once < frames  # else the rollout itself is learned from
+    minibatch = observation.nbytes if in_parts else 0
     inputs = 4 * observation.size if observation.dtype == np.uint8 else 0  # others are learned from as they are
     layers = 4 * layer_units(agent.network, observation.shape) * _COPIES_OF_LAYERS
     return Memory(
         process=PROCESS_BYTES,
         environments=_environment_bytes(config.environment, num_envs),
         rollout=2 * frames * observation.nbytes,
-        learning=batch * (minibatch + inputs + layers) + _group_gradients(config),
+        learning=at_once * (minibatch + inputs + layers) + _group_gradients(config),
     )
 
 

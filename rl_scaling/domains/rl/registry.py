@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ALGORITHMS: dict[str, tuple[str, str]] = {
     "a2c": ("rl_scaling.agents.config:A2CConfig", "rl_scaling.agents.a2c:A2C"),
     "ppo": ("rl_scaling.agents.config:PPOConfig", "rl_scaling.agents.ppo:PPO"),
+    "ppo-ewma": ("rl_scaling.agents.config:PPOEWMAConfig", "rl_scaling.agents.ppo_ewma:PPOEWMA"),
 }
 
 # Those whose agents train side by side (`Agent.step_together`); runs of the others train alone.
@@ -30,7 +31,9 @@ def find_algorithm(kind: str) -> type[AlgorithmConfig]:
         ConfigError: there is none of this name.
     """
     if kind not in ALGORITHMS:
-        raise ConfigError(f"no algorithm {kind!r}: give {' or '.join(ALGORITHMS)}, or it needs a newer rl-scaling")
+        *others, last = ALGORITHMS
+        known = f"{', '.join(others)} or {last}"
+        raise ConfigError(f"no algorithm {kind!r}: give {known}, or it needs a newer rl-scaling")
     return _load(ALGORITHMS[kind][0])
 
 
@@ -38,6 +41,7 @@ def make_agent(
     config: AlgorithmConfig, observation_shape: tuple[int, ...], num_actions: int | Space[Any], **options: Any
 ) -> Agent[Any]:
     """The agent of the algorithm whose settings these are; arguments as `Agent`."""
+    config = config.as_algorithm
     return _load(ALGORITHMS[config.kind][1])(config, observation_shape, num_actions, **options)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rl_scaling.agents import Agent
+from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.stack import Stack
 from rl_scaling.config import RunDescription
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event
@@ -41,6 +42,7 @@ def can_stack(config: RunDescription) -> bool:
     return (
         config.adaptive is None
         and agent.kind in SIDE_BY_SIDE
+        and not (isinstance(agent, PPOConfig) and agent.keeps_minibatch)  # measured by the rollout
         and config.environment.kind != "atari"
         and config.batch_size <= MOST_FRAMES.get(agent.network, 0)
     )

@@ -78,16 +78,17 @@ def learning_rates_of(
     """The rates to look at for an algorithm: by A.3 from those that its default settings are known to work with.
 
     Args:
-        agent: its settings, of which none matters here.
+        agent: its settings, of which only those matter that make another algorithm of it.
         reference_rate: a rate that works with the algorithm's `reference_num_envs`; None: its default.
         count, spacing, max_extensions, fixed: see `LearningRates`.
     """
-    default = type(agent)()  # pyright: ignore[reportCallIssue]  # every algorithm's settings have defaults
+    default = agent.at_defaults
+    turn, power = default.rate_rule
     return LearningRates(
         reference_rate=default.learning_rate if reference_rate is None else reference_rate,
         reference_batch=default.batch_size(default.reference_num_envs),
-        turn=default.rate_turn,
-        power=default.rate_power,
+        turn=turn,
+        power=power,
         count=count,
         spacing=spacing,
         max_extensions=max_extensions,

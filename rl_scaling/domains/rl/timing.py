@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from rl_scaling.agents.stack import Stack
-from rl_scaling.analysis.throughput import Throughput, fit_throughput
+from rl_scaling.analysis.costs import Throughput, fit_throughput
 from rl_scaling.domains.base import TrialCost
 from rl_scaling.domains.device import choose_device
 from rl_scaling.domains.rl import stacked
@@ -66,7 +66,7 @@ def time_updates(
     way: Way | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """Train for a few seconds with each number of environments, for `rl_scaling.analysis.throughput.fit_throughput`.
+    """Train for a few seconds with each number of environments, for `rl_scaling.analysis.costs.fit_throughput`.
 
     Args:
         config: a run; its number of environments is varied, and its random start left out.

@@ -21,7 +21,7 @@ from rl_scaling.domains.base import Control
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.envs import GroupedVector, VectorSource
 from rl_scaling.noise import NoiseScaleMeter, next_size
-from rl_scaling.noise.moments import example_trace, moments_from_groups
+from rl_scaling.noise.estimate import example_trace, moments_from_groups
 from rl_scaling.records import NAN, REUSE, TrainingRecord
 
 

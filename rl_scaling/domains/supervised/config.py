@@ -62,7 +62,6 @@ class OptimizerConfig(Config):
     ema: float = 0.0
 
     def check(self) -> None:
-        """See `Config.check`."""
         require(self.name in OPTIMIZERS, f"no optimizer {self.name!r}: {', '.join(OPTIMIZERS)}")
         require_positive(self, "learning_rate", "epsilon")
         for name in ("momentum", "second_moment", "ema"):
@@ -102,7 +101,6 @@ class ScheduleConfig(Config):
     factor: float = added_later(0.1)
 
     def check(self) -> None:
-        """See `Config.check`."""
         require(self.name in SCHEDULES, f"no schedule {self.name!r}: {', '.join(SCHEDULES)}")
         require_fraction(self, "final_factor")
         require(self.warmup_updates >= 0, f"warmup_updates is {self.warmup_updates}: give 0 (none) or more")
@@ -137,7 +135,6 @@ class AdaptiveExamplesConfig(AdaptiveConfig):
     window_measurements: int = WINDOW
 
     def check(self) -> None:
-        """See `Config.check`."""
         super().check()
         require_positive(self, "measure_every_updates", "window_measurements")
         require(self.groups >= 2, f"groups is {self.groups}: the noise scale needs 2 groups or more")
@@ -193,7 +190,6 @@ class SupervisedConfig(RunDescription):
     b_noise_every_rows: int = added_later(0)
 
     def check(self) -> None:
-        """See `Config.check`."""
         require_positive(self, "batch_size", "updates")
         require_fraction(self, "dropout", "label_smoothing")
         require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")

@@ -26,7 +26,6 @@ class Supervised(Domain[SupervisedConfig]):
         """The data that a run trains on, in the scale that its model wants.
 
         Args:
-            config: the run.
             device: where batches are wanted.
             folder: of Parquet files to read, in place of the Hugging Face hub (see `load_dataset`); "" for none.
 
@@ -42,8 +41,6 @@ class Supervised(Domain[SupervisedConfig]):
         self, configs: Sequence[SupervisedConfig], hardware: Hardware = ON_ONE_THREAD
     ) -> list[list[SupervisedConfig]]:
         """Runs that differ in what is tuned and in the seed train together where a short trial shows that it pays."""
-        from rl_scaling.domains.supervised.runs import trains_together
-
         groups: dict[Hashable, list[SupervisedConfig]] = {}
         for config in configs:
             groups.setdefault(self.job_key(config), []).append(config)
@@ -59,7 +56,6 @@ class Supervised(Domain[SupervisedConfig]):
         return config if config.adaptive else kind_of(config)
 
     def device(self, hardware: Hardware) -> str:
-        """See `Domain.device`."""
         from rl_scaling.domains.device import choose_device
 
         return str(choose_device(hardware.device))
@@ -93,7 +89,7 @@ class Supervised(Domain[SupervisedConfig]):
         import torch
 
         from rl_scaling.domains.device import choose_device
-        from rl_scaling.domains.supervised.batched import StackedRuns
+        from rl_scaling.domains.supervised.batched.program import StackedRuns
         from rl_scaling.domains.supervised.loop import train
         from rl_scaling.domains.supervised.single import SingleRun
 
@@ -106,11 +102,28 @@ class Supervised(Domain[SupervisedConfig]):
         yield from train(program, control)
 
 
+def trains_together(config: SupervisedConfig, data: Dataset) -> bool:
+    """Whether runs like this one can train together in one batched program.
+
+    Raises:
+        ConfigError: there is no such model, or it does not fit the images.
+    """
+    from rl_scaling.domains.supervised.batched.forward import require_stackable
+    from rl_scaling.domains.supervised.models import model_of
+
+    model = model_of(config, data)
+    try:
+        require_stackable(model)
+    except ConfigError:
+        return False
+    return not config.augment and config.adaptive is None and not config.b_noise_every_rows
+
+
 def _pays(config: SupervisedConfig, data: Dataset, trials: int) -> bool:
     """`together_pays` with one thread, as runs of a sweep have it."""
     import torch
 
-    from rl_scaling.domains.supervised.batched import together_pays
+    from rl_scaling.domains.supervised.batched.program import together_pays
 
     options = (("dropout", config.dropout),) if config.dropout else ()
     threads = torch.get_num_threads()

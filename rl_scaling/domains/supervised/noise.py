@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -103,12 +102,7 @@ class BatchSize:
         self.examples, self.rate_factor = config.batch_size, 1.0
 
     def after_update(self, updates: int, noise: RunNoise | None) -> None:
-        """Change it when it is time and the estimate asks for it.
-
-        Args:
-            updates: so far.
-            noise: of the run.
-        """
+        """Change it when it is time and the estimate asks for it."""
         adaptive = self._adaptive
         if adaptive is None or noise is None or updates % adaptive.change_every_updates:
             return
@@ -124,26 +118,16 @@ class BatchSize:
             self.rate_factor = self._adaptive.rate_factor(examples, self._begun)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurvatureSettings:
-    """What a measurement of B_noise takes.
-
-    Attributes:
-        measurements: batches of groups.
-        groups: of each.
-        group_size: examples of a group, drawn with replacement.
-        images: of the training data, from the first on, over which the Hessian is taken.
-        seed: of the draws.
-    """
-
-    measurements: int = 20
-    groups: int = 8
-    group_size: int = 8
-    images: int = 1_000
-    seed: int = 0
-
-
-def b_noise(model: nn.Module, split: Split, settings: CurvatureSettings | None = None) -> HessianNoiseScale:
+def b_noise(
+    model: nn.Module,
+    split: Split,
+    *,
+    measurements: int = 20,
+    groups: int = 8,
+    group_size: int = 8,
+    images: int = 1_000,
+    seed: int = 0,
+) -> HessianNoiseScale:
     """B_noise = tr(H Sigma) / (G^T H G) (McCandlish et al. 2018, eq. 2.8) at a model's weights, which stay as they are.
 
     Batch normalisation and dropout are as in evaluation; the model is left in the mode it was in.
@@ -151,7 +135,9 @@ def b_noise(model: nn.Module, split: Split, settings: CurvatureSettings | None =
     Args:
         model: of classes.
         split: the training data, which the gradient, its covariance and the Hessian are of.
-        settings: how much is measured; None: the defaults.
+        measurements: batches of groups.
+        group_size: examples of a group, drawn with replacement.
+        images: of the training data, from the first on, over which the Hessian is taken.
 
     Raises:
         ConfigError: an autoencoder, whose loss needs its inputs.
@@ -159,15 +145,13 @@ def b_noise(model: nn.Module, split: Split, settings: CurvatureSettings | None =
     """
     if isinstance(model, Autoencoder):
         raise ConfigError("B_noise is measured for models of classes: an autoencoder is none")
-    chosen = settings or CurvatureSettings()
-    generator = torch.Generator().manual_seed(chosen.seed)
-    shape = (chosen.measurements, chosen.groups, chosen.group_size)
-    drawn = torch.randint(len(split), shape, generator=generator)
-    measurements = ([split.batch(group) for group in batch] for batch in drawn)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(split), (measurements, groups, group_size), generator=generator)
+    batches = ([split.batch(group) for group in batch] for batch in drawn)
     training = model.training
     model.eval()
     try:
-        return hessian_noise_scale(model, _mean_loss, measurements, [split.batch(slice(0, chosen.images))])
+        return hessian_noise_scale(model, _mean_loss, batches, [split.batch(slice(0, images))])
     finally:
         model.train(training)
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.batched.forward import example_losses
 from rl_scaling.domains.supervised.config import SupervisedConfig
-from rl_scaling.domains.supervised.data.augmentation import augment, draw_augmentation
-from rl_scaling.domains.supervised.data.dataset import Dataset, Split
+from rl_scaling.domains.supervised.data.dataset import Dataset, Split, augment, draw_augmentation
 from rl_scaling.domains.supervised.loop import Evaluation, Program
 from rl_scaling.domains.supervised.models import model_of, project_channels
 from rl_scaling.domains.supervised.noise import b_noise
@@ -55,13 +54,11 @@ class SingleRun(Program):
         self._gradients = self._gradient_noise()
 
     def evaluate(self) -> list[Evaluation]:
-        """See `Program.evaluate`."""
         shown = self._average.module if self._average is not None else self.model
         training_loss, _ = _mean_loss(shown, self.data.training_sample)
         return [Evaluation(training_loss, *_mean_loss(shown, self.data.validation))]
 
     def b_noise(self) -> float:
-        """See `Program.b_noise`."""
         return b_noise(self.model, self.data.train).b_noise.value
 
     def _gradient_noise(self) -> GradientNoise | None:

@@ -35,9 +35,8 @@ except ImportError as error:
     raise ImportError("NoiseScaleCallback needs Stable-Baselines3: pip install stable-baselines3") from error
 
 from rl_scaling.noise.clusters import cluster_slices
-from rl_scaling.noise.estimate import NoiseScaleEstimate
+from rl_scaling.noise.estimate import NoiseScaleEstimate, example_trace, moments_from_groups
 from rl_scaling.noise.meter import NoiseScaleMeter
-from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.torch.adapter import fingerprint
 from rl_scaling.noise.torch.group_gradients import ModuleGradients, Rows
 
@@ -57,7 +56,6 @@ class NoiseScaleCallback(BaseCallback):
         every: rollouts from one measurement to the next; None: 50 for A2C, 4 for PPO.
         groups: groups of whole environments, 2 or more; no more than there are environments are made.
         window: time constant, in measurements, of a moving average; None: all measurements count alike.
-        confidence: of the interval.
         frames: single frames per measurement whose gradients are taken for the design effect; 0: none.
         frames_per_pass: most frames in one pass through the policy.
         verbose: 1 prints the estimate when training ends, 2 at each measurement as well.
@@ -199,13 +197,8 @@ class NoiseScaleCallback(BaseCallback):
         if self._frames:
             grad_sq_norm, _ = moments_from_groups(sq_norms, batch_sq_norm, taken.group_sizes)
             trace = example_trace(taken.row_sq_norms.tolist(), grad_sq_norm)
-        self.meter.update(
-            sq_norms,
-            batch_sq_norm,
-            group_sizes=taken.group_sizes,
-            example_trace=trace,
-            learning_rate=learning_rate,
-        )
+        further = {"example_trace": trace, "learning_rate": learning_rate}
+        self.meter.update(sq_norms, batch_sq_norm, group_sizes=taken.group_sizes, **further)
 
     def _drawn_frames(self) -> list[int]:
         """A few frames for the design effect; the draw follows from the rollout's number alone."""
@@ -216,15 +209,9 @@ class NoiseScaleCallback(BaseCallback):
         estimate = self._estimate_if_any()
         if estimate is None:
             return
-        batch_size = self.model.batch_size if isinstance(self.model, PPO) else self._slices[-1].stop
-        values = {
-            "b_simple": estimate.b_simple,
-            "low": estimate.low,
-            "high": estimate.high,
-            "resolved": int(estimate.resolved),
-            "learning_rate": learning_rate,
-            "batch_size": batch_size,
-        }
+        values = {name: getattr(estimate, name) for name in ("b_simple", "low", "high")}
+        values |= {"resolved": int(estimate.resolved), "learning_rate": learning_rate}
+        values["batch_size"] = self.model.batch_size if isinstance(self.model, PPO) else self._slices[-1].stop
         if self._frames:
             values["design_effect"] = estimate.design_effect
         for name, value in values.items():

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rl_scaling.noise.estimate import NoiseScaleEstimate
+from rl_scaling.noise.estimate import NoiseScaleEstimate, example_trace, moments_from_groups
 from rl_scaling.noise.loss_terms import PartMeters
-from rl_scaling.noise.moments import example_trace, moments_from_groups
 from rl_scaling.noise.torch.layer_gradients import sq_norm, sq_norms
 
 TOTAL = "total"

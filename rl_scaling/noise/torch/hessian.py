@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rl_scaling.estimates import Estimate
-from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale
-from rl_scaling.noise.moments import moments_from_groups
+from rl_scaling.noise.estimate import NoiseScaleEstimate, estimate_noise_scale, moments_from_groups
 from rl_scaling.statistics.jackknife import RatioEstimate, invert, ratio_of_means
 
 if TYPE_CHECKING:

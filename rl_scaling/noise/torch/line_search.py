@@ -107,8 +107,6 @@ def line_search_noise_scale(
             gradient of B examples has covariance Sigma / B exactly.
         batch_sizes: three or more different ones, best from well below B_noise to well above it.
         draws: noisy gradients for each batch size, 2 or more.
-        seed: of the draws.
-        confidence: of all intervals.
 
     Raises:
         ValueError: fewer than three batch sizes or two draws; or a loss that has no minimum along the full gradient.

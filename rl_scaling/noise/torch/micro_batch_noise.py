@@ -70,9 +70,6 @@ class MicroBatchNoise(Adapter):
     def micro_batch(self, examples: float) -> None:
         """Say that a backward pass is over.
 
-        Args:
-            examples: in this micro-batch.
-
         Raises:
             ValueError: no backward pass since the last call, more than one, or no examples.
         """

@@ -1,14 +1,13 @@
-"""Charts of what a fixed budget buys at each batch size (`rl_scaling.analysis.budgets`)."""
+"""Charts of what a fixed budget buys at each batch size (`rl_scaling.analysis.learning_rates`)."""
 
 from __future__ import annotations
 
 import altair as alt
 import pandas as pd
 
-from rl_scaling.analysis.budgets import QUANTITIES, of_epochs, with_bars
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, legend, log_axis
+from rl_scaling.analysis.learning_rates import QUANTITIES, of_epochs, with_bars
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import legend, log_axis
 
 _RATE = "effective learning rate, rate / (1 - momentum), log scale"
 _DASHES = ([1, 0], [6, 4], [2, 3], [8, 3, 2, 3])
@@ -18,11 +17,7 @@ _NAMES = {name: name.replace("_", " ") for name in QUANTITIES}
 
 @chart("budgets")
 def budget_figures(best: pd.DataFrame) -> list[Figure]:
-    """For every subject and budget the best rate and what it gives by batch size; by epochs where several were tried.
-
-    Args:
-        best: what `best_rates_of_budgets` returns.
-    """
+    """Of every subject and budget the best rate and what it gives by batch size; by epochs where several were tried."""
     figures = []
     for (subject, budget), rows in best.groupby(["subject", "budget"], sort=True):
         if len(rows["batch_size"].unique()) >= _FEWEST:

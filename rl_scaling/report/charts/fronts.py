@@ -1,4 +1,7 @@
-"""Updates against examples or frames for every goal: Pareto fronts (McCandlish et al. 2018, figure 5, eq. 2.11)."""
+"""Updates against examples or frames for every goal: Pareto fronts (McCandlish et al. 2018, figure 5, eq. 2.11).
+
+And the updates of the hardest goal as the noisy quadratic model predicts them, laid over the measured ones.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,10 @@ import pandas as pd
 
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.tradeoff import tradeoff_curve
-from rl_scaling.estimates import MINUS, count_of
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.analysis.views import factor_off
+from rl_scaling.estimates import MINUS, count_of, number
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, dimmed, log_axis, ordered_colour, tooltips
 
 _UPDATES = "updates to the goal"
 _TO_GOAL = {"updates": _UPDATES, "examples": "{unit} to the goal"}
@@ -56,8 +58,8 @@ def _points(fronts: pd.DataFrame, words: Words, chosen: alt.Parameter, tables: T
             continue
         points = alt.Chart(tables.add(part, columns)).mark_point(size=75, **mark)
         colour = ordered_colour("goal", goals, words.goal)
-        opacity = alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))
-        layers.append(points.encode(x="updates:Q", y="examples:Q", color=colour, opacity=opacity, tooltip=tooltip))
+        shared = {"color": colour, "opacity": dimmed(chosen, 1.0), "tooltip": tooltip}
+        layers.append(points.encode(x="updates:Q", y="examples:Q", **shared))
     return layers
 
 
@@ -77,12 +79,8 @@ def _curves(
     lines = alt.Chart(tables.add(curve, columns)).mark_line(strokeWidth=2, clip=True)
     crosses = alt.Chart(tables.add(turns, columns)).mark_point(shape="cross", size=90, filled=True, clip=True)
     return [
-        lines.encode(
-            **shared,
-            order="updates:Q",
-            opacity=alt.when(chosen).then(alt.value(0.75)).otherwise(alt.value(0.1)),
-        ),
-        crosses.encode(**shared, opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1))),
+        lines.encode(**shared, order="updates:Q", opacity=dimmed(chosen, 0.75)),
+        crosses.encode(**shared, opacity=dimmed(chosen, 1.0)),
     ]
 
 
@@ -146,3 +144,37 @@ def _caption(fronts: pd.DataFrame, fits: pd.DataFrame, words: Words, runs: int) 
     if fronts["at_start"].any():
         parts.append("Hollow squares: the goal was passed before there was a smoothed score; they are not fitted.")
     return " ".join(parts)
+
+
+_COLUMNS = ["batch_size", "updates", "updates_low", "updates_high"]
+
+
+@chart("task")
+def model_figure(view: TaskView) -> Figure | None:
+    """Measured steps as points, predicted ones as a line with a band; None without predictions."""
+    front, predictions = view.own.fronts, view.predictions
+    if predictions is None or predictions.empty:
+        return None
+    goal = predictions["goal"].iloc[0]
+    measured, predicted = front[front["goal"] == goal], predictions.sort_values("batch_size")
+    tables = Tables()
+    known = [*measured["updates"], *predicted["updates"], *predicted["updates_low"], *predicted["updates_high"]]
+    x = log_axis(alt.X, "batch_size", "batch size (examples, log scale)", predicted["batch_size"])
+    y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", known)
+    tooltip = tooltips(Words(view.measure), front, "batch_size", "updates")
+    line = alt.Chart(tables.add(predicted, _COLUMNS)).encode(x=x, y=y, tooltip=tooltip)
+    points = alt.Chart(tables.add(measured, ["batch_size", "updates"])).mark_point(
+        size=75, filled=True, opacity=1, color="var(--critical)"
+    )
+    band = line.mark_area(opacity=0.16, color="var(--noise)", clip=True).encode(y="updates_low:Q", y2="updates_high:Q")
+    layers = [*([band] if predicted["updates_low"].notna().any() else [])]
+    layers += [line.mark_line(strokeWidth=2, color="var(--noise)"), points.encode(x=x, y=y, tooltip=tooltip)]
+    caption = (
+        f"Points: measured at {count_of(len(measured), 'batch size')}, goal {goal:g}. Line"
+        f"{' and band' if len(layers) == 3 else ''}: the noisy quadratic model with {predictions['model'].iloc[0]}, "
+        f"each batch size with its best settings."
+    )
+    if len(measured):
+        caption += f" The points are a typical factor of {number(factor_off(measured, predicted))} off the line."
+    title = "Updates to the goal: measured, and by the noisy quadratic model"
+    return Figure("noisy-quadratic-model", title, caption, alt.layer(*layers), tables)

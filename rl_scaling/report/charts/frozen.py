@@ -8,10 +8,8 @@ import pandas as pd
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import positive
 from rl_scaling.estimates import columns_of, count_of
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, legend, log_axis, tooltips
-from rl_scaling.report.words import Words, percent
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, count_axis, legend, log_axis, percent, tooltips
 
 _KEPT = {
     "noise_scale": "B_simple, weights kept",

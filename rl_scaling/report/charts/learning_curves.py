@@ -11,10 +11,8 @@ import pandas as pd
 from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import Series, thin
 from rl_scaling.estimates import count_of
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, log_axis, ordered_colour, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, count_axis, dimmed, log_axis, ordered_colour, tooltips
 
 HOVER_POINTS = 48
 MANY_LINES = 12
@@ -54,7 +52,7 @@ def run_lines(
     points = [part.iloc[thin(len(part), HOVER_POINTS)] for _, part in best.dropna(subset=[field]).groupby("run")]
     colour = batch_colour(series.runs["batch_size"], words)
     faint = alt.when(chosen, empty=False).then(alt.value(0.6)).when(chosen).then(alt.value(0.22))
-    strong = alt.when(chosen).then(alt.value(strength)).otherwise(alt.value(0.08))
+    strong = dimmed(chosen, strength, 0.08)
     width = 2.0 if len(points) <= MANY_LINES else 1.4
     layers = [
         (known[~known["best"]], alt.MarkDef("line", strokeWidth=1.1, clip=True), faint.otherwise(alt.value(0.04)), ()),
@@ -87,10 +85,10 @@ def curve_figures(view: TaskView) -> list[Figure]:
     """Smoothed score, or loss, against examples and against updates; empty where no run has one."""
     series, words = view.fixed, Words(view.measure)
     drawn = series.curves.dropna(subset=["smoothed"])
-    if drawn.empty or not view.curves:
+    if drawn.empty or not view.found.curves:
         return []
     runs = drawn["run"].nunique()
-    smoothed = f"; scores smoothed over {view.horizon:g} finished episodes" if words.measure.over_episodes else ""
+    smoothed = f"; scores smoothed over {view.found.horizon:g} finished episodes" if words.measure.over_episodes else ""
     caption = (
         f"{count_of(runs, 'run')}{smoothed}. Strong lines: the best learning rate of each batch size, faint lines: the "
         "others."

@@ -11,10 +11,8 @@ from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.learning_rates import curve_of_hardest_goal, final_values_by_rate, rates_to_goals
 from rl_scaling.estimates import count_of
 from rl_scaling.report.charts.learning_curves import batch_colour, value_axis
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, log_axis, ordered_colour, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import Words, dimmed, goal_choice, log_axis, ordered_colour, tooltips
 
 _TOO_SCATTERED = math.log(2)
 
@@ -77,7 +75,7 @@ def _rate_lines(table: pd.DataFrame, y: alt.Y, words: Words, tooltip: list[alt.T
             x=x,
             y=y,
             color=batch_colour(table["batch_size"], words),
-            opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.1)),
+            opacity=dimmed(chosen, 1.0),
             tooltip=tooltip,
         )
         .add_params(chosen)
@@ -92,7 +90,7 @@ def rate_to_goal_figure(view: TaskView) -> Figure | None:
         return None
     (start, table), words, tables = found, Words(view.measure), Tables()
     goals = sorted(float(g) for g in table["goal"].unique())
-    choice = alt.param(name="goal", value=start, bind=alt.binding_select(options=goals, name=f"{words.goal} "))
+    choice = goal_choice(goals, start, words)
     y = log_axis(alt.Y, "updates", "updates to the goal (log scale)", table["updates"])
     columns = ("batch_size", "learning_rate", "setting", "goal", "updates")
     tooltip = tooltips(words, table, *columns, updates="updates to it")

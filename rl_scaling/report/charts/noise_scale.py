@@ -1,4 +1,4 @@
-"""The gradient noise scale over training."""
+"""The gradient noise scale over training, and the batch size of runs that followed it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from rl_scaling.analysis import TaskView
 from rl_scaling.analysis.views import Series, positive, thin
 from rl_scaling.estimates import columns_of, count_of
 from rl_scaling.report.charts.learning_curves import batch_colour, run_lines
-from rl_scaling.report.data import Tables
-from rl_scaling.report.registry import chart
-from rl_scaling.report.theme import Figure, count_axis, log_axis, tooltips
-from rl_scaling.report.words import Words
+from rl_scaling.report.figures import Figure, Tables, chart
+from rl_scaling.report.theme import (
+    Words,
+    count_axis,
+    dimmed,
+    legend,
+    log_axis,
+    named_colour,
+    on_same_axis,
+    ramp,
+    tooltips,
+)
 
 TRIANGLES_PER_RUN = 16
 _NOISE = list(columns_of("noise_scale"))
@@ -41,13 +49,11 @@ def noise_over_examples_figure(view: TaskView) -> Figure | None:
         ]
     )
     y = log_axis(alt.Y, "noise_scale", f"noise scale ({words.unit}, log scale)", known.quantile([0.005, 1]))
-    low = y.copy()
-    low.shorthand = "noise_scale_low:Q"
     chosen = alt.selection_point(name="chosen", fields=["batch_size"], bind="legend")
     tables = Tables()
     layers = [
         *run_lines(drawn, words, "noise_scale", x, y, chosen, tables, strength=0.5),
-        *_unresolved(series, words, x, low, chosen, tables),
+        *_unresolved(series, words, x, on_same_axis(y, "noise_scale_low"), chosen, tables),
         *_pooled(pooled, x, y, words, tables),
     ]
     caption = _noise_caption(measured, resolved, bool(pooled["noise_scale"].notna().any()))
@@ -82,8 +88,7 @@ def _pooled(pooled: pd.DataFrame, x: alt.X, y: alt.Y, words: Words, tables: Tabl
     table = table.dropna(subset=["noise_scale_low"])
     titles = {"examples": "{unit}, about", "noise_scale": "pooled noise scale ({unit})"}
     tooltip = tooltips(words, table, "examples", *_NOISE, "measurements", **titles)
-    low = y.copy()
-    low.shorthand = "noise_scale_low:Q"
+    low = on_same_axis(y, "noise_scale_low")
     line = alt.MarkDef(
         "line", strokeWidth=2.5, color="var(--ink)", point=alt.OverlayMarkDef(color="var(--ink)", size=45)
     )
@@ -123,12 +128,38 @@ def _unresolved(
     )
     columns = ("batch_size", "examples", "noise_scale_low")
     tooltip = tooltips(words, table, *columns, noise_scale_low="noise scale at least")
-    return [
-        marks.encode(
-            x=x,
-            y=y,
-            color=colour,
-            tooltip=tooltip,
-            opacity=alt.when(chosen).then(alt.value(0.8)).otherwise(alt.value(0.06)),
-        )
-    ]
+    return [marks.encode(x=x, y=y, color=colour, tooltip=tooltip, opacity=dimmed(chosen, 0.8, 0.06))]
+
+
+_POINTS_PER_RUN = 200
+
+
+@chart("task", tables=lambda overview: {"adaptive": overview.fit.adaptive})
+def adaptive_batch_figure(view: TaskView) -> Figure | None:
+    """The batch size of adaptive runs against examples; None where there is no such run."""
+    series, words = view.series, Words(view.measure)
+    runs = series.runs[series.runs["adaptive"]]
+    rows = series.rows[series.rows["run"].isin(set(runs["run"])) & (series.rows["current_batch_size"] > 0)]
+    if rows.empty:
+        return None
+    tables = Tables()
+    kept = pd.concat([part.iloc[thin(len(part), _POINTS_PER_RUN)] for _, part in rows.groupby("run")])
+    settings = sorted(kept["setting"].unique())
+    lines = alt.Chart(
+        tables.add(kept, ["run", "setting", "seed", "examples", "current_batch_size", "noise_scale"])
+    ).mark_line(interpolate="step-after", strokeWidth=2)
+    title = f"batch size ({words.unit} per update, log scale)"
+    encoded = lines.encode(
+        x=count_axis(alt.X, "examples", words.counted),
+        y=log_axis(alt.Y, "current_batch_size", title, kept["current_batch_size"]),
+        detail="run:N",
+        color=named_colour("setting", settings, ramp(len(settings)), legend("adaptive batch", entry_width=160)),
+        tooltip=tooltips(
+            words, kept, "setting", "seed", "examples", "current_batch_size", "noise_scale", setting="adaptive batch"
+        ),
+    )
+    caption = (
+        f"B = sqrt(r B_simple), with r the price of an update in {words.unit}, {words.batch_steps} and within bounds. "
+        f"{count_of(len(runs), 'run')}."
+    )
+    return Figure("adaptive-batch-size", "A batch that follows the noise scale", caption, encoded, tables)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm.bounds import bayes_bound, small_batch_limit
 from rl_scaling.domains.nqm.dynamics import risk
 from rl_scaling.domains.nqm.hits import find_hits
+from rl_scaling.domains.nqm.schedules import bayes_bound, small_batch_limit
 from rl_scaling.domains.nqm.spectrum import Spectrum
 from rl_scaling.domains.nqm.tuning import TunedSteps, steps_to_target
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.agents.config import A2CConfig, PPOConfig, PPOEWMAConfig
 from rl_scaling.config import ConfigError, to_dict
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig, run_config_from_dict
 from rl_scaling.envs.config import AtariConfig, GymnasiumConfig, MinAtarConfig
@@ -25,6 +25,8 @@ runs = st.builds(
     agent=st.one_of(
         st.builds(A2CConfig, learning_rate=st.floats(1e-8, 1), network=st.sampled_from(["nature", "small", "mlp"])),
         st.builds(PPOConfig, minibatches=st.sampled_from([1, 2, 8, 128]), epochs=st.integers(1, 10)),
+        st.builds(PPOConfig, scaling=st.just("minibatch"), minibatch_frames=st.sampled_from([1, 64, 128])),
+        st.builds(PPOEWMAConfig, minibatches=st.sampled_from([1, 2, 8, 128]), reference_batch=st.integers(1, 10**6)),
     ),
     frames=st.integers(1, 10**9),
     seed=st.integers(0, 10**6),
@@ -106,6 +108,37 @@ def test_what_is_annealed_belongs_to_a_length_of_run() -> None:
         assert task(**{name: "linear"}) == " ".join(["Pong ppo", *settings])
 
 
+def test_families_of_ppo_are_tasks_of_their_own_and_ppo_keeps_its_id() -> None:
+    assert ppo_run(8).run_id == "e8482c4fcc57"
+    assert ppo_run(8, scaling="count").run_id == ppo_run(8).run_id
+    assert ppo_run(8).task == "Pong ppo"
+    assert ppo_run(8, scaling="minibatch").task == "Pong ppo scaling=minibatch"
+    by_ewma = ppo_run(8, scaling="ewma")
+    assert by_ewma == dataclasses.replace(RUN, environment=ppo_run(8).environment, agent=PPOEWMAConfig())
+    assert by_ewma.task == "Pong ppo-ewma"
+
+
+def test_the_batch_of_a_family_is_what_grows_with_the_environments() -> None:
+    """A minibatch; the rollout, of which an outer step is one update; a minibatch."""
+    found = []
+    for scaling in ("count", "minibatch", "ewma"):
+        small, large = ppo_run(8, scaling=scaling), ppo_run(32, scaling=scaling)
+        found.append([(run.batch_size, run.agent.frames_at_once(run.environment.num_envs)) for run in (small, large)])
+        assert large.updates == -(-RUN.frames // (32 * 128)) * (1 if scaling == "minibatch" else 16)
+        for run in (small, large):
+            assert run.agent.num_envs_for(run.batch_size) == run.environment.num_envs
+    assert found == [[(256, 256), (1024, 1024)], [(1024, 256), (4096, 256)], [(256, 256), (1024, 1024)]]
+
+
+@given(decay=st.floats(0, 0.999), num_envs=st.integers(1, 512), times=st.sampled_from([2, 4, 64]))
+def test_the_centre_of_mass_grows_as_the_batch_shrinks(decay: float, num_envs: int, times: int) -> None:
+    """Hilton et al. 2021: a batch c times smaller, a centre of mass 1/(1 - decay) - 1 that is c times larger."""
+    config = PPOEWMAConfig()
+    small, large = (config.decay_at(decay, n) for n in (num_envs, times * num_envs))
+    assert 1 / (1 - small) - 1 == pytest.approx(times * (1 / (1 - large) - 1), rel=1e-9, abs=1e-12)
+    assert config.decay_at(decay, config.reference_num_envs) == pytest.approx(decay)
+
+
 def ppo_run(num_envs: int, **options: object) -> RunConfig:
     agent = PPOConfig(**options)  # pyright: ignore[reportArgumentType]
     return dataclasses.replace(RUN, environment=AtariConfig(game="Pong", num_envs=num_envs), agent=agent)
@@ -159,6 +192,20 @@ def adaptive_run(num_envs: int = 16, **changes: object) -> RunConfig:
             lambda: dataclasses.replace(adaptive_run(32), agent=PPOConfig(minibatch_of="environments", minibatches=16)),
             "8 environments do not divide into 16 minibatches",
         ),
+        (
+            lambda: ppo_run(5, scaling="minibatch"),
+            "5 environments of 128 steps do not divide into minibatches of 256 frames: give num_envs 4 or 6, or",
+        ),
+        (lambda: ppo_run(1, scaling="minibatch", minibatch_frames=64), "one environment gives no groups to compare"),
+        (lambda: PPOConfig(scaling="minibatch", minibatches=8), "minibatches says nothing with scaling minibatch"),
+        (lambda: PPOConfig(minibatch_frames=64), "minibatch_frames says nothing with scaling count: leave it out"),
+        (
+            lambda: PPOConfig(scaling="minibatch", minibatch_of="environments", minibatch_frames=64),
+            "minibatch_frames is 64: whole environments need a multiple of rollout_steps=128",
+        ),
+        (lambda: PPOConfig(scaling="rate"), "no scaling 'rate': count, minibatch or ewma"),  # pyright: ignore[reportArgumentType]
+        (lambda: PPOEWMAConfig(scaling="count"), "ppo-ewma scales by ewma: for count and minibatch give the algorithm"),
+        (lambda: PPOEWMAConfig(proximal_decay=1.0), "proximal_decay is 1.0: give a number from 0 to below 1"),
         (lambda: PPOConfig(minibatches=0), "minibatches is 0: give a positive number"),
         (lambda: PPOConfig(value_clip_range=-0.1), r"value_clip_range is -0.1: give 0 \(none\) or more"),
         (lambda: PPOConfig(minibatch_of="steps"), "no minibatch_of 'steps': frames or environments"),  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from rl_scaling.agents.config import A2CConfig, PPOConfig
+from rl_scaling.agents.config import A2CConfig, PPOConfig, PPOEWMAConfig
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event, Hardware, Starting
 from rl_scaling.domains.rl import domain as module
@@ -31,8 +31,15 @@ CONFIG = RunConfig(
     record_every_frames=200,
 )
 PPO = dataclasses.replace(CONFIG, agent=PPOConfig(network="mlp", rollout_steps=16, minibatches=2, epochs=2))
+OUTER = dataclasses.replace(
+    CONFIG, agent=PPOConfig(network="mlp", rollout_steps=16, epochs=2, scaling="minibatch", minibatch_frames=32)
+)
+EWMA = dataclasses.replace(CONFIG, agent=PPOEWMAConfig(network="mlp", rollout_steps=16, minibatches=2, epochs=2))
 ADAPTIVE = dataclasses.replace(
     CONFIG, adaptive=AdaptiveBatchConfig(exchange_rate=1e3, min_envs=4, max_envs=16, group_envs=4)
+)
+EVERY_KIND = pytest.mark.parametrize(
+    "config", [CONFIG, PPO, OUTER, EWMA, ADAPTIVE], ids=["A2C", "PPO", "PPO minibatch", "PPO-EWMA", "adaptive"]
 )
 PONG = dataclasses.replace(CONFIG, environment=AtariConfig(game="Pong", num_envs=2), agent=A2CConfig(network="small"))
 
@@ -111,7 +118,7 @@ def test_a_run_says_its_records_and_that_it_is_done(closed: list[bool]) -> None:
     assert closed == [True]
 
 
-@pytest.mark.parametrize("config", [CONFIG, PPO, ADAPTIVE], ids=["A2C", "PPO", "adaptive"])
+@EVERY_KIND
 def test_an_interrupt_is_heard_within_the_update_however_far_the_next_record(config: RunConfig) -> None:
     config = dataclasses.replace(config, frames=10**9, record_every_frames=10**9)
     looks = itertools.count()
@@ -130,7 +137,7 @@ def test_an_interrupt_before_the_first_update_leaves_what_was_there() -> None:
     assert len(again) == 1
 
 
-@pytest.mark.parametrize("config", [CONFIG, PPO, ADAPTIVE], ids=["A2C", "PPO", "adaptive"])
+@EVERY_KIND
 def test_a_resumed_run_continues_and_says_nothing_twice(config: RunConfig, closed: list[bool]) -> None:
     before, checkpoint = interrupted(config)
     assert checkpoint.updates == before[-1].updates

@@ -45,6 +45,7 @@ def test_a_line_makes_an_algorithm_a_part_of_runs_and_sweeps(monkeypatch: pytest
 
 
 def test_an_unknown_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no algorithm 'dreamer': give a2c or ppo, or it needs a newer rl-scaling"):
+    message = "no algorithm 'dreamer': give a2c, ppo or ppo-ewma, or it needs a newer rl-scaling"
+    with pytest.raises(ConfigError, match=message):
         find_algorithm("dreamer")
     assert not hasattr(AlgorithmConfig, "kind")

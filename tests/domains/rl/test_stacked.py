@@ -221,6 +221,7 @@ def test_what_trains_side_by_side() -> None:
         dataclasses.replace(A2C, adaptive=adaptive),
         dataclasses.replace(A2C, environment=AtariConfig(game="Pong", num_envs=4)),
         dataclasses.replace(A2C, agent=A2CConfig(network="nature")),
+        dataclasses.replace(A2C, agent=PPOConfig(network="mlp", scaling="minibatch")),
     ):
         assert not can_stack(alone)
         assert domain.job_key(alone) == alone.run_id

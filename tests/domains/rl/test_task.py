@@ -93,6 +93,17 @@ def test_reference_rates_are_those_of_the_zoo(agent: AlgorithmConfig, rate: floa
     assert learning_rates_of(agent, reference_rate=1e-3).centre(batch) == pytest.approx(1e-3)
 
 
+def test_rates_of_the_families_follow_the_rules_of_each() -> None:
+    """Four times the environments: A.3 with alpha 0.5, the same rate, and twice the rate."""
+    ratios = []
+    for scaling in ("count", "minibatch", "ewma"):
+        agent = PPOConfig(scaling=scaling).as_algorithm
+        rates = learning_rates_of(agent)
+        assert rates.centre(agent.batch_size(8)) == pytest.approx(2.5e-4)
+        ratios.append(rates.centre(agent.batch_size(32)) / rates.centre(agent.batch_size(8)))
+    assert ratios == pytest.approx([((1 + 1000 / 256) / (1 + 1000 / 1024)) ** 0.5, 1, 2])
+
+
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_every_algorithm_has_batches_of_every_scale(algorithm: str, scale: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import math
@@ -27,7 +28,7 @@ from rl_scaling.domains.supervised.config import (
     SupervisedConfig,
 )
 from rl_scaling.domains.supervised.loop import Program
-from rl_scaling.domains.supervised.noise import CurvatureSettings, b_noise
+from rl_scaling.domains.supervised.noise import b_noise
 from rl_scaling.records import LossRecord
 from tests.domains.supervised.few import Few
 
@@ -100,8 +101,8 @@ STACKED = {
 @pytest.fixture(autouse=True, scope="module")
 def cheap_b_noise() -> Generator[None]:
     """B_noise as it is, from fewer examples."""
-    few = CurvatureSettings(measurements=2, groups=2, group_size=4, images=20)
-    with mock.patch.object(single, "b_noise", lambda model, split: b_noise(model, split, few)):
+    few = functools.partial(b_noise, measurements=2, groups=2, group_size=4, images=20)
+    with mock.patch.object(single, "b_noise", few):
         yield
 
 

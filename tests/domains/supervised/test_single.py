@@ -17,11 +17,11 @@ from rl_scaling.domains.supervised.config import (
     SupervisedConfig,
 )
 from rl_scaling.domains.supervised.data import load_dataset
+from rl_scaling.domains.supervised.domain import trains_together
 from rl_scaling.domains.supervised.noise import b_noise
-from rl_scaling.domains.supervised.runs import run_alone, run_together, trains_together
 from rl_scaling.domains.supervised.single import SingleRun
 from rl_scaling.records import LossRecord
-from tests.domains.supervised.few import few_digits
+from tests.domains.supervised.few import few_digits, run_alone, run_together
 
 FIXED = SupervisedConfig(optimizer=OptimizerConfig(learning_rate=0.1), batch_size=8, updates=200)
 RULE = AdaptiveExamplesConfig(exchange_rate=50, window_measurements=20, change_every_updates=10)

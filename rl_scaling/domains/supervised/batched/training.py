@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.domains.supervised.batched.forward import example_losses, stacked_forward
-from rl_scaling.domains.supervised.batched.optimizers import StackedAverage, StackedOptimizer
+from rl_scaling.domains.supervised.batched.forward import (
+    StackedAverage,
+    StackedOptimizer,
+    example_losses,
+    stacked_forward,
+)
 from rl_scaling.domains.supervised.data.dataset import Split
 
 
@@ -50,11 +54,6 @@ class StackedParameters:
         parts = torch.autograd.grad(losses.sum(), list(named.values()))
         return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
 
-    def state(self, trial: int, matrix: Tensor | None = None) -> dict[str, Tensor]:
-        """Copies of one trial's parameters, for `load_state_dict`."""
-        chosen = self.matrix if matrix is None else matrix
-        return {name: part[0].clone() for name, part in self.views(chosen[trial : trial + 1]).items()}
-
     def keep(self, trials: Tensor) -> None:
         """Keep only these rows."""
         self.matrix = self.matrix[trials]
@@ -78,14 +77,6 @@ class Step:
     losses: Tensor
     group_sq_norms: Tensor | None = None
     batch_sq_norms: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """(trials,) mean losses and shares of images classified right, over a whole split; NaN for an autoencoder's."""
-
-    losses: Tensor
-    accuracies: Tensor
 
 
 class StackedTraining:
@@ -149,14 +140,12 @@ class StackedTraining:
         return result
 
     @torch.no_grad()
-    def evaluate(self, split: Split, *, averaged: bool = False) -> Evaluation:
-        """Mean loss and accuracy of every trial over all images of a split, a part of them at a time.
+    def evaluate(self, split: Split) -> tuple[Tensor, Tensor]:
+        """(trials,) mean losses, and shares of images classified right (NaN for an autoencoder's), over a whole split.
 
-        Args:
-            split: any.
-            averaged: with the averaged weights in place of the last ones.
+        With the averaged weights, if there are any.
         """
-        matrix = self._average.matrix if averaged and self._average is not None else None
+        matrix = None if self._average is None else self._average.matrix
         named = self.parameters.named if matrix is None else self.parameters.views(matrix)
         losses = torch.zeros(len(self), dtype=torch.float64, device=split.device)
         right = torch.zeros_like(losses)
@@ -166,11 +155,8 @@ class StackedTraining:
             inputs, targets = (part.expand(len(self), *part.shape) for part in (inputs, targets))
             outputs = self._forward(named, inputs)
             losses += self._example_losses(outputs, inputs, targets, 0.0).double().sum(1)
-            if outputs.dim() == 3:
-                right += (outputs.argmax(2) == targets).sum(1)
-            else:
-                right += torch.nan
-        return Evaluation(losses / len(split), right / len(split))
+            right += (outputs.argmax(2) == targets).sum(1) if outputs.dim() == 3 else torch.nan
+        return losses / len(split), right / len(split)
 
     def keep(self, trials: Tensor | Sequence[int]) -> None:
         """Continue with these trials alone, renumbered in this order."""
@@ -194,10 +180,6 @@ class StackedTraining:
         self._optimizer.load([row["memory"] for row in rows], updates, self.parameters.matrix)
         if self._average is not None:
             self._average.matrix = torch.stack([row["average"] for row in rows]).to(self.parameters.matrix)
-
-    def state(self, trial: int, *, averaged: bool = False) -> dict[str, Tensor]:
-        """One trial's weights, or their average, for `load_state_dict`."""
-        return self.parameters.state(trial, self._average.matrix if averaged and self._average else None)
 
     def _losses(self, named: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         return self._example_losses(self._forward(named, inputs), inputs, targets, self._label_smoothing)

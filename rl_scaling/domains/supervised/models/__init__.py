@@ -12,8 +12,14 @@ from torch import nn
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.supervised.config import SupervisedConfig
 from rl_scaling.domains.supervised.data.dataset import Dataset
-from rl_scaling.domains.supervised.models.deep import resnet8, resnet32, vgg11, wide_resnet, wide_resnet_skip_init
-from rl_scaling.domains.supervised.models.norms import project_channels
+from rl_scaling.domains.supervised.models.deep import (
+    project_channels,
+    resnet8,
+    resnet32,
+    vgg11,
+    wide_resnet,
+    wide_resnet_skip_init,
+)
 from rl_scaling.domains.supervised.models.small import ImageShape, autoencoder, mlp, simple_cnn
 from rl_scaling.domains.supervised.problems import source_of
 
@@ -38,7 +44,6 @@ def make_model(name: str, image_shape: ImageShape, num_classes: int, *, seed: in
     Args:
         name: one of `MODELS`, or the model of a problem that brings its own.
         image_shape: (C, H, W).
-        num_classes: number of logits.
         seed: of the starting weights; torch's own generator is left as it was.
         options: of the model; see the function that makes it.
 

@@ -70,9 +70,6 @@ def simple_cnn(
 
     Args:
         image_shape: (C, H, W), 4 x 4 pixels or more.
-        num_classes: number of logits.
-        channels: of the two convolutions.
-        hidden: units of the hidden layer.
         dropout: probability with which its units are dropped: 0 in Zhang et al., 0.4 in Shallue et al.
     """
     require_size("cnn", image_shape, 2 ** len(channels))
@@ -118,11 +115,6 @@ class Autoencoder(nn.Module):
     def loss(outputs: Tensor, inputs: Tensor) -> Tensor:
         """Mean over images of the cross-entropy of their pixels, summed over an image, in nats."""
         return binary_cross_entropy_with_logits(outputs, inputs, reduction="sum") / len(inputs)
-
-    @staticmethod
-    def squared_error(outputs: Tensor, inputs: Tensor) -> Tensor:
-        """Mean over images of |reconstruction - image|^2, which the papers report."""
-        return (outputs.sigmoid() - inputs).square().sum() / len(inputs)
 
 
 def autoencoder(

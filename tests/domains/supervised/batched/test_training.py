@@ -10,15 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rl_scaling.domains.supervised.batched import (
-    StackedAverage,
-    StackedSGD,
-    StackedTraining,
-)
 from rl_scaling.domains.supervised.batched import training as module
+from rl_scaling.domains.supervised.batched.forward import StackedAverage, StackedSGD
+from rl_scaling.domains.supervised.batched.training import StackedTraining
 from rl_scaling.domains.supervised.data import Dataset, load_dataset
 from rl_scaling.domains.supervised.models import make_model
 from rl_scaling.domains.supervised.models.small import Autoencoder
+from rl_scaling.domains.supervised.recipe import flat
 from tests.domains.supervised.batched.reference import train_alone
 
 TRIALS, STEPS, BATCH = 4, 12, 8
@@ -79,11 +77,9 @@ def test_every_model_takes_the_same_way_as_alone(name: str, label_smoothing: flo
         )
         got = torch.stack(losses)[:, trial]
         torch.testing.assert_close(got, torch.tensor(alone.losses), rtol=1e-5, atol=1e-5)
-        for own, averaged in ((alone.model, False), (alone.average, True)):
-            state = together.state(trial, averaged=averaged)
-            assert list(state) == [key for key, _ in own.named_parameters()]
-            for key, value in own.named_parameters():
-                torch.testing.assert_close(state[key], value.detach(), rtol=1e-5, atol=1e-5)
+        row = together.row(trial)
+        for own, kept in ((alone.model, row["weights"]), (alone.average, row["average"])):
+            torch.testing.assert_close(kept, flat(own), rtol=1e-5, atol=1e-5)
 
 
 def test_a_diverged_trial_harms_no_other_and_can_leave() -> None:
@@ -108,8 +104,8 @@ def test_a_diverged_trial_harms_no_other_and_can_leave() -> None:
             ended = ended[left]
         torch.testing.assert_close(ended if len(ended) == 3 else ended[left], expected, rtol=1e-5, atol=1e-6)
     for trial in range(3):
-        for key, value in sound.state(trial).items():
-            torch.testing.assert_close(mixed.state(trial)[key], value, rtol=1e-5, atol=1e-6)
+        weights = (part.row(trial)["weights"] for part in (mixed, sound))
+        torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8", "autoencoder"])
@@ -118,7 +114,7 @@ def test_evaluation_is_that_of_each_alone(name: str, monkeypatch: pytest.MonkeyP
     data = digits(name)
     # Smoothing of labels is of what is trained, not of what is evaluated.
     together = StackedTraining(models_of(name), data.train, StackedSGD(), label_smoothing=0.1)
-    found = together.evaluate(data.validation)
+    losses, accuracies = together.evaluate(data.validation)
     inputs, targets = data.validation.batch(slice(None))
     for trial, model in enumerate(models_of(name)):
         outputs = model(inputs).detach()
@@ -127,11 +123,11 @@ def test_evaluation_is_that_of_each_alone(name: str, monkeypatch: pytest.MonkeyP
             if isinstance(model, Autoencoder)
             else nn.functional.cross_entropy(outputs, targets)
         )
-        assert float(found.losses[trial]) == pytest.approx(float(loss), rel=1e-5)
+        assert float(losses[trial]) == pytest.approx(float(loss), rel=1e-5)
         if name == "autoencoder":
-            assert math.isnan(float(found.accuracies[trial]))
+            assert math.isnan(float(accuracies[trial]))
         else:
-            assert float(found.accuracies[trial]) == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
+            assert float(accuracies[trial]) == pytest.approx(float((outputs.argmax(1) == targets).float().mean()))
 
 
 @pytest.mark.parametrize("at_once", [1, 10**9])

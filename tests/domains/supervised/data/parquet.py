@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from rl_scaling.domains.supervised.data.load import read_digits
+from rl_scaling.domains.supervised.data import read_digits
 
 NAMES = [str(digit) for digit in range(10)]
 

@@ -1,16 +1,115 @@
-"""The one kind of chart that the published figures need: lines on logarithmic or linear axes."""
+"""A page of figures that stand on their own, what each should show beside what it shows; and the charts of lines on it.
+
+Where `rl_scaling.report.section` draws the runs of a store, this draws figures that somebody made elsewhere, such as
+those of a paper, redone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from rl_scaling.report.data import Tables
-from rl_scaling.report.theme import Figure, legend, log_axis, ordered_colour, ramp
+from rl_scaling.estimates import number
+from rl_scaling.report.figures import Figure, Tables
+from rl_scaling.report.html import Html, join, table, tag
+from rl_scaling.report.page import Drawn, document, export_figure, write_file
+from rl_scaling.report.theme import legend, log_axis, named_colour, ordered_colour, ramp
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a figure should show.
+
+    Attributes:
+        claim: what it should show, in words.
+        found: what it shows, with the measured numbers.
+        holds: whether the one agrees with the other.
+    """
+
+    claim: str
+    found: str
+    holds: bool | np.bool_
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One figure with its checks and its numbers.
+
+    Attributes:
+        heading: what it is called elsewhere, "Figure 3a".
+        figure: the chart.
+        checks: what it should show and what it shows.
+        numbers: the table behind the chart, for people.
+    """
+
+    heading: str
+    figure: Figure
+    checks: Sequence[Check]
+    numbers: pd.DataFrame
+
+
+def write_gallery(
+    exhibits: Sequence[Exhibit], path: Path | str, *, title: str, lead: str = "", figures: Path | str | None = None
+) -> Path:
+    """Writes one HTML file with every figure, its checks and its numbers.
+
+    Args:
+        path: where the page goes; its folder is made, a page that is there is replaced.
+        figures: a folder for every chart as SVG and PNG and every table as CSV; None writes none.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        OSError: the page or a figure cannot be written.
+    """
+    drawn = Drawn()
+    bodies = [_exhibit_html(exhibit, f"part-{place}", drawn) for place, exhibit in enumerate(exhibits)]
+    page = document(bodies, [exhibit.heading for exhibit in exhibits], drawn, title=title, lead=lead)
+    write_file(Path(path), page.encode())
+    if figures is not None:
+        for exhibit in exhibits:
+            stem = Path(figures) / exhibit.figure.name
+            export_figure(exhibit.figure, stem)
+            write_file(stem.with_name(stem.name + ".csv"), exhibit.numbers.to_csv(index=False).encode())
+    return Path(path)
+
+
+def _exhibit_html(exhibit: Exhibit, identity: str, drawn: Drawn) -> Html:
+    inside = [
+        tag("h2", exhibit.heading),
+        tag("div", drawn.figure(exhibit.figure), class_="grid"),
+        tag("div", _checks_table(exhibit.checks), _numbers(exhibit.numbers), class_="card"),
+    ]
+    return tag("section", *inside, id=identity)
+
+
+def _checks_table(checks: Sequence[Check]) -> Html:
+    rows = [[check.claim, check.found, _pill(check.holds)] for check in checks]
+    return table(["What it should show", "What it shows", ""], rows, words=[0, 1, 2])
+
+
+def _pill(holds: bool | np.bool_) -> Html:
+    return tag("span", "holds" if holds else "does not hold", class_=f"pill {'good' if holds else 'warn'}")
+
+
+def _numbers(frame: pd.DataFrame) -> Html:
+    names = [str(name) for name in frame.columns]
+    words = [place for place, name in enumerate(names) if not pd.api.types.is_numeric_dtype(frame[name])]
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    heads = [name.replace("_", " ") for name in names]
+    return tag("details", tag("summary", "The numbers"), join([table(heads, rows, words=words)]))
+
+
+def _cell(value: object) -> object:
+    return number(float(value), 4) if isinstance(value, int | float) else value
+
 
 _Channel = TypeVar("_Channel", alt.X, alt.Y)
 _DASHES = ([1, 0], [6, 4], [2, 3], [9, 3, 2, 3])
@@ -44,14 +143,11 @@ def line_figure(
         words: name of exported files; title, what the chart shows; caption, what the marks mean.
         frame: one row per point, with the columns of both axes, `colour` (numbers or words), "line" (words), and for
             rows that stand apart from the colours, such as a bound, NaN in `colour`.
-        x: the horizontal axis.
-        y: the vertical axis.
         colour: the column of the colours; it has a legend where it has two values or more.
-        colour_title: what it is.
-        points: whether points are marked.
         band: the value of "line" that is drawn wide and pale beneath the others, where lines lie on each other.
     """
-    tables = Tables()
+    columns = [x.column, y.column, colour, "line"]
+    frame, tables = frame[columns], Tables()
     kinds = sorted(dict.fromkeys(frame["line"]), key=lambda kind: kind != band)
     shared = {
         "x": _axis(alt.X, x, frame),
@@ -59,7 +155,6 @@ def line_figure(
         "tooltip": _tooltip(frame),
         "order": f"{x.column}:Q",
     }
-    columns = [str(column) for column in frame.columns]
     hue = _colour(frame[colour], colour, colour_title)
     own, apart = frame[frame[colour].notna()], frame[frame[colour].isna()]
     layers: list[alt.Chart] = []
@@ -103,7 +198,7 @@ def _colour(values: pd.Series, field: str, title: str) -> alt.Color:
         numbers = sorted(known.unique())
         return ordered_colour(field, numbers, title, shown=len(numbers) > 1)
     names = list(dict.fromkeys(known))
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=ramp(len(names))), legend=legend(title))
+    return named_colour(field, names, ramp(len(names)), legend(title))
 
 
 def _axis(channel: type[_Channel], axis: Axis, frame: pd.DataFrame) -> _Channel:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_scaling.domains.nqm.runs import records, tuned_grid
+from rl_scaling.domains.nqm.domain import records, tuned_grid
 from rl_scaling.nqm import Method, NQMConfig, Spectrum, noise_scales, risk, risk_curve
 
 BASE = NQMConfig(optimizer="sgd", power=0.5, batch_size=64, learning_rate=0.05, updates=500)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rl_scaling.domains.supervised.data import load_dataset
-from rl_scaling.domains.supervised.data.load import read_digits
+from rl_scaling.domains.supervised.data import load_dataset, read_digits
 
 
 def test_digits_are_split_in_proportion_and_every_image_is_used_once() -> None:
