@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -41,6 +41,24 @@ class GradientGroups:
     sizes: np.ndarray
     batch_sq_norm: float
     frame_sq_norms: np.ndarray
+
+    @classmethod
+    def of(cls, of_groups: Tensor, of_frames: Tensor, sizes: Tensor, gradient: Sequence[Tensor]) -> GradientGroups:
+        """From sums over frames that each count 1 / frames to means over a part's own frames.
+
+        Args:
+            of_groups, of_frames: (k,) and (m,) squared norms of the shares of groups and of single frames.
+            sizes: (k,) float64, frames in each group.
+            gradient: the mean over all frames.
+        """
+        batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
+        frames = sizes.sum()
+        return cls(
+            sq_norms=(of_groups * (frames / sizes.clamp(min=1)) ** 2).cpu().numpy(),
+            sizes=sizes.cpu().numpy(),
+            batch_sq_norm=float(batch_sq_norm),
+            frame_sq_norms=(of_frames * frames**2).cpu().numpy(),
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,16 @@ class Agent(ABC, Generic[Config]):
         Raises:
             RuntimeError: `begin` was not called.
         """
+
+    @classmethod
+    def step_together(cls, stack: Any, measure: Sequence[Mapping[str, Any]]) -> list[Update]:
+        """What `step` does, of all agents of a stack in shared passes; not every algorithm has it.
+
+        Args:
+            stack: a `rl_scaling.agents.stack.Stack` of agents of this algorithm.
+            measure: for each of them the arguments of `step`; empty where nothing is measured.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not train side by side")
 
     def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
         """From the network's outputs for all rows of a rollout to its loss's terms as they are weighted (`PARTS`).
@@ -251,11 +279,16 @@ class Agent(ABC, Generic[Config]):
         self._total(losses).backward()
         gradient = [p.grad for p in self._parameters if p.grad is not None]
         groups = self._gradient_groups(valid, norms, gradient) if norms else None
+        return Descent(self.apply_gradient(learning_rate), groups, parts)
+
+    def apply_gradient(self, learning_rate: float) -> Tensor:
+        """One step of the optimiser along what is in `.grad`, clipped; its norm before clipping."""
+        gradient = [p.grad for p in self._parameters if p.grad is not None]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         grad_norm = clipped_step(self._optimizer, gradient, self.config.max_grad_norm)
         self.updates += 1
-        return Descent(grad_norm, groups, parts)
+        return grad_norm
 
     def _learning_rate(self) -> float:
         rate = self.config.learning_rate * self.learning_rate_factor
@@ -271,16 +304,8 @@ class Agent(ABC, Generic[Config]):
         return self._random.choice(rows, size=min(count, len(rows))).tolist()
 
     def _gradient_groups(self, valid: Tensor, norms: GroupSqNorms, gradient: Sequence[Tensor]) -> GradientGroups:
-        """From sums over rows that each count 1 / frames to means over a part's own frames."""
         sizes = torch.stack([valid.flatten()[group].sum() for group in norms.groups]).double()
-        batch_sq_norm = nn.utils.get_total_norm(gradient) ** 2
-        frames = sizes.sum()
-        return GradientGroups(
-            sq_norms=(norms.group_sq_norms * (frames / sizes.clamp(min=1)) ** 2).cpu().numpy(),
-            sizes=sizes.cpu().numpy(),
-            batch_sq_norm=float(batch_sq_norm),
-            frame_sq_norms=(norms.row_sq_norms * frames**2).cpu().numpy(),
-        )
+        return GradientGroups.of(norms.group_sq_norms, norms.row_sq_norms, sizes, gradient)
 
     def _measured_parts(
         self, losses: Sequence[Tensor], valid: Tensor, norms: GroupSqNorms

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +17,18 @@ from rl_scaling.agents.agent import Agent, GradientGroups, Losses, Update
 from rl_scaling.agents.config import PPOConfig
 from rl_scaling.agents.optimizers import Adam
 from rl_scaling.agents.replay import Tape
-from rl_scaling.agents.rollout import Rollout, generalized_advantages
+from rl_scaling.agents.rollout import Played, Rollout, generalized_advantages
 from rl_scaling.noise.clusters import cluster_slices
 from rl_scaling.noise.torch.group_gradients import GroupSqNorms
 from rl_scaling.records import PARTS
 
+if TYPE_CHECKING:
+    from rl_scaling.agents.stack import Measure, Stack
+
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames with what was done about them and what came of it; tensors (m, ...).
+    """Frames with what was done about them and what came of it; tensors (m, ...), or (agents, m, ...) of several.
 
     Attributes:
         log_probs, values: of the policy that acted.
@@ -48,30 +51,30 @@ class Frames:
         """All frames of a rollout, environment by environment."""
         advantages = generalized_advantages(*rollout.rewards_and_values, discount, gae_lambda)
         return cls(
-            observations=rollout.observations,
-            actions=rollout.actions.flatten(0, 1),
-            log_probs=rollout.log_probs.flatten(),
-            values=rollout.values.flatten(),
-            advantages=advantages.flatten(),
-            returns=(advantages + rollout.values).flatten(),
-            valid=rollout.valid.flatten(),
+            observations=rollout.observations.view(*rollout.valid.shape[:-2], -1, *rollout.observations.shape[1:]),
+            actions=rollout.actions.flatten(rollout.valid.dim() - 2, rollout.valid.dim() - 1),
+            log_probs=rollout.log_probs.flatten(-2),
+            values=rollout.values.flatten(-2),
+            advantages=advantages.flatten(-2),
+            returns=(advantages + rollout.values).flatten(-2),
+            valid=rollout.valid.flatten(-2),
         )
 
-    def __getitem__(self, rows: Tensor) -> Frames:
+    def __getitem__(self, rows: Tensor | tuple[Tensor, Tensor]) -> Frames:
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **{name: value[rows] for name, value in tensors.items()})
 
     def mean(self, quantity: Tensor) -> Tensor:
         """Over the frames that count; 0 where there are none."""
-        return (self.valid * quantity).sum() / self.valid.sum().clamp(min=1)
+        return (self.valid * quantity).sum(-1) / self.valid.sum(-1).clamp(min=1)
 
     def normalised_advantages(self) -> Tensor:
         """With mean 0 and standard deviation 1 over the frames that count; of one alone as they are."""
         if self.normalised:
             return self.advantages
-        count = self.valid.sum()
-        centred = self.advantages - self.mean(self.advantages)
-        variance = self.mean(centred**2) * count / (count - 1).clamp(min=1)
+        count = self.valid.sum(-1, keepdim=True)
+        centred = self.advantages - self.mean(self.advantages)[..., None]
+        variance = self.mean(centred**2)[..., None] * count / (count - 1).clamp(min=1)
         return torch.where(count > 1, centred / (variance.sqrt() + 1e-8), self.advantages)
 
 
@@ -106,7 +109,7 @@ class PPO(Agent[PPOConfig]):
         rollout, begun = self._roll_out(), self.updates
         frames = self._frames(rollout)
         learning_rate = self._learning_rate()
-        clip_range = self._annealed(c.clip_range, c.clip_range_schedule)
+        clip_range = self._clip_range()
         first, later, whole = -1, -1, {}
         if num_groups > 1 and c.keeps_minibatch:
             whole = self._rollout_groups(frames, rollout.valid.shape[0], num_groups, frame_gradients, parts=parts)
@@ -127,6 +130,41 @@ class PPO(Agent[PPOConfig]):
     def _frames(self, rollout: Rollout) -> Frames:
         """The frames to learn from."""
         return Frames.of(rollout, self.config.discount, self.config.gae_lambda)
+
+    @classmethod
+    def step_together(cls, stack: Stack[PPO], measure: Sequence[Measure]) -> list[Update]:
+        """One rollout of each agent and the updates from it; see `Agent.step_together`."""
+        agents, c = stack.agents, stack.agents[0].config
+        rollout, played = stack.roll_out()
+        frames = Frames.of(rollout, c.discount, c.gae_lambda)
+        rates = [agent._learning_rate() for agent in agents]
+        # (agents, 1) in place of the one number: agents that are at different updates anneal theirs differently.
+        ranges: Any = torch.tensor([agent._clip_range() for agent in agents])[:, None]
+        chosen = [a._updates_to_measure() if asked else (-1, -1) for a, asked in zip(agents, measure, strict=True)]
+        dealt = [agent._minibatches(*rollout.valid.shape[1:]) for agent in agents]
+        one_each = torch.arange(len(agents))[:, None]
+        done: list[list[Learned]] = [[] for _ in agents]
+        for number, rows in enumerate(zip(*dealt, strict=True)):
+            minibatch = frames[one_each, torch.stack(rows)]
+            asked = [
+                {**of_all, "parts": of_all["parts"] and number == first} if number in (first, later) else {}
+                for of_all, (first, later) in zip(measure, chosen, strict=True)
+            ]
+            of_agents = [
+                a._group_sq_norms(minibatch.valid[k], rows[k], asked[k]["num_groups"], asked[k]["frame_gradients"])
+                if asked[k]
+                else None
+                for k, a in enumerate(agents)
+            ]
+            norms = stack.joined(of_agents, rows=len(rows[0]))
+            logits, values = stack.outputs(minibatch.observations, norms)
+            losses, moved = agents[0]._losses(logits, values, minibatch, ranges)
+            descents = stack.descend(agents[0]._weighted(losses), minibatch.valid, rates, norms, asked)
+            grad_norms = torch.stack([descent.grad_norm for descent in descents])
+            statistics = torch.stack([*losses, *moved, grad_norms], 1).detach().unbind()
+            for learned, own, descent in zip(done, statistics, descents, strict=True):
+                learned.append(Learned(own, descent.groups, descent.parts))
+        return [agents[k]._told(played[k], done[k], rates[k]) for k in range(len(agents))]
 
     def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
         """Those of the first epoch, before anything is learned; advantages are normalised over the whole rollout."""
@@ -220,6 +258,10 @@ class PPO(Agent[PPOConfig]):
         dealt = torch.randperm(count, generator=self.generator, device=self.device)
         return dealt.view(minibatches, -1).sort(dim=1).values
 
+    def _clip_range(self) -> float:
+        """That of the next rollout."""
+        return self._annealed(self.config.clip_range, self.config.clip_range_schedule)
+
     def _updates_to_measure(self) -> tuple[int, int]:
         """Numbers of one update of the first epoch and of a later one, -1 if there is none, within a rollout's."""
         c = self.config
@@ -293,7 +335,7 @@ class PPO(Agent[PPOConfig]):
                 sums[name] = sums[name] + torch.cat([part.flatten() for part in gradient])
         return sums | ({None: torch.stack([sums[name] for name in PARTS]).sum(0)} if parts else {})
 
-    def _told(self, rollout: Rollout, done: Sequence[Learned], learning_rate: float) -> Update:
+    def _told(self, rollout: Played, done: Sequence[Learned], learning_rate: float) -> Update:
         """The updates from one rollout taken together."""
         of_first, of_later = (
             next((learned for learned in epoch if learned.groups is not None), None)

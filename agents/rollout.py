@@ -22,8 +22,25 @@ from rl_scaling.envs import AlternatingVector, Transition, VectorSource, join_tr
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Played:
+    """What was played in a rollout, for the record.
+
+    Attributes:
+        frames: valid frames in all.
+        episode_scores, episode_frames: raw scores and lengths of the games that ended in this rollout.
+    """
+
+    frames: int
+    episode_scores: np.ndarray
+    episode_frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rollout(Played):
     """`steps` steps of n environments; tensors are (n, steps) and on the agent's device.
+
+    Where several agents act side by side (`rl_scaling.agents.stack`) all tensors but the observations have one more
+    dimension in front, the agents.
 
     Attributes:
         observations: (n * steps, *shape) what was acted on, all steps of the first environment, then of the second,
@@ -32,9 +49,7 @@ class Rollout:
         actions: (n, steps, *shape) what was done.
         logits, values: (n, steps, num_parameters) and (n, steps) what the network gave for them, without gradient.
         last_values: (n,) values of the observations after the rollout.
-        frames: valid frames in all.
         valid: False for steps that only reset an environment and must not count.
-        episode_scores, episode_frames: raw scores and lengths of the games that ended in this rollout.
     """
 
     observations: Tensor
@@ -46,10 +61,7 @@ class Rollout:
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
-    frames: int
     valid: Tensor
-    episode_scores: np.ndarray
-    episode_frames: np.ndarray
 
     @property
     def log_probs(self) -> Tensor:
@@ -61,6 +73,13 @@ class Rollout:
         """What returns and advantages are computed from: the first arguments of `n_step_returns`."""
         return self.rewards, self.terminated, self.truncated, self.values, self.last_values
 
+    def of(self, agent: int) -> Rollout:
+        """One agent's part of the tensors, where several act side by side; what was played stays that of all."""
+        by_agent = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        by_agent["observations"] = self.observations.unflatten(0, (len(self.valid), -1))
+        own = {name: value[agent] for name, value in by_agent.items()}
+        return dataclasses.replace(self, **own)
+
 
 def n_step_returns(
     rewards: Tensor, terminated: Tensor, truncated: Tensor, values: Tensor, last_values: Tensor, discount: float
@@ -71,22 +90,22 @@ def n_step_returns(
     (Mnih et al. 2016, algorithm S3).
 
     Args:
-        rewards, terminated, truncated: (n, steps).
-        values: (n, steps), V of the observation each step acted on. The step after a truncation acts on the final
+        rewards, terminated, truncated: (..., steps).
+        values: (..., steps), V of the observation each step acted on. The step after a truncation acts on the final
             observation of the episode, so its value is the one to bootstrap from.
-        last_values: (n,), V of the observations after the rollout.
+        last_values: (...), V of the observations after the rollout.
 
     Returns:
-        (n, steps) returns, without gradient.
+        (..., steps) returns, without gradient.
     """
     following_value = last_values.detach()
     following_return = following_value
     returns = torch.empty_like(rewards)
-    for t in range(rewards.shape[1] - 1, -1, -1):
-        following = torch.where(truncated[:, t], following_value, following_return)
-        following_return = rewards[:, t] + discount * torch.where(terminated[:, t], 0.0, following)
-        following_value = values[:, t].detach()
-        returns[:, t] = following_return
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        following = torch.where(truncated[..., t], following_value, following_return)
+        following_return = rewards[..., t] + discount * torch.where(terminated[..., t], 0.0, following)
+        following_value = values[..., t].detach()
+        returns[..., t] = following_return
     return returns
 
 
@@ -109,16 +128,16 @@ def generalized_advantages(
         trace_decay: lambda; 1 gives the n-step returns less the values, 0 the temporal differences.
 
     Returns:
-        (n, steps) advantages, without gradient; with the values added, they are returns for the value function.
+        (..., steps) advantages, without gradient; with the values added, they are returns for the value function.
     """
-    following = torch.cat([values, last_values[:, None]], dim=1).detach()
-    differences = rewards + discount * torch.where(terminated, 0.0, following[:, 1:]) - following[:, :-1]
+    following = torch.cat([values, last_values[..., None]], dim=-1).detach()
+    differences = rewards + discount * torch.where(terminated, 0.0, following[..., 1:]) - following[..., :-1]
     carried = discount * trace_decay * ~(terminated | truncated)
     advantages = torch.empty_like(rewards)
     advantage = torch.zeros_like(last_values)
-    for t in range(rewards.shape[1] - 1, -1, -1):
-        advantage = differences[:, t] + carried[:, t] * advantage
-        advantages[:, t] = advantage
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        advantage = differences[..., t] + carried[..., t] * advantage
+        advantages[..., t] = advantage
     return advantages
 
 

@@ -144,8 +144,9 @@ class TrainingRecord:
         updates: optimiser updates so far; where minibatches keep their size, outer steps (`PPOConfig.scaling`).
         frames: frames learned from so far.
         wall_seconds: seconds spent training so far (starting the environments is not counted; those that an adaptive
-            batch adds on the way are).
-        frames_per_second: throughput since the row before.
+            batch adds on the way are). Of runs that train side by side each has its share of the time that passed.
+        frames_per_second: throughput since the row before, frames over those seconds: side by side it is what all of
+            them do together.
         episodes: episodes (whole games, not lives) finished since the row before.
         score: mean raw score of those episodes.
         episode_frames: mean length of those episodes.

@@ -219,6 +219,56 @@ class BenchSupervised:
 
 
 @dataclass(frozen=True)
+class BenchRuns:
+    """Frames per second of small runs of reinforcement learning one at a time, and side by side as a sweep has them."""
+
+    game: str = "minatar/breakout"
+    """A game of MinAtar, the network its own."""
+    algorithm: Literal["a2c", "ppo"] = "a2c"
+    """Algorithm."""
+    num_envs: tuple[int, ...] = (4, 16, 64, 256)
+    """Environments of each run."""
+    runs: int = 15
+    """Runs side by side."""
+    seconds: float = 2.0
+    """Seconds of each way in each round."""
+    rounds: int = 5
+    """Rounds, in which the two ways take turns; medians are reported."""
+    json: bool = False
+    """Print the figures as JSON on stdout."""
+
+    def run(self) -> int:
+        at_least(1, rounds=self.rounds)
+        at_least(2, runs=self.runs)
+        if self.seconds <= 0 or not self.num_envs or min(self.num_envs) < 2:
+            raise ConfigError("give --seconds above 0 and --num-envs of 2 or more")
+        from rl_scaling.domains.rl.config import RunConfig
+        from rl_scaling.domains.rl.registry import find_algorithm
+        from rl_scaling.domains.rl.timing import measure_gain
+        from rl_scaling.envs import find_game, require_installed
+
+        game, agent = find_game(self.game), find_algorithm(self.algorithm)
+        if "minatar" not in game.environment().networks:
+            raise ConfigError(f"no passes are shared in {game.name}: give a game of MinAtar, minatar/breakout")
+        require_installed(game.environment())
+        gains = []
+        for num_envs in sorted(set(self.num_envs)):
+            config = RunConfig(environment=game.environment(num_envs=num_envs), agent=agent(network="minatar"))  # pyright: ignore[reportCallIssue]
+            gains.append(measure_gain(config, self.runs, seconds=self.seconds, rounds=self.rounds))
+            say(f"{num_envs} environments: {gains[-1].ratio:.2f} times")
+        if self.json:
+            print_json({"game": game.name, "algorithm": self.algorithm, "rows": [asdict(gain) for gain in gains]})
+            return 0
+        table = Table("environments", "one at a time", f"{self.runs} side by side", "gain", "quartiles", box=None)
+        for g in gains:
+            rates = (f"{rate:,.0f}" for rate in (g.alone, g.together))
+            table.add_row(str(g.num_envs), *rates, f"{g.ratio:.2f}", f"{g.low:.2f}-{g.high:.2f}")
+        print_table(table)
+        print_line(f"frames per second of one core's time; {self.algorithm} on {game.name}, one thread")
+        return 0
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure speed on this machine."""
 
@@ -226,6 +276,7 @@ class Bench:
         Annotated[BenchAtari, subcommand("atari")]
         | Annotated[BenchNoise, subcommand("noise")]
         | Annotated[BenchSupervised, subcommand("supervised")]
+        | Annotated[BenchRuns, subcommand("runs")]
     )
 
     def run(self) -> int:

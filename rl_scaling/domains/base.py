@@ -182,6 +182,9 @@ class TaskPlan(Config, ABC):
 class Domain(ABC, Generic[AnyConfig]):
     """A domain's side of the plug."""
 
+    # Whether runs that train together may be at different numbers of updates.
+    out_of_step: ClassVar[bool] = False
+
     name: ClassVar[str]
     config: ClassVar[type[RunDescription]]
 
@@ -198,7 +201,7 @@ class Domain(ABC, Generic[AnyConfig]):
         """Runs with equal keys are handed out as one job; by default each run is a job of its own."""
         return config.run_id
 
-    def together(self, configs: Sequence[AnyConfig]) -> list[list[AnyConfig]]:
+    def together(self, configs: Sequence[AnyConfig], hardware: Hardware = ON_ONE_THREAD) -> list[list[AnyConfig]]:
         """Split the runs of a job into those that one call of `run` trains at once; by default each trains alone."""
         return [[config] for config in configs]
 
@@ -244,7 +247,7 @@ class Domain(ABC, Generic[AnyConfig]):
         Args:
             configs: one run, or several of one group of `together`.
             resume: for each, the state of its last checkpoint, or None to begin at the beginning. Those of a group are
-                at the same number of updates.
+                at the same number of updates, unless the domain lets them be `out_of_step`.
             control: what is asked of the runs while they train.
             hardware: what they run on.
 

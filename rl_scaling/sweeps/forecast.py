@@ -260,7 +260,7 @@ def _measured(
 
 def _seconds_per_unit(domain: Domain[Any], job: Sequence[RunDescription], hardware: Hardware) -> float | None:
     """Of one run's share of a job that trains for a moment; None where it had no end of an update."""
-    part = domain.together(job)[0]
+    part = domain.together(job, hardware)[0]
     begun, units = time.perf_counter(), dict.fromkeys(range(len(part)), 0)
     control = Control(lambda: time.perf_counter() - begun > _SAMPLE_SECONDS)
     events = domain.run(part, [None] * len(part), control, hardware)

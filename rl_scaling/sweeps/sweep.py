@@ -92,8 +92,13 @@ class Sweep:
         self.trials[config.run_id] = trial
         self._nothing_waits = False
 
-    def next_job(self) -> Job | None:
-        """Runs to start now, those that train together in one job; None where none is waiting."""
+    def next_job(self, idle: int = 1) -> Job | None:
+        """Runs to start now, those that train together in one job; None where none is waiting.
+
+        Args:
+            idle: slots that wait for something to do: where there are more of them than jobs, runs that could train
+                together are divided among them.
+        """
         if self.stopped_by:
             return None
         for trial in self.elsewhere():
@@ -101,7 +106,7 @@ class Sweep:
         while not self._nothing_waits:
             waiting = [t for t in self.trials.values() if self._waits(t)]
             if waiting:
-                return self._job(waiting)
+                return self._job(waiting, idle)
             more = self.tuner.more()
             self._nothing_waits = not more
             for place, config in more:
@@ -115,10 +120,12 @@ class Sweep:
             return not trial.done_here and self.tuner.can_win(trial)
         return not trial.sealed
 
-    def _job(self, waiting: Sequence[Trial]) -> Job:
+    def _job(self, waiting: Sequence[Trial], idle: int) -> Job:
         first = waiting[0]
-        key = self.domain.job_key(first.config)
-        chosen = [t for t in waiting if t.place == first.place and self.domain.job_key(t.config) == key]
+        keys = [(trial.place, self.domain.job_key(trial.config)) for trial in waiting]
+        chosen = [trial for trial, key in zip(waiting, keys, strict=True) if key == keys[0]]
+        slots_each = max(1, idle // len(set(keys)))
+        chosen = chosen[: -(-len(chosen) // slots_each)]
         reopen = frozenset(t.config.run_id for t in chosen if t.sealed)
         for trial in chosen:
             trial.status = "running"
@@ -278,7 +285,7 @@ def _start_waiting(sweeps: Sequence[Sweep], executor: Executor) -> bool:
 def _waiting_jobs(sweeps: Sequence[Sweep], executor: Executor) -> Iterator[Job]:
     for sweep in sweeps:
         while len(executor.running) < executor.slots:
-            job = sweep.next_job()
+            job = sweep.next_job(executor.slots - len(executor.running))
             if job is None:
                 break
             yield job

@@ -118,9 +118,9 @@ def units_of(record: Record) -> int:
 def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
     """Run a job against its store: (run id, what happened), for each run until it ended.
 
-    Runs resume from their checkpoints, those at the same update together; without one they begin anew. Closed early,
-    or left by an exception, it leaves runs that can be resumed. A run that another process writes, or has sealed in the
-    meantime, ends as "running".
+    Runs resume from their checkpoints, without one they begin anew; which of them train together is the domain's to say
+    (`Domain.together`, `Domain.out_of_step`). Closed early, or left by an exception, it leaves runs that can be
+    resumed. A run that another process writes, or has sealed in the meantime, ends as "running".
 
     Raises:
         ConfigError: runs that cannot be run; nothing is stored of them.
@@ -143,13 +143,12 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
                 yield config.run_id, RunEnded("running", str(error))
         configs = [config for config in job.configs if config.run_id in writers]
         states = {run_id: _load_checkpoint(writer) or _initial(job) for run_id, writer in writers.items()}
-        for updates in sorted({-1 if state is None else int(state["updates"]) for state in states.values()}):
-            left = [c for c in configs if _updates(states[c.run_id]) == updates]
-            for part in domain.together(left):
+        for left in _in_step(configs, states) if not domain.out_of_step else [configs]:
+            for part in domain.together(left, job.hardware):
                 if requests.control.interrupt:
                     break
                 writers_of_part = [writers[c.run_id] for c in part]
-                for run_id, event in _Part(job, part, writers_of_part, requests).run(domain, states, updates):
+                for run_id, event in _Part(job, part, writers_of_part, requests).run(domain, states):
                     over.update({run_id} if isinstance(event, RunEnded) else ())
                     yield run_id, event
         for run_id in [config.run_id for config in job.configs if config.run_id not in over]:
@@ -174,6 +173,14 @@ def _units_kept(store: Store, config: RunDescription) -> int:
 
 def _updates(state: Mapping[str, Any] | None) -> int:
     return -1 if state is None else int(state["updates"])
+
+
+def _in_step(
+    configs: Sequence[RunDescription], states: Mapping[str, Mapping[str, Any] | None]
+) -> Iterator[list[RunDescription]]:
+    """Runs that are at the same number of updates, those that have most to do first."""
+    for updates in sorted({_updates(states[config.run_id]) for config in configs}):
+        yield [config for config in configs if _updates(states[config.run_id]) == updates]
 
 
 def _initial(job: Job) -> Mapping[str, Any] | None:
@@ -207,7 +214,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 class _Part:
-    """Runs of a job that begin at the same update."""
+    """Runs of a job that train together."""
 
     def __init__(
         self, job: Job, configs: Sequence[RunDescription], writers: Sequence[RunWriter], requests: Requests
@@ -222,10 +229,10 @@ class _Part:
         self._saved = time.monotonic()
 
     def run(
-        self, domain: Domain[Any], states: Mapping[str, Mapping[str, Any] | None], updates: int
+        self, domain: Domain[Any], states: Mapping[str, Mapping[str, Any] | None]
     ) -> Generator[tuple[str, RunEvent], None, None]:
         for writer, tracker, config in zip(self.writers, self.trackers, self.configs, strict=True):
-            writer.keep_rows(updates)
+            writer.keep_rows(_updates(states[config.run_id]))
             for row in writer.rows:
                 track(tracker, row, config.identity)
         found = [states[config.run_id] for config in self.configs]

@@ -21,12 +21,26 @@ def test_supervised_prints_both_ways_for_programs_and_for_people(capsys: pytest.
     assert "the gain ends" in capsys.readouterr().out
 
 
+def test_runs_prints_both_ways_for_programs_and_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("minatar")
+    quick = ["bench", "runs", "--num-envs", "4", "2", "--runs", "3", "--rounds", "1", "--seconds", "0.05"]
+    assert cli.main([*quick, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["num_envs"], row["runs"]) for row in found["rows"]] == [(2, 3), (4, 3)]
+    assert all(min(row["alone"], row["together"], row["ratio"]) > 0 for row in found["rows"])
+    assert cli.main([*quick, "--algorithm", "ppo"]) == 0
+    assert "ppo on minatar/breakout" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["supervised", "--trials", "0"], "--trials is 0"),
         (["supervised", "--batch-sizes", "0"], "--batch-sizes of 1 or more"),
         (["noise", "--rounds", "0"], "--rounds of 1 or more"),
+        (["runs", "--runs", "1"], "--runs is 1"),
+        (["runs", "--num-envs", "1"], "--num-envs of 2 or more"),
+        (["runs", "--game", "Pong"], "give a game of MinAtar"),
     ],
 )
 def test_bad_options_are_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,16 @@ def test_sweeps_share_their_slots_and_a_store_is_not_mixed_up(tmp_path: Path) ->
         assert set(runs["status"]) == {"done"}
 
 
+def test_runs_that_could_train_together_are_divided_where_slots_would_be_idle(tmp_path: Path) -> None:
+    task = cartpole(rates={"fixed": (1e-3, 2e-3, 3e-3)})
+    begun = started(tiny("rl", task), tmp_path)
+    jobs = [begun.next_job(idle=4), begun.next_job(idle=3), begun.next_job(idle=2), begun.next_job(idle=1)]
+    assert [len(job.configs) for job in jobs if job] == [2, 1, 2, 1], "two batch sizes, two slots each"
+    assert begun.next_job() is None
+    whole = started(tiny("rl", task), tmp_path / "whole")
+    assert [len(job.configs) for job in (whole.next_job(idle=2), whole.next_job()) if job] == [3, 3]
+
+
 def test_sweeps_that_share_slots_stop_together(tmp_path: Path) -> None:
     sweeps = [started(tiny("supervised", digits(updates=10**6)), tmp_path / name) for name in "ab"]
     run_sweeps(sweeps, SerialExecutor(), asked_to_stop=lambda: bool(list(tmp_path.rglob("records.jsonl"))))

@@ -36,7 +36,7 @@ class Script:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *events: tuple[int, Event] | Exception) -> None:
         self.events, self.resumed = events, []
         monkeypatch.setattr(Supervised, "run", self._run)
-        monkeypatch.setattr(Supervised, "together", lambda _, configs: [list(configs)])
+        monkeypatch.setattr(Supervised, "together", lambda _, configs, hardware: [list(configs)])
 
     def _run(
         self, configs: Sequence[Any], resume: Sequence[Mapping[str, Any] | None], control: Control, _: Hardware

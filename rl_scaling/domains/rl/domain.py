@@ -1,11 +1,13 @@
-"""Reinforcement learning as a domain: one run at a time, from its config to records and checkpoints."""
+"""Reinforcement learning as a domain: one run, or several side by side, from config to records and checkpoints."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -15,25 +17,38 @@ import torch
 from rl_scaling.agents import Agent
 from rl_scaling.agents.frozen import FrozenGradients
 from rl_scaling.agents.precision import DTYPES
+from rl_scaling.agents.stack import why_no_stack
 from rl_scaling.config import ConfigError, parse
-from rl_scaling.domains.base import Checkpoint, Control, Domain, Ended, Event, Hardware, Starting, TrialCost
+from rl_scaling.domains.base import (
+    ON_ONE_THREAD,
+    Checkpoint,
+    Control,
+    Domain,
+    Ended,
+    Event,
+    Hardware,
+    Starting,
+    TrialCost,
+)
 from rl_scaling.domains.device import choose_device
-from rl_scaling.domains.rl import training
+from rl_scaling.domains.rl import stacked, training
 from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
 from rl_scaling.domains.rl.measure import FrozenProgress, load_weights, measure
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.training import Diverged, Progress
+from rl_scaling.domains.rl.stacked import MOST_RUNS, checkpoint_of
+from rl_scaling.domains.rl.training import Diverged, Ledger, Progress
 from rl_scaling.envs import VectorSource, make_vector, require_installed
 
 _Made = TypeVar("_Made")
 
 
 class ReinforcementLearning(Domain[RunConfig]):
-    """Agents that learn from copies of an environment; a call of `run` trains one, or measures one that is kept."""
+    """Agents that learn from copies of an environment: one, or several small ones at once; or that are measured."""
 
     name = "rl"
     config = RunConfig
+    out_of_step = True
 
     def parse(self, plain: Mapping[str, Any]) -> RunConfig:
         """See `Domain.parse`; what is measured with the weights kept says so."""
@@ -49,6 +64,9 @@ class ReinforcementLearning(Domain[RunConfig]):
         """See `Domain.settled`: the arithmetic."""
         from rl_scaling.domains.rl.precision import settle_precision
 
+        if hardware.compute_dtype == "auto" and len(configs) > 1 and all(map(stacked.can_stack, configs)):
+            said = "layers compute in float32: small runs train side by side in it"
+            return replace(hardware, compute_dtype="float32"), [said]
         return settle_precision(configs, hardware)
 
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
@@ -75,6 +93,19 @@ class ReinforcementLearning(Domain[RunConfig]):
         )
         return [cost_of(config, speed) for config in configs], speed.note
 
+    def job_key(self, config: RunConfig) -> Hashable:
+        """See `Domain.job_key`: what runs that train side by side agree in."""
+        return stacked.alike(config) if stacked.can_stack(config) else super().job_key(config)
+
+    def together(self, configs: Sequence[RunConfig], hardware: Hardware = ON_ONE_THREAD) -> list[list[RunConfig]]:
+        """See `Domain.together`; on a GPU, in half precision and where halves alternate each trains alone."""
+        if choose_device(hardware.device).type != "cpu" or hardware.alternate or hardware.compute_dtype != "float32":
+            return [[config] for config in configs]
+        groups: dict[Hashable, list[RunConfig]] = {}
+        for config in configs:
+            groups.setdefault(self.job_key(config), []).append(config)
+        return [group[i : i + MOST_RUNS] for group in groups.values() for i in range(0, len(group), MOST_RUNS)]
+
     def run(
         self,
         configs: Sequence[RunConfig],
@@ -82,66 +113,109 @@ class ReinforcementLearning(Domain[RunConfig]):
         control: Control,
         hardware: Hardware,
     ) -> Iterator[tuple[int, Event]]:
-        """Train one run: see `Domain.run`.
+        """Train one run, or several side by side: see `Domain.run`.
 
         Environments cannot be saved: a resumed run begins new episodes, with seeds it has not used before. A run that
         is interrupted while its environments start yields nothing more.
         """
         if hardware.compute_dtype == "auto":
             hardware, _ = self.settled(configs, hardware)
-        config = configs[0]
-        frozen = isinstance(config, FrozenConfig)
-        train_or_measure: Any = _measure if frozen else _run
-        for event in train_or_measure(config, resume[0], control, hardware):
-            yield 0, event
-
-
-def _run(
-    config: RunConfig, resume: Mapping[str, Any] | None, control: Control, hardware: Hardware
-) -> Generator[Event, None, None]:
-    device = _device([config], hardware)
-    torch.set_num_threads(hardware.threads)
-    progress = Progress.start(config)
-    if resume is not None:
-        progress.load_state_dict(resume["progress"])
-    with ExitStack() as stack:
-
-        def start(tell: Callable[[int, int], None]) -> tuple[VectorSource, np.ndarray]:
-            source = make_vector(
-                config.environment,
-                num_threads=hardware.threads,
-                progress=tell,
-                group_envs=config.adaptive.group_envs if config.adaptive else None,
-                alternate=hardware.alternate,
-            )
-            stack.callback(source.close)
-            return source, training.reset(source, config, progress)
-
-        started = yield from _while_starting(start, control)
-        if started is None:
+        first = configs[0]
+        if isinstance(first, FrozenConfig):
+            yield from ((0, event) for event in _measure(first, resume[0], control, hardware))
             return
-        source, observations = started
-        learner = make_agent(
-            config.agent,
-            source.observation_shape,
-            source.num_actions or source.action_space,
-            total_updates=config.updates,
-            seed=config.seed,
-            device=device,
+        device = _device(configs, hardware)
+        torch.set_num_threads(hardware.threads)
+        progresses = [Progress.start(config) for config in configs]
+        for progress, state in zip(progresses, resume, strict=True):
+            if state is not None:
+                progress.load_state_dict(state["progress"])
+        with ExitStack() as stack:
+            start = partial(_started, configs, progresses, hardware, stack)
+            started = yield from _of_each(len(configs), _while_starting(start, control))
+            if started is None:
+                return
+            learners = [
+                _learner(config, source, device, hardware, state)
+                for config, (source, _), state in zip(configs, started, resume, strict=True)
+            ]
+            runs = list(zip(configs, progresses, learners, started, strict=True))
+            if len(runs) > 1 and not why_no_stack(learners[0]):
+                members = [
+                    stacked.Member(number, Ledger(config, progress), learner, *own)
+                    for number, (config, progress, learner, own) in enumerate(runs)
+                ]
+                yield from stacked.train(members, control)
+                return
+            for number, run in enumerate(runs):  # one after the other, where the actions ask for more than layers
+                yield from ((number, event) for event in _alone(*run, control, number))
+
+
+_Started = tuple[VectorSource, np.ndarray]
+
+
+def _started(
+    configs: Sequence[RunConfig],
+    progresses: Sequence[Progress],
+    hardware: Hardware,
+    stack: ExitStack,
+    tell: Callable[[int, int], None],
+) -> list[_Started]:
+    """The environments of each run, which `stack` closes, and what they show first."""
+    started = []
+    for number, (config, progress) in enumerate(zip(configs, progresses, strict=True)):
+
+        def tell_of_all(done: int, total: int, number: int = number) -> None:
+            tell(number * total + done, len(configs) * total)
+
+        source = make_vector(
+            config.environment,
+            num_threads=hardware.threads,
+            progress=tell_of_all,
+            group_envs=config.adaptive.group_envs if config.adaptive else None,
+            alternate=hardware.alternate,
         )
-        learner.network.compute_dtype = DTYPES[hardware.compute_dtype]
-        if resume is not None:
-            learner.load_state_dict(copy.deepcopy(resume["learner"]))
-        try:
-            for record in training.run(learner, source, config, progress, control=control, observations=observations):
-                yield record
-                if control.checkpoint:
-                    control.checkpoint = False
-                    yield _checkpoint(learner, progress)
-        except Diverged as reason:
-            yield Ended("diverged", str(reason))
-            return
-        yield Ended() if progress.frames >= config.frames else _checkpoint(learner, progress)
+        stack.callback(source.close)
+        started.append((source, training.reset(source, config, progress)))
+    return started
+
+
+def _learner(
+    config: RunConfig,
+    source: VectorSource,
+    device: torch.device,
+    hardware: Hardware,
+    state: Mapping[str, Any] | None,
+) -> Agent[Any]:
+    learner = make_agent(
+        config.agent,
+        source.observation_shape,
+        source.num_actions or source.action_space,
+        total_updates=config.updates,
+        seed=config.seed,
+        device=device,
+    )
+    learner.network.compute_dtype = DTYPES[hardware.compute_dtype]
+    if state is not None:
+        learner.load_state_dict(copy.deepcopy(state["learner"]))
+    return learner
+
+
+def _alone(
+    config: RunConfig, progress: Progress, learner: Agent[Any], started: _Started, control: Control, number: int
+) -> Iterator[Event]:
+    source, observations = started
+    options: dict[str, Any] = {"control": control, "observations": observations, "number": number}
+    try:
+        for record in training.run(learner, source, config, progress, **options):
+            yield record
+            if control.checkpoint:
+                control.checkpoint = False
+                yield checkpoint_of(learner, progress)
+    except Diverged as reason:
+        yield Ended("diverged", str(reason))
+        return
+    yield Ended() if progress.frames >= config.frames else checkpoint_of(learner, progress)
 
 
 def _measure(
@@ -185,12 +259,6 @@ def _measure(
         yield Ended() if progress.is_over(config) else kept
 
 
-def _checkpoint(learner: Agent[Any], progress: Progress) -> Checkpoint:
-    """A copy, which does not change as training continues."""
-    state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
-    return Checkpoint(progress.updates, copy.deepcopy(state))
-
-
 def _device(configs: Sequence[RunConfig], hardware: Hardware) -> torch.device:
     if hardware.alternate and any(config.adaptive for config in configs):
         raise ConfigError("environments that alternate cannot change in number: leave alternating or adapting out")
@@ -229,3 +297,14 @@ def _while_starting(
             return made.result()
         finally:
             abandoned = True
+
+
+def _of_each(runs: int, starting: Generator[Starting, None, _Made]) -> Generator[tuple[int, Starting], None, _Made]:
+    """What is told of a start that several runs share, as if each told it; gives what `starting` gives."""
+    with closing(starting):
+        while True:
+            try:
+                event = next(starting)
+            except StopIteration as end:
+                return end.value
+            yield from ((number, event) for number in range(runs))

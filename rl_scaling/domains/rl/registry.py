@@ -20,6 +20,9 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "ppo-ewma": ("rl_scaling.agents.config:PPOEWMAConfig", "rl_scaling.agents.ppo_ewma:PPOEWMA"),
 }
 
+# Those whose agents train side by side (`Agent.step_together`); runs of the others train alone.
+SIDE_BY_SIDE = ("a2c", "ppo")
+
 
 def find_algorithm(kind: str) -> type[AlgorithmConfig]:
     """The config of an algorithm.

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rl_scaling.agents import Agent
+from rl_scaling.agents.stack import Stack
 from rl_scaling.analysis.costs import Throughput, fit_throughput
 from rl_scaling.domains.base import TrialCost
 from rl_scaling.domains.device import choose_device
+from rl_scaling.domains.rl import stacked
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.memory import PARAMETERS, memory_of
 from rl_scaling.domains.rl.registry import make_agent
@@ -29,6 +31,19 @@ from rl_scaling.envs.config import AtariConfig, EnvironmentConfig, MinAtarConfig
 
 _WARM_UP_UPDATES = 2
 _PARTS = 6
+
+
+@dataclass(frozen=True)
+class Way:
+    """How updates are made.
+
+    Attributes:
+        runs: that train side by side, of whose time each has its share.
+        dtype: what layers compute in; None: float32.
+    """
+
+    runs: int = 1
+    dtype: torch.dtype | None = None
 
 
 def time_start(config: RunConfig, num_envs: int) -> float:
@@ -48,7 +63,7 @@ def time_updates(
     device: torch.device,
     threads: int,
     with_noise_scale: bool = False,
-    dtype: torch.dtype | None = None,
+    way: Way | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train for a few seconds with each number of environments, for `rl_scaling.analysis.costs.fit_throughput`.
@@ -60,7 +75,7 @@ def time_updates(
         device: where the network lives.
         threads: for torch and for the emulator, each.
         with_noise_scale: add the time that measuring the noise scale takes, as often as the run does.
-        dtype: what layers compute in; None: float32.
+        way: how; None: one run in float32.
         say: hears a line for each.
 
     Returns:
@@ -73,7 +88,7 @@ def time_updates(
     rows = []
     for number in num_envs:
         trial = dataclasses.replace(config, environment=without_random_start(config, number), adaptive=None)
-        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, dtype)
+        each = _seconds_per_update(trial, seconds, device, threads, with_noise_scale, way or Way())
         middle, spread = float(np.median(each)), float(np.std(np.log(each), ddof=1))
         say(f"{number:,} environments: {1000 * middle:,.1f} ms an update, {trial.batch_size / middle:,.0f} frames/s")
         rows.append(
@@ -91,33 +106,98 @@ def without_random_start(config: RunConfig, num_envs: int) -> EnvironmentConfig:
 
 
 def _seconds_per_update(
-    config: RunConfig,
-    seconds: float,
-    device: torch.device,
-    threads: int,
-    with_noise_scale: bool,
-    dtype: torch.dtype | None,
+    config: RunConfig, seconds: float, device: torch.device, threads: int, with_noise_scale: bool, way: Way
 ) -> list[float]:
-    """Mean times of `_PARTS` parts of the time, which say how steady it is."""
-    with closing(make_vector(config.environment, num_threads=threads)) as source:
-        agent = make_agent(
-            config.agent,
-            source.observation_shape,
-            source.num_actions or source.action_space,
-            total_updates=10**9,
-            device=device,
-        )
-        agent.network.compute_dtype = dtype
-        agent.begin(source, source.reset(config.seed))
+    """Mean times of `_PARTS` parts of the time, which say how steady it is; a run's share of them."""
+    with ExitStack() as sources:
+        step = _stepping(config, device, threads, way, sources)
         for _ in range(_WARM_UP_UPDATES):
-            agent.step()
-        plain = [_timed(agent, seconds / _PARTS, device) for _ in range(_PARTS)]
+            step()
+        plain = [_timed(step, seconds / _PARTS, device) / way.runs for _ in range(_PARTS)]
         share = _share_measured(config)
         if not (with_noise_scale and share):
             return plain
-        measured = [_timed(agent, seconds / _PARTS, device, **what_to_measure(config, 0)) for _ in range(_PARTS)]
+        asked = what_to_measure(config, 0)
+        measured = [_timed(step, seconds / _PARTS, device, **asked) / way.runs for _ in range(_PARTS)]
         extra = share * max(0.0, float(np.median(measured) - np.median(plain)))
         return [part + extra for part in plain]
+
+
+def _stepping(
+    config: RunConfig, device: torch.device, threads: int, way: Way, sources: ExitStack
+) -> Callable[..., object]:
+    """One step of a run, or of several side by side, that measures what it is asked for."""
+    agents, begun = [], []
+    for seed in range(config.seed, config.seed + way.runs):
+        source = sources.enter_context(closing(make_vector(config.environment, num_threads=threads)))
+        shape, actions = source.observation_shape, source.num_actions or source.action_space
+        agents.append(make_agent(config.agent, shape, actions, total_updates=10**9, seed=seed, device=device))
+        agents[-1].network.compute_dtype = way.dtype
+        begun.append((source, source.reset(seed)))
+    if way.runs == 1:
+        agents[0].begin(*begun[0])
+        return agents[0].step
+    stack = Stack(agents)
+    stack.begin(*zip(*begun, strict=True))
+    return lambda **measure: stack.step([measure] * way.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What training side by side gains: frames per second of processor time, medians over rounds taken in turns.
+
+    Attributes:
+        num_envs: environments of each run.
+        runs: that train side by side.
+        alone, together: frames per second of one run at a time, and of all runs added up.
+        ratio: median over the rounds of together over alone.
+        low, high: quartiles of the rounds.
+    """
+
+    num_envs: int
+    runs: int
+    alone: float
+    together: float
+    ratio: float
+    low: float
+    high: float
+
+
+def measure_gain(config: RunConfig, runs: int, *, seconds: float = 1.0, rounds: int = 5) -> Gain:
+    """Train one run and several side by side in turns, measuring the noise scale as often as the config has it.
+
+    Processor time is counted, so that what else the machine does matters little.
+
+    Args:
+        config: a run; the others have seeds of their own.
+        runs: that train side by side, 2 or more.
+        seconds: of each way in each round.
+        rounds: in which each way has its turn.
+    """
+    rates = np.zeros((rounds, 2))
+    with ExitStack() as sources:
+        ways = [(k, _stepping(config, torch.device("cpu"), 1, Way(runs=k), sources)) for k in (1, runs)]
+        done = [0, 0]
+        for number in range(-1, rounds):  # the first is a warm-up
+            for place, (count, step) in list(enumerate(ways))[:: 1 if number % 2 else -1]:
+                begun, clock, frames = time.perf_counter(), time.process_time(), 0
+                while not frames or time.perf_counter() - begun < seconds:
+                    step(**what_to_measure(config, done[place]))
+                    done[place] += config.agent.updates_per_rollout
+                    frames += count * config.environment.num_envs * config.agent.rollout_steps
+                if number >= 0:
+                    rates[number, place] = frames / (time.process_time() - clock)
+    low, ratio, high = np.percentile(rates[:, 1] / rates[:, 0], [25, 50, 75])
+    alone, together = np.median(rates, axis=0)
+    return Gain(
+        num_envs=config.environment.num_envs,
+        runs=runs,
+        alone=float(alone),
+        together=float(together),
+        ratio=float(ratio),
+        low=float(low),
+        high=float(high),
+    )
 
 
 def _share_measured(config: RunConfig) -> float:
@@ -127,10 +207,10 @@ def _share_measured(config: RunConfig) -> float:
     return sum(bool(what_to_measure(config, each * rollout)) for rollout in range(rollouts)) / rollouts
 
 
-def _timed(agent: Agent[Any], seconds: float, device: torch.device, **measure: Any) -> float:
+def _timed(step: Callable[..., object], seconds: float, device: torch.device, **measure: Any) -> float:
     begun, updates = time.perf_counter(), 0
     while not updates or time.perf_counter() - begun < seconds:
-        agent.step(**measure)
+        step(**measure)
         updates += 1
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -157,12 +237,14 @@ class Speed:
         start_seconds: per environment: made, reset, and its random start emulated.
         side_by_side: trials that were measured at once.
         game: that was measured.
+        runs: that each of them trained together.
     """
 
     rollout: Throughput
     start_seconds: float
     side_by_side: int
     game: str
+    runs: int = 1
 
     @property
     def note(self) -> str:
@@ -171,7 +253,8 @@ class Speed:
         said = ", ".join(
             f"{r:,.0f} frames/s at {f:,.0f} frames a rollout" for r, f in zip(rates, self.rollout.batch, strict=True)
         )
-        return f"{self.game} just now, {self.side_by_side} at a time: {said}; others by a straight line"
+        together = f", {self.runs} runs in each" if self.runs > 1 else ""
+        return f"{self.game} just now, {self.side_by_side} at a time{together}: {said}; others by a straight line"
 
 
 def cost_of(config: RunConfig, speed: Speed) -> TrialCost:
@@ -209,9 +292,11 @@ def measure_speed(
     base, counts = configs[0], [config.environment.num_envs for config in configs]
     larger = min(_MOST_ENVS_MEASURED, max(counts))
     numbers = [min(counts), larger if larger > min(counts) else 2 * min(counts)]
+    runs = _side_by_side(configs) if choose_device(device).type == "cpu" and dtype is None else 1
+    way = Way(runs, dtype)
     context = multiprocessing.get_context("spawn")  # emulators and torch's threads do not survive a fork
     with ProcessPoolExecutor(side_by_side, mp_context=context) as pool:
-        jobs = [pool.submit(_measure, base, numbers, device, seconds, dtype) for _ in range(side_by_side)]
+        jobs = [pool.submit(_measure, base, numbers, device, seconds, way) for _ in range(side_by_side)]
         measured = [job.result() for job in jobs]
     rows = pd.concat([rows for _, rows in measured]).groupby("batch_size", as_index=False).mean()
     return Speed(
@@ -219,16 +304,31 @@ def measure_speed(
         start_seconds=sum(start for start, _ in measured) / len(measured),
         side_by_side=side_by_side,
         game=base.environment.name,
+        runs=runs,
     )
 
 
+def _side_by_side(configs: Sequence[RunConfig]) -> int:
+    """How many runs like the first one train side by side."""
+    if not stacked.can_stack(configs[0]):
+        return 1
+    groups = Counter(stacked.alike(config) for config in configs if stacked.can_stack(config))
+    return min(stacked.MOST_RUNS, max(groups.values()))
+
+
 def _measure(
-    config: RunConfig, numbers: list[int], device: str, seconds: float, dtype: torch.dtype | None
+    config: RunConfig, numbers: list[int], device: str, seconds: float, way: Way
 ) -> tuple[float, pd.DataFrame]:
     """Seconds that starting takes per environment, and the times of updates, in frames of a rollout."""
     start = time_start(config, numbers[0])
     rows = time_updates(
-        config, numbers, seconds=seconds, device=choose_device(device), threads=1, with_noise_scale=True, dtype=dtype
+        config,
+        numbers,
+        seconds=seconds,
+        device=choose_device(device),
+        threads=1,
+        with_noise_scale=True,
+        way=way,
     )
     rows["batch_size"] = [number * config.agent.rollout_steps for number in numbers]
     return start, rows

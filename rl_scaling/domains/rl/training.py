@@ -71,9 +71,10 @@ class Progress:
 
 @dataclass
 class _SinceRecord:
-    """What happened since the last record."""
+    """What happened since the last record; `seconds` where the time is shared with other runs."""
 
     started: float = field(default_factory=time.perf_counter)
+    seconds: float | None = None
     frames: int = 0
     updates: list[Update] = field(default_factory=list)
     grad_sq_norms: list[float] = field(default_factory=list)
@@ -96,6 +97,7 @@ def run(
     *,
     control: Control | None = None,
     observations: np.ndarray | None = None,
+    number: int = 0,
 ) -> Iterator[TrainingRecord]:
     """Train until `config.frames` frames have been learned from, and yield a record every `record_every_frames`.
 
@@ -107,6 +109,7 @@ def run(
         control: an interrupt or a stop ends training after the current update, with a record of what came since the
             last one.
         observations: what `reset` gave; None: it is called here.
+        number: of the run, for `control`.
 
     Raises:
         Diverged: after the record that shows it.
@@ -116,33 +119,84 @@ def run(
     adaptive = AdaptiveBatch(config, learner, source) if config.adaptive else None
     if adaptive and progress.num_envs != source.num_envs:
         adaptive.set_num_envs(progress.num_envs, progress.updates)
-    since = _SinceRecord()
-    leave = _leave(control)
+    ledger = Ledger(config, progress)
+    leave = _leave(control, number)
     while progress.frames < config.frames and not leave:
-        update = learner.step(**what_to_measure(config, progress.updates))
-        progress.updates += update.updates
-        progress.frames += update.frames
-        progress.frames_used += update.frames * update.epochs
-        since.frames += update.frames
-        since.updates.append(update)
-        if update.groups is not None:
-            _measure(update, progress, since)
-        leave = _leave(control)
-        if since.frames >= config.record_every_frames or progress.frames >= config.frames or leave:
-            record = _record(progress, since, progress.num_envs * config.batch_size // config.environment.num_envs)
-            yield record
-            if not np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all():
-                raise Diverged(f"the loss is not finite after {progress.updates:,} updates")
-            since = _SinceRecord()
-            leave = leave or _leave(control)
+        ledger.take(learner.step(**what_to_measure(config, progress.updates)))
+        leave = _leave(control, number)
+        if ledger.due or leave:
+            yield ledger.record()
+            ledger.begin_next()
+            leave = leave or _leave(control, number)
         if adaptive and progress.frames < config.frames and not leave:
             progress.num_envs = adaptive.after_update(
                 progress.updates, progress.meter if progress.measurements else None
             )
 
 
-def _leave(control: Control) -> bool:
-    return control.interrupt or 0 in control.stop
+def _leave(control: Control, number: int) -> bool:
+    return control.interrupt or number in control.stop
+
+
+class Ledger:
+    """Counts a run's updates, and makes its records of them.
+
+    Args:
+        config: of the run.
+        progress: is kept up to date.
+    """
+
+    def __init__(self, config: RunConfig, progress: Progress):
+        self.config, self.progress = config, progress
+        self._since = _SinceRecord()
+        self._finite = True
+
+    def take(self, update: Update, *, seconds: float | None = None) -> None:
+        """Count what one step did.
+
+        Args:
+            update: what it did.
+            seconds: the run's share of the time, where runs train side by side; None: all that passes is the run's.
+        """
+        progress, since = self.progress, self._since
+        progress.updates += update.updates
+        progress.frames += update.frames
+        progress.frames_used += update.frames * update.epochs
+        since.frames += update.frames
+        since.updates.append(update)
+        if seconds is not None:
+            since.seconds = (since.seconds or 0.0) + seconds
+        if update.groups is not None:
+            _measure(update, progress, since)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a record."""
+        config = self.config
+        return self._since.frames >= config.record_every_frames or self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has all its frames."""
+        return self.progress.frames >= self.config.frames
+
+    def record(self) -> TrainingRecord:
+        """The record of what was counted since the last one."""
+        config, since = self.config, self._since
+        batch_size = self.progress.num_envs * config.batch_size // config.environment.num_envs
+        record = _record(self.progress, since, batch_size)
+        self._finite = bool(np.isfinite([record.policy_loss, record.value_loss, record.grad_norm]).all())
+        return record
+
+    def begin_next(self) -> None:
+        """Begin the next record, once somebody has heard the last one.
+
+        Raises:
+            Diverged: its losses or its gradient were not finite.
+        """
+        if not self._finite:
+            raise Diverged(f"the loss is not finite after {self.progress.updates:,} updates")
+        self._since = _SinceRecord()
 
 
 class AdaptiveBatch:
@@ -248,7 +302,7 @@ def _record(progress: Progress, since: _SinceRecord, batch_size: int) -> Trainin
     updates = since.updates
     means = _means(updates)
     # Read the clock after the device has answered.
-    seconds = time.perf_counter() - since.started
+    seconds = time.perf_counter() - since.started if since.seconds is None else since.seconds
     progress.wall_seconds += seconds
     scores = np.concatenate([u.episode_scores for u in updates])
     lengths = np.concatenate([u.episode_frames for u in updates])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_scaling.config import ConfigError
-from rl_scaling.domains.base import Control, Domain, Event, Hardware
+from rl_scaling.domains.base import ON_ONE_THREAD, Control, Domain, Event, Hardware
 from rl_scaling.domains.supervised.config import SupervisedConfig, kind_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Supervised(Domain[SupervisedConfig]):
         scale = "unit" if config.model == "autoencoder" else "standard"
         return load_dataset(config.dataset, device=device, folder=Path(folder) if folder else None, scale=scale)
 
-    def together(self, configs: Sequence[SupervisedConfig]) -> list[list[SupervisedConfig]]:
+    def together(
+        self, configs: Sequence[SupervisedConfig], hardware: Hardware = ON_ONE_THREAD
+    ) -> list[list[SupervisedConfig]]:
         """Runs that differ in what is tuned and in the seed train together where a short trial shows that it pays."""
         groups: dict[Hashable, list[SupervisedConfig]] = {}
         for config in configs:

@@ -43,6 +43,37 @@ def test_the_noise_scale_costs_its_share(config: RunConfig, every: int) -> None:
     assert without == 1
 
 
+def test_runs_that_train_side_by_side_have_a_share_of_the_time_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(timing, "_timed", lambda step, *_, **measure: seen.append(len(step(**measure))) or 6.0)
+    (each,) = timing.time_updates(A2C, [4], seconds=0.1, device=torch.device("cpu"), threads=1, way=timing.Way(3))[
+        "seconds"
+    ]
+    assert each == 2
+    assert set(seen) == {3}
+
+
+def test_what_is_measured_is_what_would_be_run() -> None:
+    runs = [
+        dataclasses.replace(A2C, seed=seed, agent=dataclasses.replace(A2C.agent, learning_rate=rate))
+        for seed in (0, 1)
+        for rate in (1e-3, 2e-3, 4e-3)
+    ]
+    speed = timing.measure_speed(runs, side_by_side=1, device="cpu", seconds=0.3)
+    assert speed.runs == 6
+    assert "6 runs in each" in speed.note
+    assert timing.cost_of(A2C, speed).seconds > 0
+
+
+@pytest.mark.parametrize("config", [A2C, PPO], ids=["A2C", "PPO"])
+def test_the_gain_of_training_side_by_side_is_measured(config: RunConfig) -> None:
+    gain = timing.measure_gain(config, 8, seconds=0.1, rounds=3)
+    assert (gain.num_envs, gain.runs) == (4, 8)
+    assert min(gain.alone, gain.together) > 0
+    assert gain.low <= gain.ratio <= gain.high
+    assert gain.ratio > 1, "where an update is all overhead it pays"
+
+
 def test_random_starts_are_left_out_of_the_measurement() -> None:
     for environment in (AtariConfig(game="Pong"), MinAtarConfig(game="freeway", max_start_steps=700)):
         config = dataclasses.replace(A2C, environment=environment)
