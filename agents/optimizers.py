@@ -56,6 +56,7 @@ class RMSprop(torch.optim.Optimizer):
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
+            _lay_out_as_weights(weights)
             roots = [self._under_root(p, group) for p in weights]
             if _fuses(weights, group["decay"]):
                 _fused_step(weights, roots, group, factor, self._late)
@@ -81,6 +82,13 @@ class RMSprop(torch.optim.Optimizer):
                 if (state := self.state.get(weight)) and "under_root" not in state:
                     kept = state["square_mean"] + group["epsilon"] if group["inside_root"] else state["square_avg"]
                     self.state[weight] = {"under_root": kept}
+
+
+def _lay_out_as_weights(weights: Sequence[Tensor]) -> None:
+    """Copy gradients that lie in memory in another order than their weights: the fused kernels take no notice of it."""
+    for weight in weights:
+        if weight.grad is not None and weight.grad.stride() != weight.stride():
+            weight.grad = torch.empty_like(weight).copy_(weight.grad)
 
 
 def _fuses(weights: Sequence[Tensor], decay: float) -> bool:
@@ -141,6 +149,13 @@ class Adam(torch.optim.Adam):
         weights = list(params)
         fused = all(w.device.type == "cpu" and w.is_floating_point() for w in weights)
         super().__init__(weights, lr, eps=eps, fused=True if fused else None)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        """One step; no closure is called."""
+        for group in self.param_groups:
+            _lay_out_as_weights(group["params"])
+        super().step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See torch.optim.Optimizer.load_state_dict."""

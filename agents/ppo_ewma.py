@@ -10,12 +10,14 @@ exponentially weighted average of the weights, whose age in frames can be kept. 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rl_scaling.agents.agent import Losses
 from rl_scaling.agents.config import PPOEWMAConfig
 from rl_scaling.agents.networks import ActorCritic
 from rl_scaling.agents.ppo import PPO, Frames, Learned
@@ -45,6 +47,12 @@ class PPOEWMA(PPO):
             frames.advantages[frames.valid], self.config.decay_at(self.config.advantage_decay, num_envs)
         )
         return replace(frames, advantages=self._moments.normalise(frames.advantages), normalised=True)
+
+    def loss_terms(self, rollout: Rollout) -> Callable[[Tensor, Tensor], Losses]:
+        """See `PPO.loss_terms`. An average of weights that are kept is these weights: all three policies are one."""
+        kept = copy.copy(self)
+        kept._proximal = WeightsEWMA(self.network)
+        return super(PPOEWMA, kept).loss_terms(rollout)
 
     def _learn(self, *arguments: Any, **options: Any) -> Learned:
         """One update, after which the proximal policy takes its step."""

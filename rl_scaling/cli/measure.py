@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes
 
 from rl_scaling.cli.analyse import frozen_table, load_and_fit
-from rl_scaling.cli.environments import GameOptions, environment_config
+from rl_scaling.cli.environments import GameOptions, environment_config, suited_agent
 from rl_scaling.cli.options import (
     Folders,
     as_json,
@@ -77,9 +77,9 @@ class Measure:
     """Games whose policy at the start is measured, for instance Breakout or minatar/breakout; all: the seven of the
     paper; minatar/all: MinAtar's five."""
     env_id: Annotated[str | None, unset("STR")] = None
-    """Gymnasium environment whose policy at the start is measured; takes --network mlp."""
+    """Gymnasium environment whose policy at the start is measured."""
     algorithm: str = "a2c"
-    """Algorithm whose loss and rollouts are looked at: a2c, ppo, or one that you registered."""
+    """Algorithm whose loss and rollouts are looked at: a2c, ppo, ppo-ewma, or one that you registered."""
     num_envs: int = NUM_ENVS
     """Environments played in, of which groups are made; those of the run whose weights are measured do not matter."""
     agent: OmitArgPrefixes[_AgentOptions] = field(default_factory=_AgentOptions)  # pyright: ignore[reportInvalidTypeForm]
@@ -128,6 +128,8 @@ class Measure:
 
         if self.run_id or self.front:
             raise ConfigError("--run and --front are about runs: name the folder of their store too")
+        if self.game and self.env_id is not None:
+            raise ConfigError("give --game or --env-id, not both: measure one after the other")
         games = [game.name for game in find_games(self.game)]
         played: list[tuple[str | None, str | None]] = [(game, None) for game in games]
         if self.env_id is not None or not games:
@@ -139,6 +141,8 @@ class Measure:
                 ({"network": environment.networks[0]} if environment.networks else {}) | given(self.agent),
                 f"{{option}} is not for {self.algorithm}: leave it out, or give another --algorithm",
             )
+            if "network" not in given(self.agent):
+                agent = suited_agent(agent, environment)
             for seed in self.seeds:
                 config = FrozenConfig(environment=environment, agent=agent, seed=seed, **given(self.measured))
                 yield Target(config, self.out or Path("runs/frozen"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from rl_scaling.cli.analyse import CONFIDENCE, HORIZON, goals_of_task
 from rl_scaling.cli.options import as_json, print_json, print_line, print_table, unset
 from rl_scaling.config import ConfigError, to_dict
 from rl_scaling.estimates import Estimate, number
-from rl_scaling.store import StoreError, list_runs, load_runs
+from rl_scaling.store import StoreError, load_runs
 from rl_scaling.store.files import CONFIG_FILE, RunInfo, read_info
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def _read(path: Path) -> tuple[RunConfig, Path | None]:
         raise ConfigError(
             f"{path} is a run of {info.identity.task}, which has no environments: give one of reinforcement learning"
         )
+    if info.identity.frozen:
+        raise ConfigError(f"{path} is a noise scale measured with the weights kept: give the run that it is of")
     return _parsed(info.config, path), info.directory.parent
 
 
@@ -124,7 +127,8 @@ def _info(path: Path) -> RunInfo | None:
         return read_info(folder)
     if not path.parent.is_dir():
         return None
-    found = [info for info in list_runs(path.parent) if info.run_id.startswith(path.name)]
+    folders = sorted(folder for folder in path.parent.glob(f"{escape(path.name)}*") if folder.is_dir())
+    found = [info for info in map(read_info, folders) if info is not None]
     if len(found) > 1:
         raise ConfigError(f"{len(found)} runs of {path.parent} begin with {path.name}: give more of the id")
     return found[0] if found else None
@@ -169,7 +173,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _options(translation: Translation) -> str:
     """What changes, as the options of `train`."""
     changes = [setting for setting in translation.settings if setting.how == "change"]
-    return " ".join(f"--{setting.name.replace('_', '-')} {setting.after:.6g}" for setting in changes)
+    return " ".join(f"--{setting.name.replace('_', '-')} {setting.after!r}" for setting in changes)
 
 
 def _show(translation: Translation, measured: pd.DataFrame | None) -> None:

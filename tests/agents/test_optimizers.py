@@ -107,6 +107,19 @@ def test_weights_without_gradient_stay() -> None:
     assert unused not in optimizer.state
 
 
+@pytest.mark.parametrize("make", [lambda w: RMSprop(w, LR, DECAY, EPSILON), lambda w: Adam(w, LR, EPSILON)])
+def test_a_gradient_may_lie_in_memory_as_it_likes(make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+    """A convolution's with its channels last, say."""
+    start, gradient = torch.randn(2, 6, 4, 3, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    stepped = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = torch.nn.Parameter(start.clone())
+        weight.grad = gradient.clone(memory_format=layout)
+        make([weight]).step()
+        stepped.append(weight.detach())
+    assert torch.equal(*stepped)
+
+
 def test_gradients_that_are_not_clipped_stay_as_they_are() -> None:
     for optimizer_of in (lambda w: RMSprop(w, LR, DECAY, EPSILON), lambda w: torch.optim.SGD(w, LR)):
         weights = weights_of()

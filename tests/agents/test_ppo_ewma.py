@@ -108,6 +108,26 @@ def test_the_first_update_is_that_of_ppo() -> None:
         torch.testing.assert_close(plain, other, rtol=0, atol=0)
 
 
+def test_the_loss_of_kept_weights_is_that_of_ppo() -> None:
+    """Whatever the average was while the weights were on their way: a checkpoint's weights may come without it."""
+    plain, other = (acting(kind(**PLAIN, minibatches=1, epochs=1)) for kind in (PPOConfig, PPOEWMAConfig))
+    for _ in range(3):
+        other.step()
+    plain.network.load_state_dict(other.network.state_dict())
+    average = [weight.clone() for weight in other._proximal.network.parameters()]
+    rollout = other._roll_out()
+    terms = [agent.loss_terms(rollout)(*agent.network(rollout.observations)) for agent in (plain, other)]
+    for of_plain, of_other in zip(*terms, strict=True):
+        assert torch.equal(of_plain, of_other)
+    gradients = [
+        torch.autograd.grad(torch.stack(own).sum(), list(agent.network.parameters()))
+        for own, agent in zip(terms, (plain, other), strict=True)
+    ]
+    for of_plain, of_other in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_plain, of_other, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(*pair) for pair in zip(average, other._proximal.network.parameters(), strict=True))
+
+
 def test_without_memory_and_with_one_update_per_rollout_it_is_ppo_for_good() -> None:
     """A proximal policy that is always the newest is the behaviour policy of the next rollout."""
     options = {**PLAIN, "minibatches": 1, "epochs": 1}

@@ -46,6 +46,13 @@ def test_the_policy_at_the_start_is_measured_once(tmp_path: Path, capsys: pytest
     assert json.loads(again) == [first, second], "a folder of measurements is shown"
 
 
+def test_a_network_that_fits_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "measure", "--env-id", "CartPole-v1", *SHORT, "--json", "--out", tmp_path)
+    assert code == 0
+    assert "the network is mlp" in err
+    assert json.loads(out)[0]["task"] == "CartPole-v1 a2c network=mlp"
+
+
 def test_atari_games_and_ppo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["measure", "--game", "pong", "--algorithm", "ppo", "--network", "small", "--rollout-steps", 8]
     words += ["--max-start-steps", 10, *SHORT, "--json", "--out", tmp_path]
@@ -139,7 +146,8 @@ def test_a_sweep_keeps_weights_for_its_fronts(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--game", "Pong", "--env-id", "CartPole-v1", "--num-envs", "1"], "one environment gives no groups"),
+        ([*CARTPOLE, "--num-envs", "1"], "one environment gives no groups"),
+        (["--game", "Pong", *CARTPOLE], "give --game or --env-id, not both"),
         ([], "name one environment"),
         (["--game", "Pong", "--run", "abc"], "--run and --front are about runs"),
         ([*CARTPOLE, "--epochs", "3"], "--epochs is not for a2c"),

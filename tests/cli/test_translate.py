@@ -53,7 +53,10 @@ def test_a_config_is_translated_and_what_comes_out_is_a_config(
 def test_a_run_of_a_sweep_stands_beside_what_the_sweep_found(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "translate", "--to-envs", 72, RUN.parent / "83b0", "--goals", 3, "--json")
     assert code == 0
-    (row,) = json.loads(out)["measured"]
+    said = json.loads(out)
+    (row,) = said["measured"]
+    *_, rate = said["options"].split()
+    assert float(rate) == said["config"]["agent"]["learning_rate"], "the options make the run whose id is told"
     fronts = fit_runs(load_runs(RUN.parent), [3.0], horizon=50).fronts.set_index("batch_size")
     for when, size in (("before", 120), ("after", 360)):
         assert row[f"rate_{when}"] == fronts["learning_rate"][size]
@@ -70,6 +73,8 @@ def test_a_run_of_a_sweep_stands_beside_what_the_sweep_found(capsys: pytest.Capt
         ([RUN, "--algorithm", "ppo"], "is of a2c, and no rule makes settings of ppo from them"),
         ([RESULTS / "nqm" / "002e"], "is a run of NQM momentum, which has no environments"),
         ([RESULTS / "nqm" / "0"], "runs of"),
+        ([RESULTS / "noise-frozen" / "c0fb"], "measured with the weights kept: give the run that it is of"),
+        (["nothing"], "names no run: give a run's folder"),
         ([RESULTS / "breakout-a2c" / "zzz"], "names no run: give a run's folder"),
         ([RESULTS / "breakout-a2c"], "names no run: give a run's folder"),
         ([RESULTS / "breakout-a2c" / "sweep.json"], "not a run's config: no field 'environment'"),

@@ -44,7 +44,7 @@ from tests.cli.commands import run
         ("train a2c --game Pong --num-envs 200000 --frames 100", 2, "a run of 200,000 environments needs about"),
         ("train a2c --env-id CartPole-v1 --network mlp --frame-skip 2", 2, "--frame-skip is for Atari"),
         ("measure --game Pong --num-envs 200000", 2, "a run of 200,000 environments needs about"),
-        ("measure --env-id CartPole-v1", 2, "network 'nature' needs images of 36 x 36 pixels or more"),
+        ("measure --env-id CartPole-v1 --network nature", 2, "network 'nature' needs images of 36 x 36 pixels or more"),
         (
             "train a2c --game minatar/pong",
             2,

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import torch
 
+from rl_scaling.agents.config import AlgorithmConfig
 from rl_scaling.agents.precision import Verdict, judge_bfloat16, lacks_bfloat16
 from rl_scaling.config import ConfigError
 from rl_scaling.domains.base import Hardware
@@ -62,8 +63,16 @@ def _settled(hardware: Hardware, verdict: Verdict) -> tuple[Hardware, list[str]]
 def _judged(config: RunConfig, device: torch.device, threads: int) -> Verdict:
     torch.set_num_threads(threads)
     environment = without_random_start(config, min(_ENVS, config.environment.num_envs))
-    settings = dataclasses.replace(config.agent, rollout_steps=min(_STEPS, config.agent.rollout_steps))
     with closing(make_vector(environment, num_threads=threads)) as source:
-        agent = make_agent(settings, source.observation_shape, source.num_actions, total_updates=1, device=device)
+        actions = source.num_actions or source.action_space
+        agent = make_agent(_shortened(config), source.observation_shape, actions, total_updates=1, device=device)
         agent.begin(source, source.reset(config.seed))
         return judge_bfloat16(agent)
+
+
+def _shortened(config: RunConfig) -> AlgorithmConfig:
+    """The settings with short rollouts, unless their minibatches need long ones."""
+    try:
+        return dataclasses.replace(config.agent, rollout_steps=min(_STEPS, config.agent.rollout_steps))
+    except ConfigError:
+        return config.agent

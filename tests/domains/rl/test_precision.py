@@ -82,3 +82,25 @@ def test_the_rollout_that_is_tried_is_judged(with_bfloat16: None) -> None:
     settled, (said,) = settle_precision([CARTPOLE], AUTO)
     assert settled.compute_dtype in ("float32", "bfloat16")
     assert said.startswith(f"layers compute in {settled.compute_dtype}: ")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(CARTPOLE, environment=GymnasiumConfig(env_id="Pendulum-v1", num_envs=4)),
+        dataclasses.replace(
+            CARTPOLE,
+            agent=PPOConfig(
+                network="mlp",
+                rollout_steps=25,
+                scaling="minibatch",
+                minibatch_of="environments",
+                minibatch_frames=100,
+            ),
+        ),
+    ],
+    ids=["actions that are not numbered", "minibatches of whole environments"],
+)
+def test_every_run_can_be_judged(config: RunConfig, with_bfloat16: None) -> None:
+    hardware, (said,) = settle_precision([config], AUTO)
+    assert hardware.compute_dtype in said
