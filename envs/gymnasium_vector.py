@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from contextlib import nullcontext
 from importlib.metadata import entry_points
 from typing import Any
@@ -124,11 +125,16 @@ def _import_environments(module: str, name: str) -> None:
 def _load_plug_ins() -> None:
     """Call what installed distributions give as entry points, as Gymnasium did before version 1."""
     for plug_in in entry_points(group="gymnasium.envs"):
-        with nullcontext() if plug_in.name == "__root__" else namespace(plug_in.name):
+        problem = None
+        with nullcontext() if plug_in.name == "__root__" else namespace(plug_in.name), warnings.catch_warnings():
+            # Of what its module's own hook has registered before.
+            warnings.filterwarnings("ignore", ".*Overriding environment .* already in registry")
             try:  # inside: an error would leave Gymnasium in the namespace
                 plug_in.load()()
             except Exception as error:  # of somebody else's package, and perhaps not of the one that is wanted
-                gymnasium.logger.warn(f"{plug_in.value} did not register its environments: {error}")
+                problem = error
+        if problem is not None:
+            gymnasium.logger.warn(f"{plug_in.value} did not register its environments: {problem}")
 
 
 def _require_next_step(env: VectorEnv) -> None:

@@ -15,8 +15,7 @@ set -u
 # step NAME STORE COMMAND...: a name, the folder whose runs tell how far it is, and the command.
 campaign() {
   # Noise scales of weights that are kept: of seven games at the start, of three at a goal and at the end of a run.
-  step noise-start noise-frozen rl-scaling measure --game all --algorithm a2c --network small --num-envs 64 \
-    --out noise-frozen
+  step noise-start noise-frozen rl-scaling measure --game all --network small --seeds 0 1 --out noise-frozen
   step noise-breakout noise-goals/breakout rl-scaling train a2c --game Breakout --network small \
     --no-rmsprop-epsilon-inside-root --num-envs 8 --learning-rate 1.43e-3 --frames 3e5 --measure-at goals --goals 2 6 \
     --out noise-goals/breakout
@@ -27,13 +26,24 @@ campaign() {
     --no-rmsprop-epsilon-inside-root --num-envs 8 --learning-rate 1.43e-3 --frames 4e5 --measure-at goals --goals 300 \
     --out noise-goals/qbert
 
-  # MinAtar: batches of 20 to 20,480 frames (PPO: 64 to 20,480), five rates, three seeds at every point.
-  step minatar-a2c minatar-a2c rl-scaling sweep rl --game minatar/all --algorithm a2c \
-    --num-envs 4 16 64 256 1024 4096 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 4 \
-    --out minatar-a2c
-  step minatar-ppo minatar-ppo rl-scaling sweep rl --game minatar/all --algorithm ppo \
-    --num-envs 2 6 20 64 200 640 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 4 \
+  # MinAtar: batches of 20 to 20,480 frames (PPO: 64 to 6,400), five rates, three seeds at every point. Freeway by
+  # itself: its games of 2,501 steps are cut, or large batches would see none end.
+  step minatar-a2c minatar-a2c rl-scaling sweep rl \
+    --game minatar/breakout minatar/asterix minatar/space_invaders minatar/seaquest --algorithm a2c \
+    --num-envs 4 16 64 256 1024 4096 --rates 5 --extensions 1 --seeds 0 1 2 --reference-rate 2e-3 --frames 1e6 \
+    --noise-every-updates 10 --out minatar-a2c
+  step minatar-ppo minatar-ppo rl-scaling sweep rl \
+    --game minatar/breakout minatar/asterix minatar/space_invaders minatar/seaquest --algorithm ppo \
+    --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 10 \
     --out minatar-ppo
+  step minatar-freeway-a2c minatar-a2c/minatar-freeway-a2c rl-scaling sweep rl --game minatar/freeway --algorithm a2c \
+    --max-episode-steps 500 --max-start-steps 500 --goals 1 2 3 4 5 6 7 8 \
+    --num-envs 4 16 64 256 1024 4096 --rates 5 --extensions 1 --seeds 0 1 2 --reference-rate 2e-3 --frames 1e6 \
+    --noise-every-updates 10 --out minatar-a2c/minatar-freeway-a2c
+  step minatar-freeway-ppo minatar-ppo/minatar-freeway-ppo rl-scaling sweep rl --game minatar/freeway --algorithm ppo \
+    --max-episode-steps 500 --max-start-steps 500 --goals 1 2 3 4 5 6 7 8 \
+    --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 10 \
+    --out minatar-ppo/minatar-freeway-ppo
 
   # PPO to Pong's and Breakout's first goals, small network; a second seed at the best rates.
   step pong-ppo pong-ppo rl-scaling sweep atari --game Pong --algorithm ppo --network small --num-envs 4 12 32 96 \
@@ -45,10 +55,10 @@ campaign() {
   # PPO's other two families; the first, a fixed count of minibatches, is minatar-ppo.
   step minatar-ppo-minibatch minatar-ppo-minibatch rl-scaling sweep rl --game minatar/breakout minatar/asterix \
     --algorithm ppo --scaling minibatch --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 \
-    --frames 1e6 --noise-every-updates 4 --out minatar-ppo-minibatch
+    --frames 1e6 --noise-every-updates 10 --out minatar-ppo-minibatch
   step minatar-ppo-ewma minatar-ppo-ewma rl-scaling sweep rl --game minatar/breakout minatar/asterix \
     --algorithm ppo --scaling ewma --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 \
-    --frames 1e6 --noise-every-updates 4 --out minatar-ppo-ewma
+    --frames 1e6 --noise-every-updates 10 --out minatar-ppo-ewma
 
   # The published protocol: Nature network, the zoo's settings; PPO's are annealed over ten million frames.
   step published-breakout-a2c published/breakout-a2c rl-scaling train a2c --game Breakout --num-envs 16 --frames 2e6 \

@@ -29,6 +29,7 @@ from rl_scaling.cli.options import (
 )
 from rl_scaling.cli.train import no_empty_folders
 from rl_scaling.config import ConfigError
+from rl_scaling.domains import find_domain
 from rl_scaling.domains.rl.config import FrozenConfig, run_config_from_dict
 from rl_scaling.domains.rl.registry import ALGORITHMS, find_algorithm
 from rl_scaling.estimates import Estimate
@@ -66,7 +67,8 @@ class Measure:
 
     folders: Folders
     """Runs (folders of one run, or stores) whose checkpoints are measured: those kept at goals (train and sweep with
-    --measure-at goals), else the last one; none: the policy at the start, of --game or --env-id."""
+    --measure-at goals), else the last one; folders of measurements alone are shown; none: the policy at the start, of
+    --game or --env-id."""
     run_id: Annotated[str | None, unset("STR", name="run")] = None
     """Only the run with this id, or whose id begins so."""
     front: bool = False
@@ -144,9 +146,15 @@ class Measure:
     def _of_runs(self) -> Iterator[Target]:
         if given(self.agent) or given(self.played):
             raise ConfigError("the run says how it is played and learned: leave options of agents and games out")
-        infos = [info for info in list_runs(*self.folders) if not info.identity.frozen]
+        infos = list_runs(*self.folders)
         if self.run_id is not None:
             infos = [info for info in infos if info.run_id.startswith(self.run_id)]
+        if infos and all(info.identity.frozen for info in infos):  # measurements: shown, or resumed
+            for info in sorted(infos, key=lambda info: (info.identity.problem, info.identity.seed)):
+                config = find_domain("rl").parse(info.config)
+                yield Target(config, info.directory.parent)
+            return
+        infos = [info for info in infos if not info.identity.frozen]
         if not infos:
             wanted = f"run {self.run_id!r}" if self.run_id else "runs"
             raise StoreError(f"no {wanted} in {', '.join(map(str, self.folders))}: see rl-scaling status")

@@ -40,6 +40,10 @@ def test_the_policy_at_the_start_is_measured_once(tmp_path: Path, capsys: pytest
     assert first["task"] == "CartPole-v1 a2c network=mlp"
     assert first["frames"] >= 300
     assert first["noise_scale_low"] is not None
+    code, again, err = run(capsys, "measure", tmp_path, "--json")
+    assert code == 0
+    assert err.count("measured before") == 2
+    assert json.loads(again) == [first, second], "a folder of measurements is shown"
 
 
 def test_atari_games_and_ppo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

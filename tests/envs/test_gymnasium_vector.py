@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,6 +255,8 @@ def test_plug_ins_are_known_without_a_module(package: Callable[[str, str], None]
     (metadata / "entry_points.txt").write_text(
         "[gymnasium.envs]\nBroken = nowhere:f\nPlugged = plugged:register_envs\n"
     )
+    if importlib.util.find_spec("minatar"):  # a plug-in as well, and registered by its hook before
+        make_vector(GymnasiumConfig(env_id="minatar.gym:MinAtar/Breakout-v1", num_envs=2))
     _load_plug_ins.cache_clear()
     with pytest.warns(UserWarning, match="nowhere:f did not register its environments: No module named 'nowhere'"):
         source = make_vector(GymnasiumConfig(env_id="Plugged/Short-v0", num_envs=2))

@@ -238,7 +238,7 @@ def test_runs_of_every_domain_are_one_table(tmp_path: Path) -> None:
     assert scores["examples"].tolist() == [20, 40]
     assert str(frame["episodes"].dtype) == "int64"
     only = set(fields_of(LossRecord)) - {IN_A_TABLE.get(name, name) for name in fields_of(TrainingRecord)}
-    own = {"loss", "training_loss", "validation_loss", "validation_accuracy", "hessian_noise_scale"}
+    own = {"loss", "training_loss", "validation_loss", "validation_accuracy"}
     assert only == own, "what means the same has the same name"
 
 
