@@ -280,7 +280,7 @@ def _minatar_table(found: Sequence[Speeds]) -> Table:
     for s in found:
         rates = [None if rate is None else f"{rate:,.0f}" for rate in (s.alone, s.together, s.sb3)]
         ratios = [
-            ratio and f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+            None if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
             for ratio in (s.gain, s.to_sb3, s.together_to_sb3)
         ]
         cells = [str(s.num_envs), *rates[:2], ratios[0], rates[2], *ratios[1:]]

@@ -206,8 +206,8 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    placed = {"overview": overview, "overview_after": overview_after}
-    write_file(target, page_html(sections, title=title, lead=lead, parts=parts, **placed).encode())
+    page = page_html(sections, title=title, lead=lead, overview=overview, overview_after=overview_after, parts=parts)
+    write_file(target, page.encode())
     if figures is not None:
         for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)
