@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path("results/breakout-a2c")
 GAME_BATCH_SIZES = (40, 120, 360)  # of 8, 24 and 72 environments
-MINATAR_BATCH_SIZES = (20, 80, 320, 1280)  # of 4, 16, 64 and 256
+MINATAR_BATCH_SIZES = (10, 20, 80, 320)  # of 2, 4, 16 and 64
 _NQM_SIZES = (4, 32, 256, 2048, 16384)
 _DIGITS_SIZES = (4, 16, 64, 256)
 _MINATAR = MinAtarConfig(game="breakout")
@@ -35,21 +35,22 @@ _MINATAR = MinAtarConfig(game="breakout")
 def minatar_plan(frames: int) -> SweepPlan:
     """The live part whose front bends: MinAtar's Breakout, to scores a little above random play's.
 
-    Runs stop at the last goal, and train side by side, so that small batches cost little. RMSProp begins as torch's
-    does: Baselines' begins with steps a hundredth as long, which would hide the updates that large batches save.
+    Runs stop at the last goal, and train side by side, so that small batches cost little. For goals as low as these the
+    best learning rates are high: of those that were tried with 4 and 16 environments, 0.0005 to 0.004 and to 0.008,
+    the highest reached a score of 2 first.
     """
     from rl_scaling.sweeps.plan import SweepPlan
 
     base = RunConfig(
         environment=_MINATAR,
-        agent=A2CConfig(network="minatar", rmsprop_epsilon_inside_root=False),
+        agent=A2CConfig(network="minatar"),
         noise_scale=NoiseScaleConfig(every_updates=4),
         frames=frames,
     )
     task = RLTask(
         base=base,
         batch_sizes=MINATAR_BATCH_SIZES,
-        learning_rates=learning_rates_of(base.agent, reference_rate=2e-3, count=3, max_extensions=0),
+        learning_rates=learning_rates_of(base.agent, reference_rate=8e-3, count=3, max_extensions=0),
         goals=(1.0, 1.5, 2.0),
     )
     return SweepPlan(tasks=(task,), seeds=(0, 1), stop_at_goals=True)
@@ -82,7 +83,7 @@ def atari_plan(frames: int) -> SweepPlan:
 class Quickstart:
     """The tour: A2C on MinAtar and on Atari, a digit classifier and a quadratic model, each at several batch sizes."""
 
-    minatar_frames: Count = 300_000
+    minatar_frames: Count = 400_000
     """Frames of every trial on MinAtar's Breakout that does not reach its goals before."""
     frames: Count = 30_000
     """Frames of every trial on Atari's Breakout."""
@@ -115,7 +116,7 @@ class Quickstart:
             updates=300,
             out=self.out / "digits-mlp",
         ).run()
-        say("3 of 3: A2C on Breakout, MinAtar's with 4 to 256 environments and Atari's with 8 to 72.")
+        say("3 of 3: A2C on Breakout, MinAtar's with 2 to 64 environments and Atari's with 8 to 72.")
         sweeps = run_plans(
             self._games(), make_executor("processes", available_cpus()), deadline_seconds=60 * self.minutes
         )
