@@ -56,10 +56,10 @@ $(BIN)/pip:
 # torch comes first: it is by far the largest part, and the build it comes in is the only choice to make. On a machine
 # without a GPU the CPU build is enough; on Linux with a GPU the plain wheel is the CUDA build. pip takes whichever its own
 # configuration offers (PIP_INDEX_URL, PIP_FIND_LINKS); the version is the one in constraints.txt. setuptools builds this
-# package without a second environment.
+# package without a second environment. MinAtar (GPL-3) is for the tour.
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) torch setuptools
-	$(INSTALL) --no-build-isolation -e .
+	$(INSTALL) --no-build-isolation -e '.[minatar]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/pip

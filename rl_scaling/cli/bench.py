@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from rich.table import Table
@@ -14,6 +16,7 @@ from rl_scaling.domains.base import Precision
 from rl_scaling.envs.config import AtariConfig
 
 if TYPE_CHECKING:  # with torch, which bad arguments do not wait for
+    from rl_scaling.validation.minatar import Speeds
     from rl_scaling.validation.throughput import Settings, Throughput
 
 
@@ -219,21 +222,23 @@ class BenchSupervised:
 
 
 @dataclass(frozen=True)
-class BenchRuns:
-    """Frames per second of small runs of reinforcement learning one at a time, and side by side as a sweep has them."""
+class BenchMinAtar:
+    """Frames per second of A2C or PPO on MinAtar: one run, many side by side as in a sweep, and Stable-Baselines3's."""
 
     game: str = "minatar/breakout"
     """A game of MinAtar, the network its own."""
     algorithm: Literal["a2c", "ppo"] = "a2c"
-    """Algorithm."""
+    """The algorithm, in both libraries."""
     num_envs: tuple[int, ...] = (4, 16, 64, 256)
     """Environments of each run."""
     runs: int = 15
     """Runs side by side."""
+    sb3: bool = True
+    """Measure Stable-Baselines3 too, if it is installed."""
     seconds: float = 2.0
     """Seconds of each way in each round."""
     rounds: int = 5
-    """Rounds, in which the two ways take turns; medians are reported."""
+    """Rounds, in which all take turns; medians are reported."""
     json: bool = False
     """Print the figures as JSON on stdout."""
 
@@ -244,28 +249,43 @@ class BenchRuns:
             raise ConfigError("give --seconds above 0 and --num-envs of 2 or more")
         from rl_scaling.domains.rl.config import RunConfig
         from rl_scaling.domains.rl.registry import find_algorithm
-        from rl_scaling.domains.rl.timing import measure_gain
         from rl_scaling.envs import find_game, require_installed
+        from rl_scaling.validation.minatar import measure
 
         game, agent = find_game(self.game), find_algorithm(self.algorithm)
         if "minatar" not in game.environment().networks:
-            raise ConfigError(f"no passes are shared in {game.name}: give a game of MinAtar, minatar/breakout")
+            raise ConfigError(f"{game.name} is not of MinAtar: give a game of MinAtar, minatar/breakout")
         require_installed(game.environment())
-        gains = []
+        sb3 = self.sb3 and find_spec("stable_baselines3") is not None
+        if self.sb3 and not sb3:
+            say("Stable-Baselines3 is left out: pip install 'rl-scaling[bench]'")
+        found: list[Speeds] = []
         for num_envs in sorted(set(self.num_envs)):
             config = RunConfig(environment=game.environment(num_envs=num_envs), agent=agent(network="minatar"))  # pyright: ignore[reportCallIssue]
-            gains.append(measure_gain(config, self.runs, seconds=self.seconds, rounds=self.rounds))
-            say(f"{num_envs} environments: {gains[-1].ratio:.2f} times")
+            found.append(measure(config, self.runs, sb3=sb3, seconds=self.seconds, rounds=self.rounds))
+            say(f"{num_envs} environments: side by side {found[-1].gain.median:.2f} times")
         if self.json:
-            print_json({"game": game.name, "algorithm": self.algorithm, "rows": [asdict(gain) for gain in gains]})
+            print_json({"game": game.name, "algorithm": self.algorithm, "rows": [asdict(speeds) for speeds in found]})
             return 0
-        table = Table("environments", "one at a time", f"{self.runs} side by side", "gain", "quartiles", box=None)
-        for g in gains:
-            rates = (f"{rate:,.0f}" for rate in (g.alone, g.together))
-            table.add_row(str(g.num_envs), *rates, f"{g.ratio:.2f}", f"{g.low:.2f}-{g.high:.2f}")
-        print_table(table)
-        print_line(f"frames per second of one core's time; {self.algorithm} on {game.name}, one thread")
+        print_table(_minatar_table(found))
+        print_line(f"frames per second of one core's time; {self.algorithm} on {game.name}, one thread;")
+        print_line("ratios are medians of the rounds with their quartiles")
         return 0
+
+
+def _minatar_table(found: Sequence[Speeds]) -> Table:
+    heads = ["environments", "alone", f"{found[0].runs} side by side", "gain"]
+    heads += ["Stable-Baselines3", "alone to it", "side by side to it"] if found[0].sb3 else []
+    table = Table(*heads, box=None)
+    for s in found:
+        rates = [None if rate is None else f"{rate:,.0f}" for rate in (s.alone, s.together, s.sb3)]
+        ratios = [
+            None if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+            for ratio in (s.gain, s.to_sb3, s.together_to_sb3)
+        ]
+        cells = [str(s.num_envs), *rates[:2], ratios[0], rates[2], *ratios[1:]]
+        table.add_row(*(cell for cell in cells if cell is not None))
+    return table
 
 
 @dataclass(frozen=True)
@@ -276,7 +296,7 @@ class Bench:
         Annotated[BenchAtari, subcommand("atari")]
         | Annotated[BenchNoise, subcommand("noise")]
         | Annotated[BenchSupervised, subcommand("supervised")]
-        | Annotated[BenchRuns, subcommand("runs")]
+        | Annotated[BenchMinAtar, subcommand("minatar")]
     )
 
     def run(self) -> int:

@@ -86,19 +86,25 @@ def page_html(
     title: str,
     lead: str = "",
     overview: Overview | None = None,
+    overview_after: int = 0,
     parts: Sequence[Sequence[TaskPart]] | None = None,
 ) -> str:
     """The whole page as text, see `write_report`; `parts` has the `task_parts` of each section where they are drawn."""
     parts = [task_parts(section) for section in sections] if parts is None else parts
     drawn = Drawn()
     headings = [section.heading for section in sections]
-    bodies = []
+    own: list[Section | None] = list(sections)
     if overview is not None:
-        headings.insert(0, OVERVIEW)
-        figures = [drawn.figure(figure) for figure in draw_all("overview", overview)]
-        bodies.append(overview_html(overview, "part-0", figures))
-    for section, of_section in zip(sections, parts, strict=True):
-        bodies.append(section_html(section, f"part-{len(bodies)}", of_section, drawn.figure))
+        headings.insert(overview_after, OVERVIEW)
+        own.insert(overview_after, None)
+    of_sections = iter(parts)
+    bodies = []
+    for place, section in enumerate(own):
+        if section is not None:
+            bodies.append(section_html(section, f"part-{place}", next(of_sections), drawn.figure))
+        elif overview is not None:
+            figures = [drawn.figure(figure) for figure in draw_all("overview", overview)]
+            bodies.append(overview_html(overview, f"part-{place}", figures))
     return document(bodies, headings, drawn, title=title, lead=lead)
 
 
@@ -177,6 +183,7 @@ def write_report(
     title: str,
     lead: str = "",
     overview: Overview | None = None,
+    overview_after: int = 0,
     figures: Path | str | None = None,
 ) -> Path:
     """Writes the report: one HTML file that opens without a network, and its charts as files if asked for.
@@ -184,7 +191,8 @@ def write_report(
     Args:
         sections: the parts of the page, in order; each has its own runs and fits.
         path: where the page goes; its folder is made, a page that is there is replaced.
-        overview: what is compared over all sections, at the top of the page; None for pages of one task.
+        overview: what is compared over all sections; None for pages of one task.
+        overview_after: sections that come before it.
         figures: a folder for every chart as SVG, PDF and PNG; None writes none.
 
     Returns:
@@ -198,7 +206,8 @@ def write_report(
         raise ValueError("no sections: give at least one")
     parts = [task_parts(section) for section in sections]
     target = Path(path)
-    write_file(target, page_html(sections, title=title, lead=lead, overview=overview, parts=parts).encode())
+    page = page_html(sections, title=title, lead=lead, overview=overview, overview_after=overview_after, parts=parts)
+    write_file(target, page.encode())
     if figures is not None:
         for figure in draw_all("overview", overview) if overview else []:
             export_figure(figure, Path(figures) / figure.name)

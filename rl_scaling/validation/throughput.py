@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ale_py
 import gymnasium
@@ -31,6 +31,9 @@ from rl_scaling.envs import make_vector
 from rl_scaling.envs.config import AtariConfig
 from rl_scaling.envs.games import find_game
 from rl_scaling.noise import NoiseScaleMeter
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
 
 # Advances by some frames and returns how many.
 Step = Callable[[], int]
@@ -247,8 +250,6 @@ def _noise_overhead(update: Updates, s: Settings) -> float:
 @contextmanager
 def _sb3(s: Settings) -> Generator[Step]:
     """Stable-Baselines3's as its users run it: subprocess environments, frame stack, CnnPolicy; the zoo's settings."""
-    from stable_baselines3 import A2C as TheirA2C
-    from stable_baselines3 import PPO as TheirPPO
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
@@ -267,20 +268,41 @@ def _sb3(s: Settings) -> Generator[Step]:
     envs = make_atari_env(make, n_envs=s.num_envs, seed=0, vec_env_cls=SubprocVecEnv)
     policy = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {}} if s.network == "small" else None
     with closing(VecFrameStack(envs, n_stack=4)) as stacked:
-        common: dict[str, Any] = {"ent_coef": 0.01, "policy_kwargs": policy, "device": s.device}
-        if isinstance(s.agent, PPOConfig):
-            sizes = {"n_steps": s.agent.rollout_steps, "batch_size": s.agent.batch_size(s.num_envs)}
-            model = TheirPPO("CnnPolicy", stacked, n_epochs=s.agent.epochs, **sizes, clip_range=0.1, **common)
-            frames = s.num_envs * model.n_steps
-        else:
-            model = TheirA2C("CnnPolicy", stacked, vf_coef=0.25, **common)
-            frames = 10 * s.num_envs * model.n_steps  # several updates a call, so that its preparations do not count
+        yield sb3_updates(s.agent, stacked, "CnnPolicy", policy, s.device)
 
-        def step() -> int:
-            model.learn(frames, reset_num_timesteps=False)
-            return frames
 
-        yield step
+def sb3_updates(
+    agent: A2CConfig | PPOConfig, envs: VecEnv, policy: str, policy_options: dict[str, Any] | None, device: str
+) -> Step:
+    """Rollouts of Stable-Baselines3's A2C or PPO with these settings, and the updates from them."""
+    from stable_baselines3 import A2C as TheirA2C
+    from stable_baselines3 import PPO as TheirPPO
+
+    common: dict[str, Any] = {
+        "learning_rate": agent.learning_rate,
+        "n_steps": agent.rollout_steps,
+        "gamma": agent.discount,
+        "ent_coef": agent.entropy_coefficient,
+        "vf_coef": agent.value_coefficient,
+        "max_grad_norm": agent.max_grad_norm,
+        "policy_kwargs": policy_options,
+        "device": device,
+    }
+    if isinstance(agent, PPOConfig):
+        batches = {"batch_size": agent.batch_size(envs.num_envs), "n_epochs": agent.epochs}
+        steps = {"gae_lambda": agent.gae_lambda, "clip_range": agent.clip_range}
+        model = TheirPPO(policy, envs, **batches, **steps, **common)
+        frames = envs.num_envs * agent.rollout_steps
+    else:
+        model = TheirA2C(policy, envs, **common)
+        # Several updates a call, so that its preparations do not count.
+        frames = 10 * envs.num_envs * agent.rollout_steps
+
+    def step() -> int:
+        model.learn(frames, reset_num_timesteps=False)
+        return frames
+
+    return step
 
 
 _PARTS: dict[str, Callable[[Settings], AbstractContextManager[Step]]] = {

@@ -110,7 +110,7 @@ def _seconds_per_update(
 ) -> list[float]:
     """Mean times of `_PARTS` parts of the time, which say how steady it is; a run's share of them."""
     with ExitStack() as sources:
-        step = _stepping(config, device, threads, way, sources)
+        step = stepping(config, device, threads, way, sources)
         for _ in range(_WARM_UP_UPDATES):
             step()
         plain = [_timed(step, seconds / _PARTS, device) / way.runs for _ in range(_PARTS)]
@@ -123,7 +123,7 @@ def _seconds_per_update(
         return [part + extra for part in plain]
 
 
-def _stepping(
+def stepping(
     config: RunConfig, device: torch.device, threads: int, way: Way, sources: ExitStack
 ) -> Callable[..., object]:
     """One step of a run, or of several side by side, that measures what it is asked for."""
@@ -140,64 +140,6 @@ def _stepping(
     stack = Stack(agents)
     stack.begin(*zip(*begun, strict=True))
     return lambda **measure: stack.step([measure] * way.runs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """What training side by side gains: frames per second of processor time, medians over rounds taken in turns.
-
-    Attributes:
-        num_envs: environments of each run.
-        runs: that train side by side.
-        alone, together: frames per second of one run at a time, and of all runs added up.
-        ratio: median over the rounds of together over alone.
-        low, high: quartiles of the rounds.
-    """
-
-    num_envs: int
-    runs: int
-    alone: float
-    together: float
-    ratio: float
-    low: float
-    high: float
-
-
-def measure_gain(config: RunConfig, runs: int, *, seconds: float = 1.0, rounds: int = 5) -> Gain:
-    """Train one run and several side by side in turns, measuring the noise scale as often as the config has it.
-
-    Processor time is counted, so that what else the machine does matters little.
-
-    Args:
-        config: a run; the others have seeds of their own.
-        runs: that train side by side, 2 or more.
-        seconds: of each way in each round.
-        rounds: in which each way has its turn.
-    """
-    rates = np.zeros((rounds, 2))
-    with ExitStack() as sources:
-        ways = [(k, _stepping(config, torch.device("cpu"), 1, Way(runs=k), sources)) for k in (1, runs)]
-        done = [0, 0]
-        for number in range(-1, rounds):  # the first is a warm-up
-            for place, (count, step) in list(enumerate(ways))[:: 1 if number % 2 else -1]:
-                begun, clock, frames = time.perf_counter(), time.process_time(), 0
-                while not frames or time.perf_counter() - begun < seconds:
-                    step(**what_to_measure(config, done[place]))
-                    done[place] += config.agent.updates_per_rollout
-                    frames += count * config.environment.num_envs * config.agent.rollout_steps
-                if number >= 0:
-                    rates[number, place] = frames / (time.process_time() - clock)
-    low, ratio, high = np.percentile(rates[:, 1] / rates[:, 0], [25, 50, 75])
-    alone, together = np.median(rates, axis=0)
-    return Gain(
-        num_envs=config.environment.num_envs,
-        runs=runs,
-        alone=float(alone),
-        together=float(together),
-        ratio=float(ratio),
-        low=float(low),
-        high=float(high),
-    )
 
 
 def _share_measured(config: RunConfig) -> float:

@@ -65,15 +65,6 @@ def test_what_is_measured_is_what_would_be_run() -> None:
     assert timing.cost_of(A2C, speed).seconds > 0
 
 
-@pytest.mark.parametrize("config", [A2C, PPO], ids=["A2C", "PPO"])
-def test_the_gain_of_training_side_by_side_is_measured(config: RunConfig) -> None:
-    gain = timing.measure_gain(config, 8, seconds=0.1, rounds=3)
-    assert (gain.num_envs, gain.runs) == (4, 8)
-    assert min(gain.alone, gain.together) > 0
-    assert gain.low <= gain.ratio <= gain.high
-    assert gain.ratio > 1, "where an update is all overhead it pays"
-
-
 def test_random_starts_are_left_out_of_the_measurement() -> None:
     for environment in (AtariConfig(game="Pong"), MinAtarConfig(game="freeway", max_start_steps=700)):
         config = dataclasses.replace(A2C, environment=environment)
