@@ -323,13 +323,23 @@ class Agent(ABC, Generic[Config]):
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to resume, except the environments, which cannot be saved."""
         return {
-            "network": self.network.state_dict(),
+            # Copies: in a `Stack` the weights are lines of tensors that hold those of all its agents, and a line is
+            # saved with the whole tensor.
+            "network": {name: weights.clone() for name, weights in self.network.state_dict().items()},
             "optimizer": self._optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the agent was whose `state_dict` it is.
+
+        Raises:
+            ConfigError: it is of another network.
+        """
+        own, saved = (_shapes(weights) for weights in (self.network.state_dict(), state["network"]))
+        if own != saved:
+            raise ConfigError(f"the state is of another network than {self.config.network!r}: give one of this network")
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
@@ -338,3 +348,7 @@ class Agent(ABC, Generic[Config]):
             self.generator.set_state(generator)
         else:  # saved on another kind of device, whose random numbers cannot be continued here
             self.generator.manual_seed(self.updates)
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

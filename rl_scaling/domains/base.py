@@ -115,7 +115,12 @@ class TrialCost:
     open_bytes: float
 
 
-Event = Starting | Record | Checkpoint | Ended
+@dataclass(frozen=True)
+class CannotResume:
+    """A run's state is of no run like it, as of one with another network: it does not begin, and the others do."""
+
+
+Event = Starting | Record | Checkpoint | Ended | CannotResume
 AnyConfig = TypeVar("AnyConfig", bound=RunDescription)
 
 
@@ -253,7 +258,8 @@ class Domain(ABC, Generic[AnyConfig]):
 
         Yields:
             (number of the run, what happened): records in order, checkpoints as `control` asks, and at last `Ended`,
-            unless the run was interrupted or stopped. A resumed run yields no record that its checkpoint's run had.
+            unless the run was interrupted or stopped; or `CannotResume` in place of them all. A resumed run yields no
+            record that its checkpoint's run had.
 
         Raises:
             ConfigError: runs that cannot be run; before anything is yielded.

@@ -13,13 +13,14 @@ from typing import Any
 from rl_scaling.analysis import GoalTracker
 from rl_scaling.config import ConfigError, RunDescription, to_dict
 from rl_scaling.domains import find_domain
-from rl_scaling.domains.base import ON_ONE_THREAD, Checkpoint, Control, Domain, Ended, Hardware, Starting
+from rl_scaling.domains.base import ON_ONE_THREAD, CannotResume, Checkpoint, Control, Domain, Ended, Hardware, Starting
 from rl_scaling.records import Identity, Record, Status
 from rl_scaling.store import RunTakenError, RunWriter, Store, StoreError
 from rl_scaling.store.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
 REACHED_ALL = "every goal is reached"
+_DELETE_IT = "delete it, and the run begins anew (its rows are kept aside)"
 # The checkpoint of the last record, among those that stay with a run.
 AT_END = "end"
 
@@ -120,11 +121,12 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
 
     Runs resume from their checkpoints, without one they begin anew; which of them train together is the domain's to say
     (`Domain.together`, `Domain.out_of_step`). Closed early, or left by an exception, it leaves runs that can be
-    resumed. A run that another process writes, or has sealed in the meantime, ends as "running".
+    resumed. A run that another process writes, or has sealed in the meantime, ends as "running"; one whose checkpoint
+    is damaged, or of another network, fails by itself.
 
     Raises:
         ConfigError: runs that cannot be run; nothing is stored of them.
-        StoreError: a full disk, a damaged run.
+        StoreError: a full disk, damaged rows.
     """
     first = job.configs[0]
     domain: Domain[Any] = find_domain(first.domain)
@@ -141,15 +143,21 @@ def run_job(job: Job, requests: Requests) -> Iterator[tuple[str, RunEvent]]:
             except RunTakenError as error:
                 over.add(config.run_id)
                 yield config.run_id, RunEnded("running", str(error))
-        configs = [config for config in job.configs if config.run_id in writers]
-        states = {run_id: _load_checkpoint(writer) or _initial(job) for run_id, writer in writers.items()}
+        states: dict[str, Mapping[str, Any] | None] = {}
+        for run_id, writer in writers.items():
+            try:
+                states[run_id] = _load_checkpoint(writer) or _initial(job)
+            except StoreError as error:
+                over.add(run_id)
+                yield run_id, RunFailed(str(error))
+        configs = [config for config in job.configs if config.run_id in states]
         for left in _in_step(configs, states) if not domain.out_of_step else [configs]:
             for part in domain.together(left, job.hardware):
                 if requests.control.interrupt:
                     break
                 writers_of_part = [writers[c.run_id] for c in part]
                 for run_id, event in _Part(job, part, writers_of_part, requests).run(domain, states):
-                    over.update({run_id} if isinstance(event, RunEnded) else ())
+                    over.update({run_id} if isinstance(event, RunEnded | RunFailed) else ())
                     yield run_id, event
         for run_id in [config.run_id for config in job.configs if config.run_id not in over]:
             yield run_id, RunEnded("interrupted")
@@ -206,10 +214,10 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
 
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
+        if "updates" not in state:  # of schema 2, whose only checkpoints are of reinforcement learning
+            state = {"updates": state["progress"]["updates"], "state": state}
     except Exception as error:
-        raise StoreError(f"{path} is damaged: delete it, and the run begins anew (its rows are kept aside)") from error
-    if "updates" not in state:  # of schema 2, whose only checkpoints are of reinforcement learning
-        state = {"updates": state["progress"]["updates"], "state": state}
+        raise StoreError(f"{path} is damaged: {_DELETE_IT}") from error
     return state
 
 
@@ -264,6 +272,11 @@ class _Part:
                 self.writers[number].seal(status, note)
                 self.over.add(number)
                 return RunEnded(status)
+            case CannotResume():
+                path = self.writers[number].checkpoint
+                self.writers[number].close()
+                self.over.add(number)
+                return RunFailed(f"{path} does not fit this run's network: {_DELETE_IT}")
             case Checkpoint():
                 kept = {"updates": event.updates, "state": dict(event.state)}
                 # First what stays: killed in between, the run comes here again.
@@ -346,7 +359,7 @@ def run(  # noqa: PLR0913  # all but two are options, each of one kind of caller
 
     Raises:
         ConfigError: a run that this machine cannot run.
-        StoreError: another process writes it, or the disk is full.
+        StoreError: another process writes it, its checkpoint is damaged or of another network, or the disk is full.
 
     >>> from rl_scaling.nqm import NQMConfig
     >>> config = NQMConfig(optimizer="sgd", batch_size=8, learning_rate=0.01, updates=100, dimension=100)
@@ -362,6 +375,8 @@ def run(  # noqa: PLR0913  # all but two are options, each of one kind of caller
     rest: dict[str, Any] = {"goals": tuple(goals), "stop_at": stop_at, "initial": initial}
     job = Job((config,), kept.root, hardware, reopen=reopened, replace=again, **rest)
     for _, event in run_job(job, Requests(Control(asked_to_stop))):
+        if isinstance(event, RunFailed):
+            raise StoreError(event.reason)
         listen(event)
         if isinstance(event, RunEnded):
             status = event.status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rl_scaling.domains.supervised.domain import Supervised
 from rl_scaling.records import LossRecord, to_row
 from rl_scaling.store import RunTakenError, Store, StoreError
 from rl_scaling.sweeps import trial
-from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, run_job, units_of
+from rl_scaling.sweeps.trial import Job, Requests, RunEnded, RunEvent, RunFailed, run_job, units_of
 from tests.sweeps.plans import cartpole, digits, model
 
 CONFIG = digits().config(32, 0.1, 0)
@@ -209,12 +209,67 @@ def test_a_checkpoint_is_asked_for_when_it_is_time(tmp_path: Path, monkeypatch: 
     assert asked[0]
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Script(monkeypatch, (0, row(0)), (0, Checkpoint(0, {})))
-    list(run_job(job(tmp_path), Requests()))
-    (tmp_path / CONFIG.run_id / "checkpoint.pt").write_bytes(b"nothing")
-    with pytest.raises(StoreError, match=r"checkpoint\.pt is damaged: delete it, and the run begins anew"):
-        list(run_job(job(tmp_path), Requests()))
+DAMAGE = {
+    "is damaged": [lambda path: path.write_bytes(b"nothing"), lambda path: torch.save({"of": "another"}, path)],
+    "does not fit this run's network": [lambda path: torch.save(_of_another_network(path), path)],
+}
+
+
+def _of_another_network(path: Path) -> Any:
+    kept = torch.load(path, weights_only=True)
+    weights = kept["state"]["learner"]["network"]
+    weights |= {name: torch.cat([tensor, tensor]) for name, tensor in weights.items()}
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("says", "damage"), [(says, damage) for says, ways in DAMAGE.items() for damage in ways], ids=lambda value: ""
+)
+def test_a_checkpoint_that_is_of_no_use_is_named_and_its_run_fails_alone(
+    says: str, damage: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """The others train, side by side; the run itself begins anew when it is deleted."""
+    configs = [cartpole().config(20, rate, 0) for rate in (1e-3, 2e-3, 3e-3)]
+    looks = iter(range(10**9))
+    list(run_job(job(tmp_path, *configs), Requests(Control(lambda: next(looks) > 9))))
+    bad = configs[1]
+    path = tmp_path / bad.run_id / "checkpoint.pt"
+    rows = len(Store(tmp_path).read_rows(bad.run_id))
+    damage(path)
+    wanted = f"{path} {says}: delete it, and the run begins anew (its rows are kept aside)"
+    ends = [(r, e) for r, e in run_job(job(tmp_path, *configs), Requests()) if isinstance(e, RunEnded | RunFailed)]
+    assert len(ends) == len(configs)
+    assert dict(ends) == {c.run_id: RunEnded("done") for c in configs} | {bad.run_id: RunFailed(wanted)}
+    with pytest.raises(StoreError) as raised:
+        run(bad, tmp_path)
+    assert str(raised.value) == wanted
+    assert status(tmp_path, bad) == "interrupted"
+    path.unlink()
+    assert run(bad, tmp_path) == "done"
+    aside = (tmp_path / bad.run_id / "records.dropped.jsonl").read_text().splitlines()
+    assert len(aside) == rows > 0
+
+
+def test_a_run_among_others_that_diverges_ends_so_and_the_others_as_alone(tmp_path: Path) -> None:
+    """Its numbers are not finite, and nobody else's; each is kept as it would be alone."""
+    common = cartpole().config(20, 1e-3, 0)
+    agent = dataclasses.replace(common.agent, max_grad_norm=1e38)
+    configs = [
+        dataclasses.replace(common, seed=seed, agent=dataclasses.replace(agent, learning_rate=rate))
+        for seed, rate in enumerate((1e-3, 1e30, 3e-3))
+    ]
+    ends = {r: e for r, e in run_job(job(tmp_path / "together", *configs), Requests()) if isinstance(e, RunEnded)}
+    assert [ends[config.run_id].status for config in configs] == ["done", "diverged", "done"]
+    info = Store(tmp_path / "together").info(configs[1].run_id)
+    assert info is not None
+    assert (info.status, "not finite after" in info.note) == ("diverged", True)
+    for config in (configs[0], configs[2]):
+        assert run(config, tmp_path / "alone") == "done"
+        ours, theirs = (Store(tmp_path / folder).read_rows(config.run_id) for folder in ("together", "alone"))
+        assert len(ours) == len(theirs) > 0
+        for one, other in zip(map(to_row, ours), map(to_row, theirs), strict=True):
+            for name in one.keys() - {"wall_seconds", "frames_per_second"}:
+                assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5, nan_ok=True), name
 
 
 def test_checkpoints_of_older_versions_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,6 +21,7 @@ from rl_scaling.agents.stack import why_no_stack
 from rl_scaling.config import ConfigError, parse
 from rl_scaling.domains.base import (
     ON_ONE_THREAD,
+    CannotResume,
     Checkpoint,
     Control,
     Domain,
@@ -36,7 +37,7 @@ from rl_scaling.domains.rl.config import FrozenConfig, RunConfig
 from rl_scaling.domains.rl.measure import FrozenProgress, load_weights, measure
 from rl_scaling.domains.rl.memory import require_memory
 from rl_scaling.domains.rl.registry import make_agent
-from rl_scaling.domains.rl.stacked import MOST_RUNS, checkpoint_of
+from rl_scaling.domains.rl.stacked import MOST_RUNS
 from rl_scaling.domains.rl.training import Diverged, Ledger, Progress
 from rl_scaling.envs import VectorSource, make_vector, require_installed
 
@@ -64,9 +65,10 @@ class ReinforcementLearning(Domain[RunConfig]):
         """See `Domain.settled`: the arithmetic."""
         from rl_scaling.domains.rl.precision import settle_precision
 
-        if hardware.compute_dtype == "auto" and len(configs) > 1 and all(map(stacked.can_stack, configs)):
-            said = "layers compute in float32: small runs train side by side in it"
-            return replace(hardware, compute_dtype="float32"), [said]
+        if hardware.compute_dtype == "auto" and all(map(stacked.can_stack, configs)):
+            in_float32 = replace(hardware, compute_dtype="float32")
+            if any(len(group) > 1 for group in self.together(configs, in_float32)):
+                return in_float32, ["layers compute in float32: small runs train side by side in it"]
         return settle_precision(configs, hardware)
 
     def refuse(self, configs: Sequence[RunConfig], hardware: Hardware, side_by_side: int) -> None:
@@ -126,29 +128,42 @@ class ReinforcementLearning(Domain[RunConfig]):
             return
         device = _device(configs, hardware)
         torch.set_num_threads(hardware.threads)
-        progresses = [Progress.start(config) for config in configs]
-        for progress, state in zip(progresses, resume, strict=True):
-            if state is not None:
-                progress.load_state_dict(state["progress"])
+        progresses: dict[int, Progress] = {}
+        for number, (config, state) in enumerate(zip(configs, resume, strict=True)):
+            progress = Progress.start(config)
+            if _takes(progress.load_state_dict, state, "progress"):
+                progresses[number] = progress
+            else:
+                yield number, CannotResume()
         with ExitStack() as stack:
             start = partial(_started, configs, progresses, hardware, stack)
-            started = yield from _of_each(len(configs), _while_starting(start, control))
+            started = yield from _of_each(progresses, _while_starting(start, control))
             if started is None:
                 return
-            learners = [
-                _learner(config, source, device, hardware, state)
-                for config, (source, _), state in zip(configs, started, resume, strict=True)
-            ]
-            runs = list(zip(configs, progresses, learners, started, strict=True))
-            if len(runs) > 1 and not why_no_stack(learners[0]):
-                members = [
-                    stacked.Member(number, Ledger(config, progress), learner, *own)
-                    for number, (config, progress, learner, own) in enumerate(runs)
-                ]
+            members: list[stacked.Member] = []
+            for number, (source, observations) in started.items():
+                config, progress = configs[number], progresses[number]
+                learner = _learner(config, source, device, hardware)
+                if _takes(learner.load_state_dict, resume[number], "learner"):
+                    members.append(stacked.Member(number, Ledger(config, progress), learner, source, observations))
+                else:
+                    source.close()
+                    yield number, CannotResume()
+            if len(members) > 1 and not why_no_stack(members[0].learner):
                 yield from stacked.train(members, control)
                 return
-            for number, run in enumerate(runs):  # one after the other, where the actions ask for more than layers
-                yield from ((number, event) for event in _alone(*run, control, number))
+            for member in members:  # one after the other, where the actions ask for more than layers
+                yield from ((member.number, event) for event in _alone(member, control))
+
+
+def _takes(load: Callable[[dict[str, Any]], None], state: Mapping[str, Any] | None, part: str) -> bool:
+    """Whether a part of a run takes what a state has for it, if there is one; no: the state is of another run."""
+    try:
+        if state is not None:
+            load(copy.deepcopy(state[part]))
+    except (ConfigError, KeyError, ValueError):  # of another network, another algorithm, another optimiser
+        return False
+    return True
 
 
 _Started = tuple[VectorSource, np.ndarray]
@@ -156,17 +171,18 @@ _Started = tuple[VectorSource, np.ndarray]
 
 def _started(
     configs: Sequence[RunConfig],
-    progresses: Sequence[Progress],
+    progresses: Mapping[int, Progress],
     hardware: Hardware,
     stack: ExitStack,
     tell: Callable[[int, int], None],
-) -> list[_Started]:
-    """The environments of each run, which `stack` closes, and what they show first."""
-    started = []
-    for number, (config, progress) in enumerate(zip(configs, progresses, strict=True)):
+) -> dict[int, _Started]:
+    """The environments of each run that has progress, which `stack` closes, and what they show first."""
+    started: dict[int, _Started] = {}
+    for place, (number, progress) in enumerate(progresses.items()):
+        config = configs[number]
 
-        def tell_of_all(done: int, total: int, number: int = number) -> None:
-            tell(number * total + done, len(configs) * total)
+        def tell_of_all(done: int, total: int, place: int = place) -> None:
+            tell(place * total + done, len(progresses) * total)
 
         source = make_vector(
             config.environment,
@@ -176,17 +192,11 @@ def _started(
             alternate=hardware.alternate,
         )
         stack.callback(source.close)
-        started.append((source, training.reset(source, config, progress)))
+        started[number] = source, training.reset(source, config, progress)
     return started
 
 
-def _learner(
-    config: RunConfig,
-    source: VectorSource,
-    device: torch.device,
-    hardware: Hardware,
-    state: Mapping[str, Any] | None,
-) -> Agent[Any]:
+def _learner(config: RunConfig, source: VectorSource, device: torch.device, hardware: Hardware) -> Agent[Any]:
     learner = make_agent(
         config.agent,
         source.observation_shape,
@@ -196,26 +206,22 @@ def _learner(
         device=device,
     )
     learner.network.compute_dtype = DTYPES[hardware.compute_dtype]
-    if state is not None:
-        learner.load_state_dict(copy.deepcopy(state["learner"]))
     return learner
 
 
-def _alone(
-    config: RunConfig, progress: Progress, learner: Agent[Any], started: _Started, control: Control, number: int
-) -> Iterator[Event]:
-    source, observations = started
-    options: dict[str, Any] = {"control": control, "observations": observations, "number": number}
+def _alone(member: stacked.Member, control: Control) -> Iterator[Event]:
+    config, progress = member.ledger.config, member.ledger.progress
+    options: dict[str, Any] = {"control": control, "observations": member.observations, "number": member.number}
     try:
-        for record in training.run(learner, source, config, progress, **options):
+        for record in training.run(member.learner, member.source, config, progress, **options):
             yield record
             if control.checkpoint:
                 control.checkpoint = False
-                yield checkpoint_of(learner, progress)
+                yield member.checkpoint
     except Diverged as reason:
         yield Ended("diverged", str(reason))
         return
-    yield Ended() if progress.frames >= config.frames else checkpoint_of(learner, progress)
+    yield Ended() if progress.frames >= config.frames else member.checkpoint
 
 
 def _measure(
@@ -299,7 +305,9 @@ def _while_starting(
             abandoned = True
 
 
-def _of_each(runs: int, starting: Generator[Starting, None, _Made]) -> Generator[tuple[int, Starting], None, _Made]:
+def _of_each(
+    runs: Iterable[int], starting: Generator[Starting, None, _Made]
+) -> Generator[tuple[int, Starting], None, _Made]:
     """What is told of a start that several runs share, as if each told it; gives what `starting` gives."""
     with closing(starting):
         while True:
@@ -307,4 +315,4 @@ def _of_each(runs: int, starting: Generator[Starting, None, _Made]) -> Generator
                 event = next(starting)
             except StopIteration as end:
                 return end.value
-            yield from ((number, event) for number in range(runs))
+            yield from ((number, event) for number in runs)

@@ -11,20 +11,26 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from rl_scaling.agents import Agent
 from rl_scaling.agents.config import PPOConfig
+from rl_scaling.agents.networks import make_network
 from rl_scaling.agents.stack import Stack
-from rl_scaling.config import RunDescription
+from rl_scaling.config import ConfigError, RunDescription
 from rl_scaling.domains.base import Checkpoint, Control, Ended, Event
 from rl_scaling.domains.rl.config import RunConfig
 from rl_scaling.domains.rl.registry import SIDE_BY_SIDE
-from rl_scaling.domains.rl.training import Diverged, Ledger, Progress, what_to_measure
-from rl_scaling.envs import VectorSource
+from rl_scaling.domains.rl.training import Diverged, Ledger, what_to_measure
+from rl_scaling.envs import VectorSource, make_vector
+from rl_scaling.envs.config import EnvironmentConfig
+from rl_scaling.noise.torch.stacked_layers import why_not_stackable
 
 # The most frames of an update for which training side by side was measured to be the faster way: where the operations
 # of a pass take longer to start than to do. With larger batches, and with networks that are not named, arithmetic is
@@ -45,7 +51,22 @@ def can_stack(config: RunDescription) -> bool:
         and not (isinstance(agent, PPOConfig) and agent.keeps_minibatch)  # measured by the rollout
         and config.environment.kind != "atari"
         and config.batch_size <= MOST_FRAMES.get(agent.network, 0)
+        and _network_stacks(dataclasses.replace(config.environment, num_envs=1), agent.network)
     )
+
+
+@lru_cache
+def _network_stacks(environment: EnvironmentConfig, name: str) -> bool:
+    """Whether the network can be stacked that is made for an environment, whose actions may ask for more than layers.
+
+    What cannot be made is said where it is to be run.
+    """
+    try:
+        with closing(make_vector(environment)) as source, torch.random.fork_rng(devices=[]):
+            network = make_network(name, source.observation_shape, source.num_actions or source.action_space)
+    except ConfigError:
+        return False
+    return not why_not_stackable(network)
 
 
 def alike(config: RunConfig) -> RunConfig:
@@ -73,17 +94,14 @@ class Member:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        return checkpoint_of(self.learner, self.ledger.progress)
+        """A copy, which does not change as training continues."""
+        progress = self.ledger.progress
+        state = {"learner": self.learner.state_dict(), "progress": progress.state_dict()}
+        return Checkpoint(progress.updates, copy.deepcopy(state))
 
     def measure(self) -> Mapping[str, Any]:
         """What its next step measures."""
         return what_to_measure(self.ledger.config, self.ledger.progress.updates)
-
-
-def checkpoint_of(learner: Agent[Any], progress: Progress) -> Checkpoint:
-    """A copy, which does not change as training continues."""
-    state = {"learner": learner.state_dict(), "progress": progress.state_dict()}
-    return Checkpoint(progress.updates, copy.deepcopy(state))
 
 
 def train(members: Sequence[Member], control: Control) -> Iterator[tuple[int, Event]]:

@@ -204,7 +204,7 @@ def _run(connection: Connection, job: Job, inbox: _Inbox) -> None:
     left = set(job.run_ids)
     try:
         for run_id, event in run_job(job, inbox.requests):
-            if isinstance(event, RunEnded):
+            if isinstance(event, RunEnded | RunFailed):
                 left.discard(run_id)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it saves itself all the same
                 connection.send((run_id, event))

@@ -57,7 +57,7 @@ def _guarded(job: Job, requests: Requests) -> Generator[tuple[str, RunEvent], No
     left = set(job.run_ids)
     try:
         for run_id, event in run_job(job, requests):
-            if isinstance(event, RunEnded):
+            if isinstance(event, RunEnded | RunFailed):
                 left.discard(run_id)
             yield run_id, event
     except Exception as error:  # one job's failure must not end the others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from rl_scaling.agents.config import A2CConfig, PPOConfig
-from rl_scaling.domains.base import Checkpoint, Control, Ended, Event, Hardware
+from rl_scaling.domains.base import CannotResume, Checkpoint, Control, Ended, Event, Hardware
+from rl_scaling.domains.rl import domain as module
 from rl_scaling.domains.rl.config import AdaptiveBatchConfig, NoiseScaleConfig, RunConfig
 from rl_scaling.domains.rl.domain import ReinforcementLearning
 from rl_scaling.domains.rl.stacked import MOST_FRAMES, alike, can_stack
@@ -114,10 +116,6 @@ def test_checkpoints_are_those_of_runs_alone_and_runs_of_any_update_go_on_togeth
 @BOTH
 def test_a_checkpoint_of_a_run_alone_is_one_of_a_run_among_others(base: RunConfig) -> None:
     configs = runs(base)
-
-    def interrupt(number: int, event: Event, control: Control) -> None:
-        control.interrupt = True
-
     of_all = trained(configs, on=interrupt)
     for number, config in enumerate(configs):
         *_, checkpoint = trained([config], on=interrupt)[0]
@@ -128,6 +126,56 @@ def test_a_checkpoint_of_a_run_alone_is_one_of_a_run_among_others(base: RunConfi
         assert ours_flat.keys() == theirs_flat.keys()
         for name, value in theirs_flat.items():
             torch.testing.assert_close(ours_flat[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def interrupt(number: int, event: Event, control: Control) -> None:
+    control.interrupt = True
+
+
+def last_checkpoint(events: Sequence[Event]) -> Checkpoint:
+    assert isinstance(events[-1], Checkpoint)
+    return events[-1]
+
+
+def bytes_of(checkpoint: Checkpoint) -> int:
+    """In a file."""
+    file = io.BytesIO()
+    torch.save(dict(checkpoint.state), file)
+    return file.tell()
+
+
+@BOTH
+def test_a_checkpoint_is_as_large_among_others_as_alone(base: RunConfig) -> None:
+    """Weights in a stack are parts of tensors that hold those of all runs: none of the others' may be saved."""
+    configs = runs(base, 5)
+    alone = bytes_of(last_checkpoint(trained(configs[:1], on=interrupt)[0]))
+    for said in trained(configs, on=interrupt).values():
+        assert bytes_of(last_checkpoint(said)) == pytest.approx(alone, rel=0.02)
+
+
+@BOTH
+def test_a_checkpoint_of_another_run_keeps_that_run_alone_from_beginning(base: RunConfig) -> None:
+    """Of another network, of another optimiser, and of no such run at all."""
+    configs = runs(base, 5)
+    states = [last_checkpoint(said).state for said in trained(configs, on=interrupt).values()]
+    learner = dict(states[1]["learner"])
+    wider = {name: torch.cat([weights, weights]) for name, weights in learner["network"].items()}
+    adam = PPO if base is A2C else A2C
+    (other,) = trained([adam], on=interrupt).values()
+    of_optimizer = {**states[2]["learner"], "optimizer": last_checkpoint(other).state["learner"]["optimizer"]}
+    found: list[Mapping[str, Any]] = [
+        states[0],
+        {**states[1], "learner": {**learner, "network": wider}},
+        {**states[2], "learner": of_optimizer},
+        {"model": 1},
+        states[4],
+    ]
+    together = trained(configs, found)
+    for number in (1, 2, 3):
+        assert together[number] == [CannotResume()], number
+    for number in (0, 4):
+        require_equal(together[number], trained([configs[number]], [states[number]])[0])
+        assert together[number][-1] == Ended()
 
 
 def leaves(state: Any, path: str = "") -> dict[str, torch.Tensor]:
@@ -222,6 +270,8 @@ def test_what_trains_side_by_side() -> None:
         dataclasses.replace(A2C, environment=AtariConfig(game="Pong", num_envs=4)),
         dataclasses.replace(A2C, agent=A2CConfig(network="nature")),
         dataclasses.replace(A2C, agent=PPOConfig(network="mlp", scaling="minibatch")),
+        dataclasses.replace(A2C, environment=GymnasiumConfig(env_id="Pendulum-v1", num_envs=4)),  # a Gaussian's width
+        dataclasses.replace(A2C, environment=GymnasiumConfig(env_id="Nothing-v9", num_envs=4)),
     ):
         assert not can_stack(alone)
         assert domain.job_key(alone) == alone.run_id
@@ -238,6 +288,35 @@ def test_several_runs_that_train_side_by_side_settle_for_float32() -> None:
     hardware, said = ReinforcementLearning().settled(runs(A2C), Hardware(device="cpu", compute_dtype="auto"))
     assert hardware.compute_dtype == "float32"
     assert said == ["layers compute in float32: small runs train side by side in it"]
+
+
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(0, 2)], ids=["one run", "one of a batch size each"])
+def test_runs_of_which_none_has_company_do_not(kept: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_judged(
+        [A2C, dataclasses.replace(A2C, environment=GymnasiumConfig(env_id="CartPole-v1"))][kept], monkeypatch
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [{"device": "cuda"}, {"alternate": True}], ids=str)
+def test_nor_do_those_that_train_alone_where_they_are(
+    elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "choose_device", torch.device)
+    require_judged(runs(A2C), monkeypatch, **elsewhere)
+
+
+def require_judged(configs: Sequence[RunConfig], monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """What these compute in is left to be tried out."""
+    judged: tuple[Hardware, list[str]] = (CPU, ["judged"])
+    monkeypatch.setattr("rl_scaling.domains.rl.precision.settle_precision", lambda configs, hardware: judged)
+    hardware = Hardware(**{"device": "cpu", "compute_dtype": "auto", **options})
+    assert ReinforcementLearning().settled(configs, hardware) == judged
+
+
+def test_what_is_looked_at_to_decide_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    assert can_stack(dataclasses.replace(A2C, environment=GymnasiumConfig(env_id="Acrobot-v1", num_envs=4)))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_where_networks_cannot_be_stacked_runs_train_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
