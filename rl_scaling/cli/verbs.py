@@ -22,8 +22,7 @@ from rl_scaling.config import ConfigError
 VERBS = {
     "quickstart": (
         "quickstart:Quickstart",
-        "The tour: a quadratic model, a digit classifier and A2C on Breakout, each at several batch sizes, on one "
-        "page.",
+        "The tour: A2C on MinAtar and on Atari, a digit classifier and a quadratic model, each at several batch sizes.",
     ),
     "train": ("train:Train", "Train one agent, or one model on images, once."),
     "sweep": (

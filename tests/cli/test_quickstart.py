@@ -24,7 +24,7 @@ def test_quickstart_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture
     code, _, err = run(capsys, *QUICK, "--out", tmp_path)
     assert code == 0
     page = (tmp_path / "report.html").read_text()
-    headings = re.findall("<h2>(.*?)</h2>", page)
+    headings = re.findall("<h2>([^<$]*)</h2>", page)  # the charts' own program has templates of some
     assert headings[0] == "Reinforcement learning: MinAtar", "what it is about comes first"
     assert headings[1] == "Reinforcement learning: Atari"
     assert set(headings[2:4]) == {"Noisy quadratic model", "Supervised learning"}
