@@ -36,14 +36,14 @@ campaign() {
     --game minatar/breakout minatar/asterix minatar/space_invaders minatar/seaquest --algorithm ppo \
     --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 10 \
     --out minatar-ppo
-  step minatar-freeway-a2c minatar-a2c/minatar-freeway-a2c rl-scaling sweep rl --game minatar/freeway --algorithm a2c \
+  step minatar-freeway-a2c minatar-freeway-a2c rl-scaling sweep rl --game minatar/freeway --algorithm a2c \
     --max-episode-steps 500 --max-start-steps 500 --goals 1 2 3 4 5 6 7 8 \
     --num-envs 4 16 64 256 1024 4096 --rates 5 --extensions 1 --seeds 0 1 2 --reference-rate 2e-3 --frames 1e6 \
-    --noise-every-updates 10 --out minatar-a2c/minatar-freeway-a2c
-  step minatar-freeway-ppo minatar-ppo/minatar-freeway-ppo rl-scaling sweep rl --game minatar/freeway --algorithm ppo \
+    --noise-every-updates 10 --out minatar-freeway-a2c
+  step minatar-freeway-ppo minatar-freeway-ppo rl-scaling sweep rl --game minatar/freeway --algorithm ppo \
     --max-episode-steps 500 --max-start-steps 500 --goals 1 2 3 4 5 6 7 8 \
     --num-envs 2 6 20 64 200 --rates 5 --extensions 1 --seeds 0 1 2 --frames 1e6 --noise-every-updates 10 \
-    --out minatar-ppo/minatar-freeway-ppo
+    --out minatar-freeway-ppo
 
   # PPO to Pong's and Breakout's first goals, small network; a second seed at the best rates.
   step pong-ppo pong-ppo rl-scaling sweep atari --game Pong --algorithm ppo --network small --num-envs 4 12 32 96 \

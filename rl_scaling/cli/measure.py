@@ -154,6 +154,8 @@ class Measure:
         if self.run_id is not None:
             infos = [info for info in infos if info.run_id.startswith(self.run_id)]
         if infos and all(info.identity.frozen for info in infos):  # measurements: shown, or resumed
+            if given(self.measured):
+                raise ConfigError("these are measurements, and how they are made stays: leave the options out")
             for info in sorted(infos, key=lambda info: (info.identity.problem, info.identity.seed)):
                 config = find_domain("rl").parse(info.config)
                 yield Target(config, info.directory.parent)

@@ -44,6 +44,8 @@ def test_the_policy_at_the_start_is_measured_once(tmp_path: Path, capsys: pytest
     assert code == 0
     assert err.count("measured before") == 2
     assert json.loads(again) == [first, second], "a folder of measurements is shown"
+    code, _, err = run(capsys, "measure", tmp_path, "--until-factor", 1.5)
+    assert (code, "how they are made stays" in err) == (2, True)
 
 
 def test_a_network_that_fits_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
