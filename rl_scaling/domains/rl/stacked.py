@@ -153,11 +153,10 @@ def _record(member: Member, control: Control, owed: set[int], present: set[int])
     except Diverged as reason:
         yield member.number, Ended("diverged", str(reason))
         return False
-    if member.ledger.done:
-        yield member.number, Ended()
-        return False
-    stays = not (control.interrupt or member.number in control.stop)
-    if not stays or member.number in owed:
+    done, asked_to_leave = member.ledger.done, control.interrupt or member.number in control.stop
+    if member.number in owed or (asked_to_leave and not done):
         owed.discard(member.number)
         yield member.number, member.checkpoint
-    return stays
+    if done:
+        yield member.number, Ended()
+    return not (done or asked_to_leave)

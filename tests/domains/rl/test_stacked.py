@@ -245,6 +245,22 @@ def test_checkpoints_are_taken_of_all_at_their_next_records_and_training_goes_on
         require_equal(together[number], trained([config])[0])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_checkpoint_asked_for_at_the_last_record_comes_before_the_end(count: int) -> None:
+    """Of a run alone and of runs side by side: the weights at the end are kept by it."""
+
+    def ask(number: int, event: Event, control: Control) -> None:
+        control.checkpoint = control.checkpoint or isinstance(event, TrainingRecord)
+
+    configs = runs(A2C, count)
+    for said, config in zip(trained(configs, on=ask).values(), configs, strict=True):
+        *_, record, checkpoint, end = said
+        assert isinstance(record, TrainingRecord)
+        assert isinstance(checkpoint, Checkpoint)
+        assert end == Ended()
+        assert checkpoint.state["progress"]["frames"] == record.frames >= config.frames
+
+
 def test_seconds_are_shares_of_the_time() -> None:
     """So that what is added up over runs is what a core did."""
     together = trained(runs(A2C))
